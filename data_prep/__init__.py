@@ -1,0 +1,1 @@
+"""Builders of the data sets: LMDBs that the real Caffe reads, with a manifest."""

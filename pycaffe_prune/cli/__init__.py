@@ -1,0 +1,85 @@
+"""The command ``caffe-prune``: one thin module per command, imported only when it is called."""
+
+import sys
+from importlib import import_module
+
+import click
+from rich.console import Console
+
+from pycaffe_prune import __version__
+from pycaffe_prune.errors import InterruptedRunError, PruneError
+
+__all__ = ["main"]
+
+# name: (module and attribute, the line that --help shows)
+_COMMANDS = {
+    "data": ("data:data", "Build the LMDBs of a data set."),
+    "doctor": ("doctor:doctor", "Say what is usable here, and install the real Caffe."),
+    "inspect": ("inspect:inspect", "Show layers, shapes, parameters and non-zeros of a model."),
+    "prune": ("prune:prune", "Prune connections or units of a model."),
+    "report": ("report:report", "Make tables, figures and an HTML page from a finished run."),
+    "reproduce": ("reproduce:reproduce", "Run a whole experiment of the paper."),
+    "train": ("train:train", "Run one solver, resumable, with or without a mask."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module only when that command is called: ``--help`` stays instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  (click's signature)
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name][0].split(":")
+        command = getattr(import_module(f"pycaffe_prune.cli.{module}"), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101  (tells mypy what the table holds)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  (click's signature)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in sorted(_COMMANDS.items())])
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 an input or a run is at fault (one sentence says why), "
+    "2 the command line is, 130 interrupted (the same command goes on from there).",
+)
+@click.version_option(__version__, prog_name="caffe-prune")
+def cli() -> None:
+    r"""Prune Caffe models and measure what it costs, with the real Caffe.
+
+    \b
+    First light, from nothing to the figure:
+      caffe-prune doctor --install-caffe
+      caffe-prune data mnist --out data/mnist
+      caffe-prune reproduce lenet-300-100 --preset quick
+    """
+
+
+def main() -> None:
+    """Run the command line; turn `PruneError` into one sentence on stderr and exit code 1."""
+    try:
+        code = cli(prog_name="caffe-prune", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except InterruptedRunError as stop:
+        _say(str(stop), "yellow")
+        sys.exit(130)
+    except PruneError as error:
+        _say(f"caffe-prune: {error}", "red")
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        _say("caffe-prune: interrupted", "yellow")
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(sentence: str, style: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(sentence, style=style, markup=False, highlight=False)

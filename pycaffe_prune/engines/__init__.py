@@ -1,0 +1,1 @@
+"""Where training happens: one small interface, the real Caffe behind it."""

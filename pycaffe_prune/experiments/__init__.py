@@ -1,0 +1,1 @@
+"""Experiments: a TOML file, a chain of stored stages, a result."""

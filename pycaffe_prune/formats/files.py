@@ -1,0 +1,100 @@
+"""Whole files or none: atomic writes, and checksums."""
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pycaffe_prune.errors import FormatError, PruneError
+
+__all__ = ["atomic_write", "existing_file", "fsync_directory", "sha256_of", "write_text"]
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on success fsync it and rename it to ``path``.
+
+    When the body raises, the temporary file is removed and ``path`` keeps what it held.
+
+    Args:
+        path: The file to be replaced or made. Its folder is made when missing.
+
+    Yields:
+        The temporary path to write to (same folder, same ending, so the rename is atomic and
+        writers that look at the ending are content).
+
+    Raises:
+        PruneError: The folder cannot be written to, or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}.partial-", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        fsync_directory(path.parent)
+    except OSError as error:
+        raise PruneError(_explain(path, error)) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's file mode mask, which mkstemp ignores (Linux tells it without changing it)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return 0o022
+
+
+def _explain(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{path}: the disk is full; nothing was written. Free some space and try again."
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"{path}: this folder cannot be written to; choose another one."
+    return f"{path}: {error.strerror or error}"
+
+
+def fsync_directory(folder: Path) -> None:
+    """Make the names in ``folder`` durable, as a rename alone does not."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, atomically (see `atomic_write`)."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def existing_file(path: Path, what: str) -> Path:
+    """Return ``path`` if it is a file.
+
+    Raises:
+        FormatError: There is no such file; ``what`` says what it should have been.
+    """
+    if path.is_dir():
+        raise FormatError(f"{path}: is a folder; {what} is needed")
+    if not path.is_file():
+        raise FormatError(f"{path}: no such file; {what} is needed")
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """Return the file's SHA-256 as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""The net as a graph: who produces and who consumes which blob."""

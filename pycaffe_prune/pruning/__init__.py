@@ -1,0 +1,1 @@
+"""Connection pruning (masks) and unit pruning (physical deletion)."""

@@ -1,0 +1,1 @@
+"""Tables, figures and pages that put our numbers beside the paper's."""
