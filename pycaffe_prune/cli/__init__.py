@@ -50,7 +50,7 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="caffe-prune")
 def cli() -> None:
-    r"""Prune Caffe models and measure what it costs, with the real Caffe.
+    """Prune Caffe models and measure what it costs, with the real Caffe.
 
     \b
     First light, from nothing to the figure:

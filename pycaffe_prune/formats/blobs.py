@@ -1,0 +1,158 @@
+"""Blobs: BlobProto messages as NumPy arrays, without a copy where the file allows it."""
+
+import math
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from pycaffe_prune.errors import FormatError
+from pycaffe_prune.formats import wire
+from pycaffe_prune.formats.caffe_pb2 import BlobProto, BlobShape
+from pycaffe_prune.formats.files import existing_file
+
+__all__ = [
+    "Blob",
+    "mapped_file",
+    "naming_file",
+    "read_blob",
+    "squeeze_legacy",
+    "write_blob",
+    "written_size",
+]
+
+Blob = NDArray[np.float32]
+
+_DATA = BlobProto.DATA_FIELD_NUMBER
+_DIFF = BlobProto.DIFF_FIELD_NUMBER
+_SHAPE = BlobProto.SHAPE_FIELD_NUMBER
+_DOUBLE_DATA = BlobProto.DOUBLE_DATA_FIELD_NUMBER
+_DOUBLE_DIFF = BlobProto.DOUBLE_DIFF_FIELD_NUMBER
+_ARRAYS = {_DATA: "<f4", _DIFF: "<f4", _DOUBLE_DATA: "<f8", _DOUBLE_DIFF: "<f8"}
+
+
+def mapped_file(path: Path, what: str) -> memoryview:
+    """Map a file into memory, read-only; the mapping lives as long as a view of it.
+
+    Raises:
+        FormatError: ``path`` is missing, a folder, or empty; ``what`` says what it should be.
+    """
+    with existing_file(path, what).open("rb") as file:
+        try:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except ValueError as error:
+            raise FormatError(f"{path}: is empty; {what} is needed") from error
+
+
+@contextmanager
+def naming_file(path: Path, what: str) -> Iterator[None]:
+    """Put the file's name and kind before the sentence of a `FormatError` from the body."""
+    try:
+        yield
+    except (FormatError, DecodeError) as error:
+        sentence = str(error) if isinstance(error, FormatError) else f"cannot be decoded ({error})"
+        raise FormatError(f"{path}: {sentence}; {what} is needed") from error
+
+
+def _payload(buffer: memoryview, field: wire.Field, end: int) -> tuple[NDArray[np.generic], int]:
+    """The values of one occurrence (packed), or of one run (unpacked), and where it ends."""
+    dtype = np.dtype(_ARRAYS[field.number])
+    if field.wire_type == wire.LENGTH:
+        if (field.end - field.start) % dtype.itemsize:
+            raise FormatError(f"has a broken array of floats at byte {field.start}")
+        return np.frombuffer(buffer[field.start : field.end], dtype), field.end
+    if field.wire_type == {4: wire.FIXED32, 8: wire.FIXED64}[dtype.itemsize]:
+        values, run_end = wire.fixed_run(buffer, field, end)
+        return values.view(dtype), run_end
+    raise FormatError(f"has floats of a wrong wire type at byte {field.tag}")
+
+
+def read_blob(buffer: memoryview, start: int, end: int) -> tuple[Blob, bool]:
+    """Read the BlobProto in ``buffer[start:end]``; gradients (``diff``) in it are left out.
+
+    Returns:
+        The blob, float32, in its own shape: a read-only view of the file unless the file holds
+        doubles or unpacked floats; and whether the shape is a legacy one (num, channels, height,
+        width), in which case it has four dimensions (see `squeeze_legacy`).
+
+    Raises:
+        FormatError: The message is damaged, or its shape and its number of values disagree.
+    """
+    header = bytearray()
+    chunks: dict[int, list[NDArray[np.generic]]] = {}
+    position = start
+    while position < end:
+        field = wire.read_field(buffer, position, end)
+        if field.number in _ARRAYS:
+            values, position = _payload(buffer, field, end)
+            chunks.setdefault(field.number, []).append(values)
+        else:
+            header += buffer[field.tag : field.end]
+            position = field.end
+    proto = BlobProto.FromString(bytes(header))
+    arrays = chunks.get(_DOUBLE_DATA) or chunks.get(_DATA) or [np.empty(0, np.float32)]
+    flat = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    legacy = not proto.HasField("shape") and any(
+        proto.HasField(name) for name in ("num", "channels", "height", "width")
+    )
+    shape = (
+        (proto.num, proto.channels, proto.height, proto.width) if legacy else tuple(proto.shape.dim)
+    )
+    if any(extent < 0 for extent in shape) or math.prod(shape) != flat.size:
+        extents = "x".join(map(str, shape)) or "()"
+        raise FormatError(f"has shape {extents} but holds {flat.size} values")
+    return flat.astype(np.float32, copy=False).reshape(shape), legacy
+
+
+def squeeze_legacy(blob: Blob, layer_type: str, index: int) -> Blob:
+    """Give a legacy four-dimensional blob the shape that Caffe's layer has today.
+
+    Old files say (1, 1, N, K) for InnerProduct weights and (1, 1, 1, N) for biases; the layer's
+    type decides, not the extents (`src/caffe/blob.cpp`, ShapeEquals, accepts both).
+
+    Args:
+        blob: Four dimensions, as read.
+        layer_type: Caffe's type string, e.g. ``InnerProduct``.
+        index: Position among the layer's blobs; 1 is the bias.
+    """
+    if layer_type == "InnerProduct":
+        rank = 2 if index == 0 else 1
+    elif layer_type in ("Convolution", "Deconvolution"):
+        rank = 4 if index == 0 else 1
+    else:
+        rank = 4
+    if any(extent != 1 for extent in blob.shape[: 4 - rank]):
+        return blob
+    return blob.reshape(blob.shape[4 - rank :])
+
+
+def _framing(blob: Blob) -> tuple[bytes, bytes]:
+    """The bytes of a BlobProto before and after its packed floats, in Caffe's order."""
+    before = b""
+    if blob.size:
+        before = bytes([_DATA << 3 | wire.LENGTH]) + wire.encode_varint(blob.size * 4)
+    shape = BlobShape(dim=blob.shape).SerializeToString()
+    return before, bytes([_SHAPE << 3 | wire.LENGTH]) + wire.encode_varint(len(shape)) + shape
+
+
+def write_blob(file: BinaryIO, blob: Blob, field_number: int) -> None:
+    """Write ``blob`` as the BlobProto field ``field_number`` of the message being written."""
+    before, after = _framing(blob)
+    length = len(before) + blob.size * 4 + len(after)
+    file.write(wire.encode_varint(field_number << 3 | wire.LENGTH) + wire.encode_varint(length))
+    file.write(before)
+    file.write(np.ascontiguousarray(blob, "<f4").reshape(-1).view(np.uint8).data)
+    file.write(after)
+
+
+def written_size(blob: Blob, field_number: int) -> int:
+    """How many bytes `write_blob` writes."""
+    before, after = _framing(blob)
+    length = len(before) + blob.size * 4 + len(after)
+    tag = wire.encode_varint(field_number << 3 | wire.LENGTH)
+    return len(tag) + len(wire.encode_varint(length)) + length
