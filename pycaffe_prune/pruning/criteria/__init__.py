@@ -1,0 +1,1 @@
+"""Pruning criteria as pure functions of the weights."""

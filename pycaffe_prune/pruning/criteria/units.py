@@ -1,0 +1,71 @@
+"""Which units go: one score a unit from the weights around it; the lowest are deleted.
+
+Each criterion is ``(incoming, outgoing, seed) -> scores``: ``incoming`` has shape (units, inputs),
+``outgoing`` (consumers' outputs, units), both float32; the scores have shape (units,), float64.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.blobs import Blob
+
+__all__ = ["UNIT_CRITERIA", "Scores", "UnitCriterion", "unit_criterion", "units_to_keep"]
+
+Scores = NDArray[np.float64]
+UnitCriterion = Callable[[Blob, Blob, int], Scores]
+
+
+def onorm(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001  (common signature)
+    """Mean absolute outgoing weight of each unit (paper section 4; He et al. 2014)."""
+    return np.asarray(np.abs(outgoing).mean(axis=0, dtype=np.float64))
+
+
+def inorm(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001  (common signature)
+    """Mean absolute incoming weight of each unit (He et al. 2014)."""
+    return np.asarray(np.abs(incoming).mean(axis=1, dtype=np.float64))
+
+
+def random(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001  (common signature)
+    """Uniform scores: the baseline that every other criterion must beat."""
+    return np.random.default_rng(seed).random((incoming.shape[0],))
+
+
+UNIT_CRITERIA: dict[str, UnitCriterion] = {"inorm": inorm, "onorm": onorm, "random": random}
+"""Every criterion by the name that the command line and the TOML files use."""
+
+
+def unit_criterion(name: str) -> UnitCriterion:
+    """Return the criterion called ``name``.
+
+    Raises:
+        SurgeryError: There is none; the sentence lists them.
+    """
+    try:
+        return UNIT_CRITERIA[name]
+    except KeyError:
+        known = ", ".join(sorted(UNIT_CRITERIA))
+        raise SurgeryError(f"no unit criterion is called '{name}'; there are: {known}") from None
+
+
+def units_to_keep(scores: Scores, ratio: float) -> NDArray[np.bool_]:
+    """Keep all units but the ``round(ratio * units)`` with the lowest scores; never all go.
+
+    Args:
+        scores: Shape (units,). Among equal scores the earlier unit goes first.
+        ratio: Share of the units to delete, 0 <= ratio < 1.
+
+    Returns:
+        Shape (units,), True = kept; at least one is.
+
+    Raises:
+        SurgeryError: The ratio is out of range.
+    """
+    if not 0 <= ratio < 1:
+        raise SurgeryError(f"a unit ratio is a share from 0 up to but not including 1, not {ratio}")
+    gone = min(round(ratio * scores.size), scores.size - 1)
+    kept = np.ones(scores.size, np.bool_)
+    kept[np.argsort(scores, kind="stable")[:gone]] = False
+    return kept
