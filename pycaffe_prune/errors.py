@@ -2,6 +2,7 @@
 
 __all__ = [
     "DataError",
+    "DownloadError",
     "EngineError",
     "FormatError",
     "InterruptedRunError",
@@ -24,6 +25,10 @@ class SurgeryError(PruneError):
 
 class DataError(PruneError):
     """A data set is missing, incomplete or does not have the checksum it must have."""
+
+
+class DownloadError(DataError):
+    """Nothing could be downloaded: there is no network, or no mirror has the file."""
 
 
 class EngineError(PruneError):

@@ -1,0 +1,164 @@
+"""The interface behind which training happens, and what it gives back."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pycaffe_prune.engines.job import EvaluationJob, Job
+from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.errors import FormatError
+from pycaffe_prune.formats.files import write_text
+
+__all__ = [
+    "Engine",
+    "Event",
+    "Observer",
+    "TestScore",
+    "TrainResult",
+    "read_result",
+    "seconds_in_log",
+    "tests_in_log",
+    "write_result",
+]
+
+
+class Event(BaseModel):
+    """One thing that happened in a run: a line of ``log.jsonl``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    event: Literal["start", "resumed", "progress", "test", "snapshot", "stopped", "done"]
+    iteration: int = 0
+    loss: float | None = None
+    """Training loss of the last batch (progress), or mean test loss (test)."""
+    lr: float | None = None
+    images_per_second: float | None = None
+
+
+Observer = Callable[[Event], None]
+"""Called with every event while a run goes on."""
+
+
+class TestScore(BaseModel):
+    """A test over exactly ``images`` images, each counted once."""
+
+    __test__ = False  # pytest: not a test class
+    model_config = ConfigDict(frozen=True)
+
+    iteration: int
+    images: int
+    correct: int
+    accuracy: float
+    """Share of the images, 0 to 1; images with a score that is not finite count as wrong."""
+    loss: float | None
+    """Mean of SoftmaxWithLoss over the images; None when scores are not finite."""
+    finite: bool
+
+
+class TrainResult(BaseModel):
+    """The outcome of a finished training run (``result.json`` of its folder)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: Literal[1] = 1
+    engine: str
+    versions: dict[str, str]
+    seed: int
+    iterations: int
+    tests: tuple[TestScore, ...]
+    """In order of iteration; empty when the net has nothing to test."""
+    weights_sha256: str
+    """SHA-256 of ``final.caffemodel``."""
+    revived: int
+    """Masked weights that are not zero: always 0."""
+    seconds: float
+    """Wall time of training, all resumed parts together."""
+
+    @property
+    def final_test(self) -> TestScore:
+        """The test after the last iteration.
+
+        Raises:
+            FormatError: The net had nothing to test.
+        """
+        if not self.tests:
+            raise FormatError("this run has no test: its net has no Accuracy or SoftmaxWithLoss")
+        return self.tests[-1]
+
+
+class Engine(Protocol):
+    """Same job in, same files out, whatever does the work."""
+
+    name: str
+
+    def train(self, folder: RunFolder, job: Job, observe: Observer) -> TrainResult:
+        """Run the job prepared in ``folder`` from its start or its last snapshot to the end.
+
+        Raises:
+            EngineError: The engine failed; the message carries its own sentence.
+            InterruptedRunError: The run was stopped and left a snapshot.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Ask all runs in progress for a snapshot and an end: they raise InterruptedRunError."""
+        ...
+
+    def evaluate(self, folder: RunFolder, job: EvaluationJob) -> TestScore:
+        """Test the weights of ``job`` over its test images.
+
+        Raises:
+            EngineError: The engine failed; the message carries its own sentence.
+        """
+        ...
+
+
+def _log_lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    for line in folder.log.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the line that a killed process was writing
+
+
+def tests_in_log(folder: RunFolder) -> tuple[TestScore, ...]:
+    """Return the tests in the run's log, in order; of tests repeated after a resume the last."""
+    scores = {
+        line["iteration"]: TestScore.model_validate(line)
+        for line in _log_lines(folder)
+        if line.get("event") == "test"
+    }
+    return tuple(scores[iteration] for iteration in sorted(scores))
+
+
+def seconds_in_log(folder: RunFolder) -> float:
+    """Return the wall time of a run's parts, each up to the last time that it logged."""
+    total = part = 0.0
+    for line in _log_lines(folder):
+        if line.get("event") == "start":
+            total, part = total + part, 0.0
+        part = line.get("seconds", part)
+    return total + part
+
+
+def read_result(folder: RunFolder) -> TrainResult | None:
+    """Return the run's result, or None when it has not finished.
+
+    Raises:
+        FormatError: The file is damaged.
+    """
+    if not folder.result.is_file():
+        return None
+    try:
+        return TrainResult.model_validate_json(folder.result.read_bytes())
+    except ValidationError as error:
+        raise FormatError(f"{folder.result}: is damaged ({error}); remove the folder") from error
+
+
+def write_result(folder: RunFolder, result: TrainResult) -> Path:
+    """Write ``result.json``: from now on the run counts as done."""
+    write_text(folder.result, result.model_dump_json(indent=2) + "\n")
+    return folder.result

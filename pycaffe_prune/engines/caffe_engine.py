@@ -1,0 +1,191 @@
+"""The engine ``caffe``: the real BVLC Caffe in a child process, which may die but never lies."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pycaffe_prune.engines import caffe_worker
+from pycaffe_prune.engines.base import (
+    Event,
+    Observer,
+    TestScore,
+    TrainResult,
+    seconds_in_log,
+    tests_in_log,
+    write_result,
+)
+from pycaffe_prune.engines.job import EvaluationJob, Job
+from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.errors import EngineError, InterruptedRunError
+from pycaffe_prune.formats.files import sha256_of, write_text
+from pycaffe_prune.formats.prototxt import read_net, refuse_python_layers, write_prototxt
+
+__all__ = ["CaffeEngine"]
+
+_FATAL = re.compile(r"^F\d{4} [^\]]*\] (.*)", re.MULTILINE)
+_STACK = "*** Check failure stack trace"
+_LOGGED = frozenset({"start", "resumed", "test", "snapshot", "stopped", "done"})
+
+
+class CaffeEngine:
+    """Trains and tests with the pycaffe of another Python interpreter.
+
+    Args:
+        executable: A Python that can import caffe (`engines.caffe_python.find_caffe_python`).
+    """
+
+    name = "caffe"
+
+    def __init__(self, executable: Path) -> None:
+        self._executable = executable
+        self._running: set[subprocess.Popen[str]] = set()
+
+    def stop(self) -> None:
+        """Ask every running worker for a snapshot and an end."""
+        for process in tuple(self._running):
+            process.send_signal(signal.SIGINT)
+
+    def train(self, folder: RunFolder, job: Job, observe: Observer) -> TrainResult:
+        """Run the job prepared in ``folder``; see `engines.base.Engine`.
+
+        A snapshot of the same run in the folder is resumed, to the same final bits.
+        """
+        last: dict[str, Event] = {}
+        with folder.log.open("a", encoding="utf-8") as log:
+            for event in self._events("train", folder, job.threads):
+                last[event.event] = event
+                if event.event in _LOGGED or (event.model_extra or {}).get("display"):
+                    log.write(event.model_dump_json(exclude_none=True) + "\n")
+                    log.flush()
+                observe(event)
+        if "done" not in last:
+            at = last["stopped"].iteration if "stopped" in last else 0
+            raise InterruptedRunError(
+                f"stopped at iteration {at} of {job.max_iter}; a snapshot is in "
+                f"{folder.snapshots}, the same command goes on from there"
+            )
+        done, start = last["done"].model_extra or {}, last["start"].model_extra or {}
+        if done["revived"]:
+            raise EngineError(f"{folder.path}: {done['revived']} pruned weights are not zero")
+        result = TrainResult(
+            engine=self.name,
+            versions={name: start[name] for name in ("caffe", "python", "numpy")},
+            seed=job.seed,
+            iterations=job.max_iter,
+            tests=tests_in_log(folder),
+            weights_sha256=sha256_of(folder.final_weights),
+            revived=done["revived"],
+            seconds=seconds_in_log(folder),
+        )
+        write_result(folder, result)
+        return result
+
+    def evaluate(self, folder: RunFolder, job: EvaluationJob) -> TestScore:
+        """Test the weights of ``job`` over exactly its test images."""
+        for event in self._events("evaluate", folder, job.threads):
+            if event.event == "test":
+                return TestScore.model_validate(event.model_dump())
+        raise EngineError(f"{folder.path}: the test gave no result")
+
+    def forward(
+        self,
+        net_path: Path,
+        weights: Path,
+        inputs: Mapping[str, NDArray[np.float32]],
+        outputs: Sequence[str],
+    ) -> list[NDArray[np.float32]]:
+        """Run ``inputs`` (blob name to array) through a TEST net and return the blobs ``outputs``.
+
+        Raises:
+            EngineError: Caffe refused the net, the weights or the inputs.
+        """
+        net = read_net(net_path)
+        refuse_python_layers(net, net_path)
+        with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
+            folder = RunFolder(Path(name))
+            write_prototxt(folder.net, net)
+            arrays = {f"i{place}": array for place, array in enumerate(inputs.values())}
+            np.savez(folder.path / "inputs.npz", allow_pickle=False, **arrays)
+            job = {
+                "weights": str(weights.resolve()),
+                "inputs": list(inputs),
+                "outputs": list(outputs),
+                "device": "cpu",
+            }
+            write_text(folder.job, json.dumps(job))
+            for _ in self._events("forward", folder, threads=1):
+                pass
+            with np.load(folder.path / "outputs.npz", allow_pickle=False) as found:
+                return [found[f"o{place}"] for place in range(len(outputs))]
+
+    def _events(self, task: str, folder: RunFolder, threads: int) -> Iterator[Event]:
+        """Start the worker and yield its events; turn its death into an error."""
+        command = [str(self._executable), caffe_worker.__file__, task, str(folder.job)]
+        environment = {
+            **os.environ,
+            "GLOG_minloglevel": "2",
+            "GLOG_logtostderr": "1",
+            "OPENBLAS_NUM_THREADS": str(threads),
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+        }
+        with folder.engine_log.open("wb") as errors:
+            try:
+                # A session of its own: Ctrl-C reaches this process only, which passes it on.
+                process = subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stdin=subprocess.DEVNULL,
+                    stderr=errors,
+                    env=environment,
+                    text=True,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise EngineError(
+                    f"{self._executable}: cannot be started ({error.strerror}); "
+                    "see `caffe-prune doctor`"
+                ) from error
+            self._running.add(process)
+            try:
+                yield from _parsed(process.stdout, folder)
+                process.wait()
+            finally:
+                self._running.discard(process)
+                process.kill()  # nothing to do unless an error left it running
+                process.wait()
+        if process.returncode:
+            raise EngineError(_explain(task, folder, process.returncode))
+
+
+def _parsed(lines: IO[str] | None, folder: RunFolder) -> Iterator[Event]:
+    for line in lines or ():
+        try:
+            yield Event.model_validate_json(line)
+        except ValueError as error:
+            raise EngineError(f"{folder.path}: the worker said {line[:200]!r}") from error
+
+
+def _explain(task: str, folder: RunFolder, code: int) -> str:
+    """One sentence from what the worker left on standard error: Caffe's own when it aborted."""
+    text = folder.engine_log.read_text(encoding="utf-8", errors="replace")
+    if fatal := _FATAL.search(text):
+        sentence = text[fatal.start(1) :].split(_STACK)[0]
+        return f"Caffe refused to {task}: {' '.join(sentence.split())} ({folder.engine_log})"
+    last = text.strip().splitlines()[-1:] or ["it left no message"]
+    if code < 0:
+        name = signal.Signals(-code).name
+        return (
+            f"the Caffe worker was ended by {name} ({last[0]}); the same command goes on from the "
+            f"last snapshot in {folder.snapshots}"
+        )
+    return f"the Caffe worker failed: {last[0]} ({folder.engine_log})"

@@ -1,0 +1,105 @@
+"""Jobs: what a user asks for, and what an engine gets."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["EvaluationJob", "Job", "SolverSettings", "TrainRequest"]
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """One solver run as a user asks for it; None means: as the solver says."""
+
+    solver: Path
+    net: Path | None = None
+    """Used in place of the solver's net (a pruned one, say)."""
+    weights: Path | None = None
+    mask: Path | None = None
+    data: Path | None = None
+    """Folder in which the net's relative LMDB and mean paths are looked up."""
+    max_iter: int | None = None
+    snapshot: int | None = None
+    test_interval: int | None = None
+    """0: test before the first and after the last iteration only."""
+    seed: int | None = None
+    device: str = "cpu"
+    threads: int = 1
+    """BLAS threads; with one, runs repeat bit for bit."""
+    keep_snapshots: bool = False
+
+
+class SolverSettings(BaseModel):
+    """What the learning rate depends on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    lr_policy: str
+    base_lr: float
+    gamma: float
+    power: float
+    stepsize: int
+    stepvalue: tuple[int, ...]
+    max_iter: int
+
+
+class Job(BaseModel):
+    """What an engine does, with the fingerprints of all that decides the outcome."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: Literal[1] = 1
+    net_sha256: str
+    solver_sha256: str
+    """Over the solver's settings that decide the weights (not tests, snapshots, display)."""
+    weights: str | None
+    """Path of the initial caffemodel."""
+    weights_sha256: str | None
+    mask_sha256: str | None
+    masked: tuple[tuple[str, int], ...]
+    """Layer and blob index of each mask in ``mask.npz``, in its order."""
+    seed: int
+    max_iter: int
+    iter_size: int
+    snapshot: int
+    keep_snapshots: bool
+    test_interval: int
+    display: int
+    batch: int
+    test_images: int
+    scores_blob: str | None
+    label_blob: str | None
+    loss_blob: str | None
+    replay: tuple[tuple[str, int], ...]
+    """Layers to bring back to their place on resume, with the batches after which they come round
+    (0: never, each forward is replayed)."""
+    solver: SolverSettings
+    device: str
+    threads: int
+
+    def differences(self, other: "Job") -> list[str]:
+        """Name what makes ``other`` another run than this one, not a continuation of it."""
+        names = ["net_sha256", "solver_sha256", "weights_sha256", "mask_sha256", "seed"]
+        if self.solver.lr_policy == "poly":
+            names.append("max_iter")
+        pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
+        return [
+            f"{name.removesuffix('_sha256')} (was {old}, now {new})"
+            for name, old, new in pairs
+            if old != new
+        ]
+
+
+class EvaluationJob(BaseModel):
+    """Weights to test over exactly ``test_images`` images."""
+
+    model_config = ConfigDict(frozen=True)
+
+    weights: str
+    test_images: int
+    scores_blob: str
+    label_blob: str
+    device: str = "cpu"
+    threads: int = 1

@@ -1,0 +1,319 @@
+"""From a request to a run folder that an engine can work in: checked, resolved, fingerprinted."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import lmdb
+import numpy as np
+from google.protobuf import text_format
+from pydantic import ValidationError
+
+from pycaffe_prune.engines.job import EvaluationJob, Job, SolverSettings, TrainRequest
+from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.errors import DataError, FormatError, SurgeryError
+from pycaffe_prune.formats.caffe_pb2 import (
+    TEST,
+    TRAIN,
+    LayerParameter,
+    NetParameter,
+    SolverParameter,
+)
+from pycaffe_prune.formats.caffemodel import read_caffemodel
+from pycaffe_prune.formats.files import atomic_write, existing_file, sha256_of, write_text
+from pycaffe_prune.formats.mask import MaskFile, read_mask
+from pycaffe_prune.formats.prototxt import (
+    read_net,
+    read_solver,
+    refuse_python_layers,
+    write_prototxt,
+)
+from pycaffe_prune.net.graph import NetState, layers_in_state
+
+__all__ = ["net_of_solver", "prepare", "prepare_evaluation", "records"]
+
+_NEVER = 2**31 - 1
+_DRAWING = frozenset({"Dropout", "DummyData", "HDF5Data", "ImageData", "MemoryData", "WindowData"})
+"""Layers whose state lies outside the solverstate: replayed one forward at a time on resume."""
+
+
+def net_of_solver(path: Path) -> Path:
+    """Return the path of the net that a solver names.
+
+    Caffe looks in the working directory only. The solver's folder and its parents are tried after
+    it, so that a solver finds its net wherever the command is typed.
+
+    Raises:
+        FormatError: The solver cannot be read, names no net, or there is no such file.
+    """
+    solver = read_solver(path)
+    if not solver.HasField("net"):
+        raise FormatError(
+            f"{path}: names no net; give it 'net: \"…train_val.prototxt\"' or use --net "
+            "(train_net/test_net pairs are not read)"
+        )
+    for folder in (Path(), *path.resolve().parents):
+        if (folder / solver.net).is_file():
+            return (folder / solver.net).resolve()
+    raise FormatError(f"{path}: names the net '{solver.net}', which is neither here nor beside it")
+
+
+def prepare(request: TrainRequest, folder: RunFolder) -> Job:
+    """Check a request, write net, solver, masks and ``job.json`` into ``folder``, return the job.
+
+    Nothing is written when the request is at fault. A folder that holds another run is refused.
+
+    Raises:
+        FormatError: A file is missing or damaged, or the folder holds another run.
+        DataError: An LMDB is missing or empty.
+        SurgeryError: Net, weights and mask do not fit together.
+    """
+    solver = read_solver(request.solver)
+    net_path = request.net or net_of_solver(request.solver)
+    net = _trusted_net(net_path, request.data)
+    mask = read_mask(request.mask) if request.mask else None
+    _check_fit(net, request.weights, mask)
+    resolved = _resolved_solver(solver, request, folder)
+    job = _job(request, solver, resolved, net, mask)
+    _refuse_other_run(folder, job)
+    write_prototxt(folder.net, net)
+    write_prototxt(folder.solver, resolved)
+    if mask:
+        arrays = {f"m{place}": array for place, array in enumerate(mask.masks.values())}
+        with atomic_write(folder.mask_arrays) as temporary:
+            np.savez_compressed(temporary, allow_pickle=False, **arrays)
+    write_text(folder.job, job.model_dump_json(indent=2) + "\n")
+    return job
+
+
+def prepare_evaluation(
+    net_path: Path, weights: Path, data: Path | None, folder: RunFolder
+) -> EvaluationJob:
+    """Write what an engine needs to test ``weights`` into ``folder``.
+
+    Raises:
+        As `prepare`; FormatError too when the net has nothing to test.
+    """
+    net = _trusted_net(net_path, data)
+    _check_fit(net, weights, None)
+    test = layers_in_state(net, NetState(TEST))
+    scores, labels = _judged_blobs(test)
+    if scores is None or labels is None:
+        raise FormatError(f"{net_path}: has no Accuracy or SoftmaxWithLoss layer to test with")
+    job = EvaluationJob(
+        weights=str(weights.resolve()),
+        test_images=_images(test),
+        scores_blob=scores,
+        label_blob=labels,
+    )
+    write_prototxt(folder.net, net)
+    write_text(folder.job, job.model_dump_json(indent=2) + "\n")
+    return job
+
+
+def _trusted_net(path: Path, data: Path | None) -> NetParameter:
+    net = read_net(path)
+    refuse_python_layers(net, path)
+    _resolve_data(net, path, data)
+    return net
+
+
+def _images(layers: Iterable[LayerParameter]) -> int:
+    return sum(records(layer) for layer in layers if layer.type == "Data")
+
+
+def _refuse_other_run(folder: RunFolder, job: Job) -> None:
+    if not folder.job.is_file():
+        return
+    try:
+        earlier = Job.model_validate_json(folder.job.read_bytes())
+    except ValidationError as error:
+        raise FormatError(f"{folder.job}: is damaged; remove the folder {folder.path}") from error
+    if differences := earlier.differences(job):
+        raise FormatError(
+            f"{folder.path}: holds another run, with other {', '.join(differences)}; "
+            "choose another --out or remove it"
+        )
+
+
+def _resolved_solver(
+    solver: SolverParameter, request: TrainRequest, folder: RunFolder
+) -> SolverParameter:
+    """The solver as the engine runs it: tests and snapshots are the worker's, not Caffe's."""
+    resolved = SolverParameter()
+    resolved.CopyFrom(solver)
+    resolved.net = str(folder.net.resolve())
+    resolved.snapshot_prefix = "snapshot"
+    resolved.snapshot = 0
+    resolved.snapshot_after_train = False
+    resolved.snapshot_format = SolverParameter.BINARYPROTO
+    resolved.test_interval = _NEVER
+    resolved.test_initialization = False
+    resolved.display = 0
+    if not resolved.test_iter:
+        resolved.test_iter.append(1)
+    if request.max_iter is not None:
+        resolved.max_iter = request.max_iter
+    if resolved.max_iter <= 0:
+        raise FormatError(f"{request.solver}: max_iter is {resolved.max_iter}; give --max-iter N")
+    if request.seed is not None:
+        resolved.random_seed = request.seed
+    elif resolved.random_seed < 0:
+        resolved.random_seed = 1
+    return resolved
+
+
+def _job(
+    request: TrainRequest,
+    original: SolverParameter,
+    solver: SolverParameter,
+    net: NetParameter,
+    mask: MaskFile | None,
+) -> Job:
+    train = layers_in_state(net, NetState(TRAIN))
+    test = layers_in_state(net, NetState(TEST))
+    scores, labels = _judged_blobs(test)
+    interval = original.test_interval if request.test_interval is None else request.test_interval
+    return Job(
+        net_sha256=_fingerprint(_without_places(net)),
+        solver_sha256=_fingerprint(_deciding(solver)),
+        weights=str(request.weights.resolve()) if request.weights else None,
+        weights_sha256=sha256_of(request.weights) if request.weights else None,
+        mask_sha256=sha256_of(request.mask) if request.mask else None,
+        masked=tuple(mask.masks) if mask else (),
+        seed=solver.random_seed,
+        max_iter=solver.max_iter,
+        iter_size=solver.iter_size,
+        snapshot=original.snapshot if request.snapshot is None else request.snapshot,
+        keep_snapshots=request.keep_snapshots,
+        test_interval=interval,
+        display=original.display or 100,
+        batch=sum(layer.data_param.batch_size for layer in train if layer.type == "Data"),
+        test_images=_images(test),
+        scores_blob=scores,
+        label_blob=labels,
+        loss_blob=next((layer.top[0] for layer in train if layer.type == "SoftmaxWithLoss"), None),
+        replay=tuple(_replay_plan(train)),
+        solver=SolverSettings(
+            lr_policy=solver.lr_policy,
+            base_lr=solver.base_lr,
+            gamma=solver.gamma,
+            power=solver.power,
+            stepsize=solver.stepsize,
+            stepvalue=tuple(solver.stepvalue),
+            max_iter=solver.max_iter,
+        ),
+        device=request.device,
+        threads=request.threads,
+    )
+
+
+def _deciding(solver: SolverParameter) -> SolverParameter:
+    deciding = SolverParameter()
+    deciding.CopyFrom(solver)
+    for name in ("net", "max_iter", "random_seed", "test_iter", "display", "solver_mode"):
+        deciding.ClearField(name)
+    return deciding
+
+
+def _without_places(net: NetParameter) -> NetParameter:
+    """The net with names and sizes of its data for paths: a moved folder is the same data."""
+    portable = NetParameter()
+    portable.CopyFrom(net)
+    for layer in portable.layer:
+        if layer.type == "Data":
+            layer.data_param.source = f"{Path(layer.data_param.source).name}: {records(layer)}"
+        if layer.transform_param.mean_file:
+            layer.transform_param.mean_file = sha256_of(Path(layer.transform_param.mean_file))
+    return portable
+
+
+def _fingerprint(message: NetParameter | SolverParameter) -> str:
+    return hashlib.sha256(text_format.MessageToString(message).encode()).hexdigest()
+
+
+def _judged_blobs(test: Iterable[LayerParameter]) -> tuple[str | None, str | None]:
+    """The blobs of class scores and labels: what Accuracy reads, else SoftmaxWithLoss."""
+    for kind in ("Accuracy", "SoftmaxWithLoss"):
+        for layer in test:
+            if layer.type == kind and len(layer.bottom) >= 2:
+                return layer.bottom[0], layer.bottom[1]
+    return None, None
+
+
+def _replay_plan(train: Iterable[LayerParameter]) -> Iterator[tuple[str, int]]:
+    for layer in train:
+        if layer.type == "Data":
+            random = layer.transform_param.mirror or layer.transform_param.crop_size
+            batch = layer.data_param.batch_size
+            count = records(layer)
+            yield layer.name, 0 if random else count // math.gcd(count, batch)
+        elif layer.type in _DRAWING:
+            yield layer.name, 0
+
+
+def _resolve_data(net: NetParameter, net_path: Path, data: Path | None) -> None:
+    """Make the paths of LMDBs and mean files absolute, and see that they are there."""
+    for layer in net.layer:
+        if layer.type == "Data":
+            source = _data_path(layer.data_param.source, data)
+            layer.data_param.source = str(source)
+            records(layer, net_path)
+        if layer.transform_param.mean_file:
+            mean = _data_path(layer.transform_param.mean_file, data)
+            layer.transform_param.mean_file = str(existing_file(mean, "a mean image"))
+
+
+def _data_path(name: str, data: Path | None) -> Path:
+    return (data / name if data else Path(name)).resolve()
+
+
+def records(layer: LayerParameter, net_path: Path | None = None) -> int:
+    """Return how many records the LMDB of a Data layer holds.
+
+    Raises:
+        DataError: It is missing, damaged or empty.
+    """
+    source = Path(layer.data_param.source)
+    where = f"{net_path or 'net'}: layer '{layer.name}'"
+    remedy = "build it with `caffe-prune data …` and name its folder with --data"
+    if not (source / "data.mdb").is_file():
+        raise DataError(f"{where}: there is no LMDB at {source}; {remedy}")
+    try:
+        with lmdb.open(str(source), readonly=True, lock=False, create=False) as database:
+            count = int(database.stat()["entries"])
+    except lmdb.Error as error:
+        raise DataError(f"{where}: the LMDB {source} cannot be read ({error}); {remedy}") from error
+    if count == 0:
+        raise DataError(f"{where}: the LMDB {source} is empty; {remedy}")
+    return count
+
+
+def _check_fit(net: NetParameter, weights: Path | None, mask: MaskFile | None) -> None:
+    """Refuse what Caffe would abort on or, worse, pass over: counts and names that do not fit."""
+    outputs = {
+        layer.name: layer.inner_product_param.num_output or layer.convolution_param.num_output
+        for layer in net.layer
+        if layer.type in ("InnerProduct", "Convolution")
+    }
+    for name, _ in mask.masks if mask else ():
+        if name not in outputs:
+            raise SurgeryError(f"the mask is for layer '{name}', which the net does not have")
+    if weights is None:
+        return
+    model = read_caffemodel(weights)
+    names = {layer.name for layer in model.layers if layer.blobs}
+    if not names & outputs.keys():
+        raise SurgeryError(
+            f"{weights}: none of its layers ({', '.join(sorted(names)) or 'none has weights'}) is "
+            f"in the net ({', '.join(outputs)}); Caffe would train from random values"
+        )
+    for layer in model.layers:
+        wanted = outputs.get(layer.name)
+        if wanted and layer.type == "InnerProduct" and wanted not in layer.blobs[0].shape:
+            raise SurgeryError(
+                f"{weights}: layer '{layer.name}' has weights of "
+                f"{'x'.join(map(str, layer.blobs[0].shape))}, but the net says num_output "
+                f"{wanted}; use the prototxt that belongs to these weights"
+            )

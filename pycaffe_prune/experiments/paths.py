@@ -1,0 +1,56 @@
+"""Every file that an experiment writes, one line each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pycaffe_prune.engines.run_folder import RunFolder
+
+__all__ = ["ExperimentFolder", "StageFolder"]
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """The folder of one stage. ``stage.json`` is written last: its presence means done."""
+
+    path: Path
+
+    @property
+    def output(self) -> Path:
+        """What the stage found (`experiments.stages.StageOutput`)."""
+        return self.path / "stage.json"
+
+    @property
+    def net(self) -> Path:
+        """The net that was trained."""
+        return self.path / "net.prototxt"
+
+    @property
+    def pruned(self) -> Path:
+        """The weights after pruning, before training."""
+        return self.path / "pruned.caffemodel"
+
+    @property
+    def mask(self) -> Path:
+        """Which connections are kept."""
+        return self.path / "kept.mask.h5"
+
+    @property
+    def training(self) -> RunFolder:
+        """The solver run of this stage."""
+        return RunFolder(self.path / "train")
+
+
+@dataclass(frozen=True)
+class ExperimentFolder:
+    """The folder of one experiment."""
+
+    path: Path
+
+    @property
+    def result(self) -> Path:
+        """Every point (`experiments.result.ExperimentResult`)."""
+        return self.path / "result.json"
+
+    def stage(self, name: str, key: str) -> StageFolder:
+        """The folder of the stage called ``name`` with the content key ``key``."""
+        return StageFolder(self.path / "stages" / f"{name}-{key[:12]}")

@@ -1,0 +1,168 @@
+"""The result of an experiment (``result.json``): every point with all that led to it."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pycaffe_prune.errors import FormatError
+from pycaffe_prune.formats.files import existing_file, write_text
+
+__all__ = [
+    "DataSet",
+    "ExperimentResult",
+    "LayerRate",
+    "Machine",
+    "Method",
+    "Point",
+    "Round",
+    "Score",
+    "read_result",
+    "write_result",
+]
+
+Method = Literal["baseline", "connections", "units", "small"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LayerRate(_Model):
+    """Weights of one fully connected layer, before pruning and after it (biases left out)."""
+
+    layer: str
+    weights: int
+    kept: int
+    reduction: float
+    """1 - kept / weights."""
+
+
+class Score(_Model):
+    """A test over exactly ``images`` images."""
+
+    accuracy: float
+    """Share of the images, 0 to 1."""
+    correct: int
+    images: int
+    loss: float | None
+    """Mean over the images; None when a score was not finite."""
+    finite: bool
+
+
+class Round(_Model):
+    """One set of the paper: prune, then train. Training from scratch is one round as well."""
+
+    round: int
+    """Counted from 1."""
+    layers: tuple[LayerRate, ...]
+    """The fully connected layers, in the net's order, counted after this round's pruning."""
+    reduction: float
+    """Over all fully connected layers: 1 - kept weights / weights."""
+    before: Score
+    """Before this round's training (after its pruning)."""
+    after: Score
+    """After this round's training."""
+    iterations: int
+    seconds: float
+    """Wall time of the training."""
+
+
+class Point(_Model):
+    """One pruned (or plain) network, through all its rounds; its accuracy is the last round's."""
+
+    method: Method
+    alpha: float | None = None
+    """Connection pruning: multiple of sigma."""
+    units: dict[str, int] | None = None
+    """Unit pruning and small models: units kept in each hidden layer."""
+    seed: int
+    rounds: tuple[Round, ...]
+    selected: bool = True
+    """False for runs of which a better one with another seed is reported (baseline, small)."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the test images, 0 to 1, after the last round."""
+        return self.rounds[-1].after.accuracy
+
+    @property
+    def reduction(self) -> float:
+        """Reduction over all fully connected layers after the last round, 0 to 1."""
+        return self.rounds[-1].reduction
+
+
+class DataSet(_Model):
+    """What the experiment was trained and tested on."""
+
+    name: str
+    is_sample: bool
+    """True for the small bundled sample: then the numbers say nothing about the paper's."""
+    train_images: int
+    test_images: int
+    train_sha256: str
+    test_sha256: str
+
+
+class Machine(_Model):
+    """Where it ran."""
+
+    cpu: str
+    cores: int
+    system: str
+
+
+class ExperimentResult(_Model):
+    """A whole experiment: settings, points and where it ran."""
+
+    schema_version: Literal[1] = 1
+    experiment: str
+    """Name as in the command line, e.g. ``lenet-300-100``."""
+    preset: str
+    title: str
+    """Name of the network as people write it, e.g. ``LeNet-300-100``."""
+    finished: str
+    """Date and time in UTC, ISO 8601."""
+    engine: str
+    versions: dict[str, str]
+    machine: Machine
+    jobs: int
+    """Stages that ran side by side."""
+    wall_seconds: float
+    """Of all stages together, as if they had run one after the other."""
+    data: DataSet
+    settings: dict[str, Any]
+    """The experiment's TOML file with its preset, all defaults filled in."""
+    points: tuple[Point, ...]
+
+    def select(self, method: Method) -> list[Point]:
+        """Return the selected points of a method by rising reduction."""
+        found = [point for point in self.points if point.method == method and point.selected]
+        return sorted(found, key=lambda point: point.reduction)
+
+    @property
+    def baseline(self) -> Point:
+        """The unpruned network that was pruned: the best of the seeds."""
+        return self.select("baseline")[0]
+
+
+def read_result(path: Path) -> ExperimentResult:
+    """Read an experiment's ``result.json``.
+
+    Raises:
+        FormatError: The file is missing, damaged, or of another schema version.
+    """
+    existing_file(path, "an experiment's result.json")
+    try:
+        return ExperimentResult.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "the file"
+        raise FormatError(
+            f"{path}: {where}: {problem['msg']}; an experiment's result.json is needed"
+        ) from error
+
+
+def write_result(path: Path, result: ExperimentResult) -> None:
+    """Write ``result.json`` atomically."""
+    write_text(path, result.model_dump_json(indent=1) + "\n")
