@@ -1,0 +1,225 @@
+"""How every data set is built: both LMDBs, the mean image, and the manifest last."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from data_prep.lmdb_writer import Batch, StagedLmdb, lmdb_count, staged_lmdb
+from data_prep.locks import exclusive
+from data_prep.manifest import (
+    MANIFEST_NAME,
+    DataSetName,
+    Manifest,
+    Split,
+    SplitName,
+    load_manifest,
+    write_manifest,
+)
+from data_prep.mean import MeanImage, write_mean
+from pycaffe_prune import __version__
+from pycaffe_prune.errors import DataError
+from pycaffe_prune.formats.files import sha256_of
+
+__all__ = ["Content", "Recipe", "build_data_set", "in_batches"]
+
+_BATCH = 1000
+_MEAN_NAME = "mean.binaryproto"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a recipe loads: the images of each split, and what was unusual about them."""
+
+    splits: Mapping[SplitName, Iterable[Batch]]
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that `build_data_set` needs to know.
+
+    Attributes:
+        name: The data set.
+        source: Where it comes from, in words.
+        is_sample: Whether it is a stand-in for a real data set.
+        lmdbs: Folder name of each split's LMDB, in the order in which they are built.
+        counts: Images in each split.
+        shape: Channels, height and width of every image.
+        load: Reads the source; called only when there is something to build.
+    """
+
+    name: DataSetName
+    source: str
+    is_sample: bool
+    lmdbs: Mapping[SplitName, str]
+    counts: Mapping[SplitName, int]
+    shape: tuple[int, int, int]
+    load: Callable[[], Content]
+
+
+def in_batches(images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Iterator[Batch]:
+    """Cut arrays (images: uint8, count × channels × height × width) into batches of 1000."""
+    for start in range(0, len(images), _BATCH):
+        yield Batch(images[start : start + _BATCH], labels[start : start + _BATCH])
+
+
+def build_data_set(out: Path, recipe: Recipe, *, force: bool, console: Console) -> Manifest:
+    """Build a data set in the folder ``out``, or find it already built there.
+
+    Nothing gets its final name before both LMDBs are complete, and the manifest comes last: a
+    folder with a manifest is a finished data set, whatever happened on the way. Processes that
+    build in the same folder wait for each other.
+
+    Args:
+        out: The data set's folder; made when missing.
+        recipe: What to build.
+        force: Build again what is already there.
+        console: Where to show progress.
+
+    Raises:
+        DataError: The source is at fault, ``out`` holds something else, or cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: this folder cannot be made ({error.strerror})") from error
+    with exclusive(out / ".build.lock", console):
+        if force:
+            _refuse_another_set(out, recipe)
+        elif (finished := _finished(out, recipe)) is not None:
+            console.print(f"{out}: {recipe.name} is already built", markup=False, soft_wrap=True)
+            return finished
+        return _build(out, recipe, recipe.load(), console)
+
+
+def _refuse_another_set(out: Path, recipe: Recipe) -> None:
+    """Raise a `DataError` if ``out`` holds a data set of another name."""
+    try:
+        found = load_manifest(out).name
+    except DataError:
+        return  # none, or damaged beyond use: --force is there to replace it
+    if found != recipe.name:
+        raise DataError(
+            f"{out}: holds the data set {found}, not {recipe.name}; choose another --out, "
+            "or remove that folder first"
+        )
+
+
+def _finished(out: Path, recipe: Recipe) -> Manifest | None:
+    """Return the manifest if ``out`` holds what the recipe makes, None if it is to be built.
+
+    Raises:
+        DataError: ``out`` holds something that must not be overwritten unasked.
+    """
+    if not (out / MANIFEST_NAME).exists():
+        for name in recipe.lmdbs.values():
+            if (out / name).exists():
+                raise DataError(
+                    f"{out / name}: is there, but no {MANIFEST_NAME} beside it says what it is; "
+                    "choose another --out, or give --force to replace it"
+                )
+        return None
+    _refuse_another_set(out, recipe)
+    manifest = load_manifest(out)
+    found = {name: split.count for name, split in manifest.splits.items()}
+    if found != dict(recipe.counts):
+        raise DataError(
+            f"{out}: holds {recipe.name} with {_text(found)} images, but the source has "
+            f"{_text(recipe.counts)}; choose another --out, or give --force to replace it"
+        )
+    return manifest if _is_whole(out, manifest) else None
+
+
+def _is_whole(out: Path, manifest: Manifest) -> bool:
+    """Whether everything that the manifest names is there and has the right size."""
+    try:
+        counts_hold = all(
+            lmdb_count(out / split.lmdb) == split.count for split in manifest.splits.values()
+        )
+    except DataError:
+        return False
+    return counts_hold and (out / manifest.mean).is_file()
+
+
+def _build(out: Path, recipe: Recipe, content: Content, console: Console) -> Manifest:
+    mean = MeanImage(recipe.shape)
+    labels: dict[SplitName, list[NDArray[np.integer]]] = {name: [] for name in recipe.lmdbs}
+
+    def watched(name: SplitName) -> Iterator[Batch]:
+        for batch in content.splits[name]:
+            labels[name].append(batch.labels)
+            if name == "train":
+                mean.add(batch.images)
+            yield batch
+
+    with ExitStack() as stack:
+        progress = stack.enter_context(_progress(console))
+        staged: dict[SplitName, StagedLmdb] = {}
+        for name, lmdb_name in recipe.lmdbs.items():
+            bar = progress.add_task(f"{recipe.name} {name}", total=recipe.counts[name])
+            staged[name] = stack.enter_context(
+                staged_lmdb(
+                    out / lmdb_name,
+                    watched(name),
+                    count=recipe.counts[name],
+                    shape=recipe.shape,
+                    on_progress=_advancing(progress, bar),
+                )
+            )
+        # From here until the new manifest is there, the folder is not a finished data set.
+        (out / MANIFEST_NAME).unlink(missing_ok=True)
+        write_mean(out / _MEAN_NAME, mean.value())
+        for lmdb in staged.values():
+            lmdb.publish()
+    manifest = Manifest(
+        name=recipe.name,
+        source=recipe.source,
+        is_sample=recipe.is_sample,
+        splits={
+            name: Split(
+                lmdb=recipe.lmdbs[name],
+                count=lmdb.count,
+                label_histogram=np.bincount(np.concatenate(labels[name])).tolist(),
+                shape=recipe.shape,
+                sha256=lmdb.sha256,
+            )
+            for name, lmdb in staged.items()
+        },
+        mean=_MEAN_NAME,
+        mean_sha256=sha256_of(out / _MEAN_NAME),
+        warnings=content.warnings,
+        created_by=f"pycaffe-prune {__version__}",
+    )
+    write_manifest(out, manifest)
+    return manifest
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _advancing(progress: Progress, bar: TaskID) -> Callable[[int], None]:
+    return lambda done: progress.update(bar, completed=done)
+
+
+def _text(counts: Mapping[SplitName, int]) -> str:
+    return " and ".join(f"{count} {name}" for name, count in counts.items())

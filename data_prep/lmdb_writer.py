@@ -1,0 +1,286 @@
+"""LMDBs of Datum messages, as Caffe's Data layer reads them; whole ones or none."""
+
+import errno
+import functools
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+import numpy as np
+from numpy.typing import NDArray
+
+from pycaffe_prune.errors import DataError
+from pycaffe_prune.formats.caffe_pb2 import Datum
+from pycaffe_prune.formats.files import fsync_directory
+
+__all__ = [
+    "Batch",
+    "StagedLmdb",
+    "lmdb_content_checksum",
+    "lmdb_count",
+    "staged_lmdb",
+    "write_lmdb",
+]
+
+_MEBIBYTE = 2**20
+_MOST_RECORDS = 10**8  # keys have eight digits: more would no longer sort in file order
+
+# py-lmdb 3 can also write the data format of LMDB 1.0, which no Caffe can read.
+_create = (
+    functools.partial(lmdb.open, lib_version=0)
+    if hasattr(lmdb.Environment, "lib_version")
+    else lmdb.open
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some labelled images, in the order in which they are to be stored.
+
+    Attributes:
+        images: uint8, count × channels × height × width; colour channels in the order B, G, R.
+        labels: Whole numbers from 0, one an image.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class StagedLmdb:
+    """A complete and durable LMDB that still has a temporary name.
+
+    Attributes:
+        target: The folder it is to become.
+        folder: Where it is now.
+        count: Its records.
+        sha256: Over key and value of each record, in key order (see `lmdb_content_checksum`).
+    """
+
+    target: Path
+    folder: Path
+    count: int
+    sha256: str
+
+    def publish(self) -> None:
+        """Give the LMDB its name, in place of one that may be there.
+
+        Raises:
+            DataError: The file system refuses.
+        """
+        retired = self.folder.with_name(self.folder.name + "-old")
+        try:
+            if self.target.exists():
+                self.target.rename(retired)
+            self.folder.rename(self.target)
+            fsync_directory(self.target.parent)
+            if retired.exists():
+                shutil.rmtree(retired)
+        except OSError as error:
+            raise DataError(_sentence(self.target, error)) from error
+
+
+def write_lmdb(
+    target: Path,
+    batches: Iterable[Batch],
+    *,
+    count: int,
+    shape: tuple[int, int, int],
+    on_progress: Callable[[int], None] | None = None,
+) -> StagedLmdb:
+    """Write an LMDB at ``target``; see `staged_lmdb` for the arguments and errors."""
+    with staged_lmdb(target, batches, count=count, shape=shape, on_progress=on_progress) as staged:
+        staged.publish()
+        return staged
+
+
+@contextmanager
+def staged_lmdb(
+    target: Path,
+    batches: Iterable[Batch],
+    *,
+    count: int,
+    shape: tuple[int, int, int],
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[StagedLmdb]:
+    """Build an LMDB beside ``target`` and hand it over to be published, or to be thrown away.
+
+    Each batch is one transaction. The map size follows from ``count`` and ``shape``. Leftovers of
+    earlier, killed builds of ``target`` are removed, so no two builds of it may run at once.
+
+    Args:
+        target: The folder to be made. Its parent is made when missing.
+        batches: The images, in the order of their keys (``00000000``, ``00000001``, …).
+        count: How many images the batches hold together.
+        shape: Channels, height and width of every image.
+        on_progress: Called after each batch with the number of images written so far.
+
+    Yields:
+        The LMDB under a temporary name. What is not published by the end of the block is removed.
+
+    Raises:
+        DataError: The batches do not hold what was announced, or the LMDB cannot be written (the
+            disk is full, say); nothing is left behind.
+    """
+    folder = target.with_name(f".{target.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
+    if not 0 < count <= _MOST_RECORDS:
+        raise DataError(f"{target}: an LMDB of {count} images cannot be made")
+    try:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(target)
+            folder.mkdir()
+            sha256 = _fill(folder, target, batches, count, shape, on_progress)
+            fsync_directory(folder)
+        except (lmdb.Error, OSError) as error:
+            raise DataError(_sentence(target, error)) from error
+        yield StagedLmdb(target, folder, count, sha256)
+    finally:
+        # What cannot be removed now, the next build removes: it must not hide the first error.
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def lmdb_count(path: Path) -> int:
+    """Return the number of records in an LMDB.
+
+    Raises:
+        DataError: There is no LMDB at ``path``, or it is truncated.
+    """
+    with _opened(path) as environment:
+        return int(environment.stat()["entries"])
+
+
+def lmdb_content_checksum(path: Path) -> str:
+    """Return the SHA-256 over key and value of each record in key order.
+
+    Unlike a checksum of ``data.mdb`` it does not depend on page size or version of LMDB.
+
+    Raises:
+        DataError: There is no LMDB at ``path``, or it is truncated.
+    """
+    digest = hashlib.sha256()
+    with _opened(path) as environment, environment.begin(buffers=True) as transaction:
+        for key, value in transaction.cursor():
+            digest.update(key)
+            digest.update(value)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[lmdb.Environment]:
+    """Open for reading without a lock file, so that read-only media and other readers are fine."""
+    try:
+        environment = lmdb.open(str(path), readonly=True, create=False, lock=False)
+        try:
+            # Reading a page past the end of a truncated file would kill the process (SIGBUS).
+            needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+            found = (path / "data.mdb").stat().st_size
+            if found < needed:
+                raise DataError(
+                    f"{path}: truncated: data.mdb has {found} bytes, {needed} are needed. "
+                    "Build it again with --force."
+                )
+            yield environment
+        finally:
+            environment.close()
+    except (lmdb.Error, OSError) as error:
+        raise DataError(f"{path}: cannot be read as an LMDB ({error})") from error
+
+
+def _fill(
+    folder: Path,
+    target: Path,
+    batches: Iterable[Batch],
+    count: int,
+    shape: tuple[int, int, int],
+    on_progress: Callable[[int], None] | None,
+) -> str:
+    """Write all records into the new ``folder``, make them durable, return their checksum."""
+    digest = hashlib.sha256()
+    written = 0
+    # Nobody else knows this folder yet: no lock, and one sync at the end instead of one a batch.
+    environment = _create(
+        str(folder), map_size=_map_size(count, shape), lock=False, sync=False, mode=0o644
+    )
+    try:
+        for batch in batches:
+            _check(batch, target, shape, count - written)
+            with environment.begin(write=True) as transaction:
+                for key, value in _records(batch, written):
+                    transaction.put(key, value, append=True)
+                    digest.update(key)
+                    digest.update(value)
+            written += len(batch.images)
+            if on_progress is not None:
+                on_progress(written)
+        if written != count:
+            raise DataError(f"{target}: {count} images were announced, {written} came")
+        environment.sync(True)
+    finally:
+        environment.close()
+    return digest.hexdigest()
+
+
+def _check(batch: Batch, target: Path, shape: tuple[int, int, int], room: int) -> None:
+    if batch.images.dtype != np.uint8 or batch.images.shape[1:] != shape:
+        raise DataError(
+            f"{target}: images of {batch.images.dtype} {batch.images.shape[1:]} do not fit into an "
+            f"LMDB of uint8 {shape}"
+        )
+    if len(batch.images) != len(batch.labels):
+        raise DataError(
+            f"{target}: {len(batch.images)} images came with {len(batch.labels)} labels"
+        )
+    if len(batch.images) > room:
+        raise DataError(f"{target}: more images came than were announced")
+
+
+def _records(batch: Batch, first: int) -> Iterator[tuple[bytes, bytes]]:
+    channels, height, width = batch.images.shape[1:]
+    for offset, (image, label) in enumerate(zip(batch.images, batch.labels.tolist(), strict=True)):
+        datum = Datum(
+            channels=channels, height=height, width=width, data=image.tobytes(), label=label
+        )
+        yield b"%08d" % (first + offset), datum.SerializeToString()
+
+
+def _map_size(count: int, shape: tuple[int, int, int]) -> int:
+    """Upper bound of the file's size in bytes.
+
+    A record needs its pixels and less than 64 bytes for key, headers and the other fields. LMDB
+    may leave up to half of a page empty, hence the factor; the rest is for the tree's inner pages.
+    """
+    channels, height, width = shape
+    needed = 2 * count * (channels * height * width + 64) + 4 * _MEBIBYTE
+    return -(-needed // _MEBIBYTE) * _MEBIBYTE
+
+
+def _remove_leftovers(target: Path) -> None:
+    for folder in target.parent.iterdir():
+        if folder.name.startswith(f".{target.name}.partial-"):
+            shutil.rmtree(folder)
+
+
+def _sentence(target: Path, error: Exception) -> str:
+    if _is_disk_full(target, error):
+        return (
+            f"{target}: the disk is full; the half-written LMDB was removed. "
+            "Free some space and run the command again."
+        )
+    reason = getattr(error, "strerror", None) or error
+    return f"{target}: this LMDB cannot be written ({reason})"
+
+
+def _is_disk_full(target: Path, error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, lmdb.DiskError | lmdb.MapFullError):
+        return True
+    # A write that only partly fits is an input/output error to LMDB: look at the disk itself.
+    return shutil.disk_usage(target.parent).free < _MEBIBYTE

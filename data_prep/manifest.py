@@ -1,0 +1,136 @@
+"""The manifest of a built data set: what is there, how much, and its checksums."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_prep.lmdb_writer import lmdb_content_checksum, lmdb_count
+from pycaffe_prune.errors import DataError
+from pycaffe_prune.formats.files import sha256_of, write_text
+
+__all__ = [
+    "MANIFEST_NAME",
+    "DataSetName",
+    "Manifest",
+    "Split",
+    "SplitName",
+    "load_manifest",
+    "verify_manifest",
+    "write_manifest",
+]
+
+MANIFEST_NAME = "manifest.json"
+
+DataSetName = Literal["digits", "mnist"]
+SplitName = Literal["train", "test"]
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Size = Annotated[int, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Split(_Strict):
+    """One LMDB of a data set.
+
+    Attributes:
+        lmdb: Its folder's name.
+        count: Its images.
+        label_histogram: How many images have label 0, 1, … up to the largest label.
+        shape: Channels, height and width of every image.
+        sha256: Over its content, see `data_prep.lmdb_writer.lmdb_content_checksum`.
+    """
+
+    lmdb: str
+    count: _Size
+    label_histogram: list[Annotated[int, Field(ge=0)]]
+    shape: tuple[_Size, _Size, _Size]
+    sha256: _Sha256
+
+
+class Manifest(_Strict):
+    """What a finished data set consists of.
+
+    Attributes:
+        schema_version: Of this file.
+        name: Which data set.
+        source: Where it came from, in words.
+        is_sample: Whether it is a small stand-in, whose results are not the real data set's.
+        splits: The LMDBs, "train" and "test".
+        mean: Name of the mean image's file (over the training images).
+        mean_sha256: Checksum of that file.
+        warnings: What was unusual about the source.
+        created_by: The program and version that built it.
+    """
+
+    schema_version: Literal[1] = 1
+    name: DataSetName
+    source: str
+    is_sample: bool
+    splits: Annotated[dict[SplitName, Split], Field(min_length=2)]  # both of them
+    mean: str
+    mean_sha256: _Sha256
+    warnings: list[str] = []
+    created_by: str
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` into the data set's folder, atomically; do this last.
+
+    Raises:
+        PruneError: The file cannot be written.
+    """
+    write_text(folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read the manifest of the data set in ``folder``.
+
+    Raises:
+        DataError: There is no finished data set, or its manifest is damaged.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(
+            f"{folder}: no finished data set here ({MANIFEST_NAME} is missing); "
+            f"run `caffe-prune data mnist --out {folder}`"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "JSON"
+        raise DataError(
+            f"{path}: damaged ({where}: {first['msg']}); build the data set again, for instance "
+            f"`caffe-prune data mnist --out {folder} --force`"
+        ) from error
+
+
+def verify_manifest(folder: Path) -> Manifest:
+    """Count and checksum everything in the data set's ``folder`` again.
+
+    Returns:
+        The manifest, which holds.
+
+    Raises:
+        DataError: The manifest is missing or damaged, or something differs from what it says.
+    """
+    manifest = load_manifest(folder)
+    again = f"build it again with `caffe-prune data {manifest.name} --out {folder} --force`"
+    for split in manifest.splits.values():
+        path = folder / split.lmdb
+        count = lmdb_count(path)
+        if count != split.count:
+            raise DataError(f"{path}: has {count} images, its manifest says {split.count}; {again}")
+        if lmdb_content_checksum(path) != split.sha256:
+            raise DataError(f"{path}: its content is not what its manifest says; {again}")
+    mean = folder / manifest.mean
+    if not mean.is_file():
+        raise DataError(f"{mean}: is missing; {again}")
+    if sha256_of(mean) != manifest.mean_sha256:
+        raise DataError(f"{mean}: is not what its manifest says; {again}")
+    return manifest

@@ -1,0 +1,63 @@
+"""The mean image of a data set, as Caffe's compute_image_mean makes it."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pycaffe_prune.errors import DataError
+from pycaffe_prune.formats.caffe_pb2 import BlobProto
+from pycaffe_prune.formats.files import atomic_write
+
+__all__ = ["MeanImage", "write_mean"]
+
+_EXACT_IN_FLOAT32 = 2**24  # every whole number up to here is a float32
+
+
+class MeanImage:
+    """A mean over images that come in batches, rounded as Caffe's tool rounds it.
+
+    That tool adds one image after another in float32 and divides at the end, so its sums lose
+    digits once they pass 2**24; this class loses the same ones.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._sum = np.zeros(shape, dtype=np.float32)
+        self._count = 0
+
+    def add(self, images: NDArray[np.uint8]) -> None:
+        """Take in some images: uint8, count × channels × height × width."""
+        self._count += len(images)
+        if self._count * 255 <= _EXACT_IN_FLOAT32:
+            # No partial sum can be rounded yet, so their order does not matter.
+            self._sum += images.sum(axis=0, dtype=np.uint32).astype(np.float32)
+            return
+        for image in images:
+            self._sum += image
+
+    def value(self) -> NDArray[np.float32]:
+        """Return the mean so far: float32, channels × height × width.
+
+        Raises:
+            DataError: No image has come yet.
+        """
+        if not self._count:
+            raise DataError("the mean of no images is not defined")
+        return self._sum / np.float32(self._count)
+
+
+def write_mean(path: Path, mean: NDArray[np.float32]) -> None:
+    """Write a mean image as the binary BlobProto that ``transform_param.mean_file`` names.
+
+    Args:
+        path: The file, ``mean.binaryproto`` by custom; replaced atomically.
+        mean: float32, channels × height × width.
+
+    Raises:
+        PruneError: The file cannot be written.
+    """
+    channels, height, width = mean.shape
+    # The legacy dimension fields: compute_image_mean writes these, and every Caffe reads them.
+    blob = BlobProto(num=1, channels=channels, height=height, width=width, data=mean.ravel())
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(blob.SerializeToString())

@@ -1,0 +1,172 @@
+"""MNIST from its four original files, local or downloaded."""
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from data_prep.dataset import Content, Recipe, build_data_set, in_batches
+from data_prep.download import fetch
+from data_prep.idx import idx_shape, read_labelled_images, read_unpacked
+from data_prep.lmdb_writer import Batch
+from data_prep.manifest import Manifest, SplitName
+from pycaffe_prune.cache import cache_root
+from pycaffe_prune.errors import DataError
+
+__all__ = ["LMDB_NAMES", "build_mnist"]
+
+LMDB_NAMES: Mapping[SplitName, str] = {"train": "mnist_train_lmdb", "test": "mnist_test_lmdb"}
+"""Folder names as Caffe's own MNIST example has them."""
+
+_SIDE = 28
+_STEMS: Mapping[SplitName, str] = {"train": "train", "test": "t10k"}
+_MD5 = {  # of the unpacked original files
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+_FULL_COUNTS: Mapping[SplitName, int] = {"train": 60_000, "test": 10_000}
+_MIRRORS = (
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+)
+
+
+def build_mnist(
+    out: Path,
+    source: Path | None = None,
+    *,
+    force: bool = False,
+    console: Console | None = None,
+) -> Manifest:
+    """Build MNIST's LMDBs and mean image in the folder ``out``.
+
+    The four files are taken from ``source``; without it from ``$PYCAFFE_PRUNE_DATA/mnist`` where
+    that folder is there; else they are downloaded. They may be packed with gzip or not.
+
+    Args:
+        out: The data set's folder; made when missing.
+        source: Folder with the four files.
+        force: Build again what is already there.
+        console: Where to show progress (default: the standard error stream).
+
+    Returns:
+        The manifest, which is also in ``out``.
+
+    Raises:
+        DataError: A file is missing, damaged or cannot be downloaded, or ``out`` holds something
+            else or cannot be written.
+    """
+    console = console or Console(stderr=True)
+    folder = source or _default_source()
+    recipe = _download_recipe(console) if folder is None else _local_recipe(folder)
+    return build_data_set(out, recipe, force=force, console=console)
+
+
+def _default_source() -> Path | None:
+    data = os.environ.get("PYCAFFE_PRUNE_DATA")
+    folder = Path(data, "mnist") if data else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _local_recipe(folder: Path) -> Recipe:
+    files = {name: _find(folder, name) for name in _MD5}
+    return Recipe(
+        name="mnist",
+        source="local files",
+        is_sample=False,
+        lmdbs=LMDB_NAMES,
+        counts={split: _image_count(files[_images(split)]) for split in LMDB_NAMES},
+        shape=(1, _SIDE, _SIDE),
+        load=functools.partial(_load, files),
+    )
+
+
+def _download_recipe(console: Console) -> Recipe:
+    return Recipe(
+        name="mnist",
+        source="download",
+        is_sample=False,
+        lmdbs=LMDB_NAMES,
+        counts=_FULL_COUNTS,
+        shape=(1, _SIDE, _SIDE),
+        load=lambda: _load(_download(console)),
+    )
+
+
+def _find(folder: Path, name: str) -> Path:
+    """Return the file of that name in ``folder``, in whichever spelling and packing."""
+    dotted = name.replace("-idx", ".idx")
+    for candidate in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
+        if (folder / candidate).is_file():
+            return folder / candidate
+    raise DataError(
+        f"{folder}: {name} (or {name}.gz) is not there; give --source a folder with MNIST's four "
+        "files, or leave it out to download them"
+    )
+
+
+def _images(split: SplitName) -> str:
+    return f"{_STEMS[split]}-images-idx3-ubyte"
+
+
+def _labels(split: SplitName) -> str:
+    return f"{_STEMS[split]}-labels-idx1-ubyte"
+
+
+def _image_count(path: Path) -> int:
+    shape = idx_shape(path)
+    if shape[1:] != (_SIDE, _SIDE) or not shape[0]:
+        raise DataError(f"{path}: holds {shape} values, not {_SIDE}×{_SIDE} images")
+    return shape[0]
+
+
+def _load(files: Mapping[str, Path]) -> Content:
+    splits: dict[SplitName, Iterator[Batch]] = {}
+    warnings = []
+    for split in LMDB_NAMES:
+        names = _images(split), _labels(split)
+        images, labels, contents = read_labelled_images(files[names[0]], files[names[1]])
+        splits[split] = in_batches(images[:, np.newaxis], labels)
+        warnings += [
+            f"{files[name]}: not the content of the original MNIST file (md5 {md5})"
+            for name, md5 in zip(names, map(_md5, contents), strict=True)
+            if md5 != _MD5[name]
+        ]
+    return Content(splits, warnings)
+
+
+def _download(console: Console) -> dict[str, Path]:
+    mirrors = os.environ.get("PYCAFFE_PRUNE_MNIST_MIRRORS", "").split() or _MIRRORS
+    folder = cache_root() / "mnist"
+    files = {}
+    try:
+        for name in _MD5:
+            files[name] = fetch(
+                [f"{mirror.rstrip('/')}/{name}.gz" for mirror in mirrors],
+                folder / f"{name}.gz",
+                functools.partial(_check_original, name),
+                console=console,
+            )
+    except DataError as error:
+        raise DataError(
+            f"{error}. Put MNIST's four files into a folder and name it with --source, or name "
+            "other mirrors in PYCAFFE_PRUNE_MNIST_MIRRORS."
+        ) from error
+    return files
+
+
+def _check_original(name: str, path: Path) -> None:
+    """Raise a `DataError` unless ``path`` unpacks to MNIST's original file ``name``."""
+    md5 = _md5(read_unpacked(path))
+    if md5 != _MD5[name]:
+        raise DataError(f"its unpacked content has md5 {md5}, {name} has {_MD5[name]}")
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,98 @@
+import gzip
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from pycaffe_prune.cli.data import data
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder with MNIST's four files, small."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for stem, count in (("train", 12), ("t10k", 5)):
+        head = struct.pack(">4I", 2051, count, 28, 28)
+        (folder / f"{stem}-images-idx3-ubyte.gz").write_bytes(
+            gzip.compress(head + bytes(count * 784))
+        )
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">2I", 2049, count) + bytes(np.arange(count, dtype=np.uint8) % 4)
+        )
+    return folder
+
+
+def caffe_prune(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pycaffe_prune", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | variables,
+    )
+
+
+def test_mnist_is_built_and_counted_and_then_known(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = caffe_prune("data", "mnist", "--out", str(out), "--source", str(source))
+    assert first.returncode == 0, first.stderr
+    assert "train 12 images of 1×28×28 in mnist_train_lmdb" in first.stdout
+    assert "labels 0:3 1:3 2:3 3:3" in first.stdout
+    assert "test  5 images" in first.stdout
+    assert "labels 0:2 1:1 2:1 3:1" in first.stdout
+    assert "md5" in first.stderr  # these are not the original files
+    assert json.loads((out / "manifest.json").read_text())["splits"]["train"]["count"] == 12
+    second = caffe_prune("data", "mnist", "--out", str(out), "--source", str(source))
+    assert second.returncode == 0
+    assert "already built" in second.stderr
+    assert second.stdout == first.stdout
+    before = (out / "manifest.json").stat().st_mtime_ns
+    forced = caffe_prune("data", "mnist", "--out", str(out), "--source", str(source), "--force")
+    assert forced.returncode == 0
+    assert "already built" not in forced.stderr
+    assert (out / "manifest.json").stat().st_mtime_ns > before
+
+
+def test_a_faulty_source_is_one_sentence_and_code_1(source: Path, tmp_path: Path) -> None:
+    (source / "train-labels-idx1-ubyte").write_bytes(b"<html>")
+    failed = caffe_prune("data", "mnist", "--out", str(tmp_path / "out"), "--source", str(source))
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert "train-labels-idx1-ubyte" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_digits_after_mnist_in_the_same_folder_is_refused(source: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    assert caffe_prune("data", "mnist", "--out", out, "--source", str(source)).returncode == 0
+    refused = caffe_prune("data", "digits", "--out", out)
+    assert refused.returncode == 1
+    assert "holds the data set mnist" in refused.stderr
+
+
+def test_digits_says_that_it_is_a_sample(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    built = caffe_prune("data", "digits", "--out", str(tmp_path / "out"))
+    assert built.returncode == 0, built.stderr
+    assert "a sample" in built.stdout
+    assert "train 1500 images" in built.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["mnist", "--help"], ["digits", "--help"]])
+def test_every_help_has_an_example(arguments: list[str]) -> None:
+    shown = CliRunner().invoke(data, arguments)
+    assert shown.exit_code == 0
+    assert "  caffe-prune data " in shown.output
+
+
+def test_a_wrong_command_line_is_code_2(tmp_path: Path) -> None:
+    assert caffe_prune("data", "mnist").returncode == 2
+    absent = caffe_prune("data", "mnist", "--out", "x", "--source", str(tmp_path / "absent"))
+    assert absent.returncode == 2
