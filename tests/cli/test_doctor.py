@@ -1,0 +1,220 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pycaffe_prune import __version__
+from pycaffe_prune.cli import doctor as doctor_module
+from pycaffe_prune.cli.doctor import doctor
+from pycaffe_prune.cli.doctor_report import DoctorReport, Gpu, parse_nvidia_smi
+from pycaffe_prune.engines.caffe_prefix import InstallPlan
+from pycaffe_prune.errors import EngineError
+
+ANSWER = {
+    "python_version": "3.8.1",
+    "caffe_version": "1.0.0",
+    "caffe_path": "/opt/caffe/python/caffe",
+    "numpy_version": "1.19.5",
+    "protobuf_version": "3.12.4",
+    "features": {"add_callback": True, "apply_update": False, "lr": False},
+    "libraries": ["/opt/lib/libopenblas.so.0"],
+}
+
+
+def program(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with nothing: no Caffe, no GPU, no data, an empty cache."""
+    for name in ("CAFFE_PYTHON", "PYCAFFE_PRUNE_DATA", "PYCAFFE_PRUNE_DEBIAN_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYCAFFE_PRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "bin").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def caffe(machine: Path) -> Path:
+    """An interpreter that answers as a Caffe would."""
+    (machine / "answer").write_text(f"caffe-probe: {json.dumps(ANSWER)}\n")
+    return program(machine / "caffe python", f'#!/bin/sh\n/bin/cat "{machine}/answer"\n')
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(doctor, list(arguments))
+
+
+def report_of(result: Result) -> DoctorReport:
+    return DoctorReport.model_validate_json(result.stdout, strict=True)
+
+
+def test_nothing_usable_exits_1_and_says_how_to_get_it(machine: Path) -> None:
+    result = call()
+    assert result.exit_code == 1
+    assert "no engine is usable" in result.stdout
+    assert "caffe-prune doctor --install-caffe" in result.stdout
+    assert "caffe-prune data mnist" in result.stdout
+
+
+def test_json_has_the_same_verdict(machine: Path) -> None:
+    result = call("--json")
+    assert result.exit_code == 1
+    report = report_of(result)
+    assert report.caffe is None
+    assert report.caffe_error is not None
+    assert report.usable_engines == []
+    assert {missing.what for missing in report.missing} == {
+        "the real Caffe",
+        "MNIST's original files",
+    }
+
+
+def test_usable_caffe_exits_0(machine: Path, caffe: Path) -> None:
+    result = call("--caffe-python", str(caffe))
+    assert result.exit_code == 0
+    assert "1.0.0, CPU only, openblas" in result.stdout
+    assert "apply_update, lr" in result.stdout
+    assert "usable: caffe" in result.stdout
+
+
+def test_json_says_where_caffe_is_from(
+    machine: Path, caffe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAFFE_PYTHON", str(caffe))
+    result = call("--json")
+    assert result.exit_code == 0
+    report = report_of(result)
+    assert report.caffe is not None
+    assert (report.caffe.executable, report.caffe.origin) == (caffe, "$CAFFE_PYTHON")
+    assert report.caffe.features == ANSWER["features"]
+    assert report.usable_engines == ["caffe"]
+    assert report.toolkit_version == __version__
+    assert report.python_executable == Path(sys.executable)
+    assert report.libraries["click"]
+    assert "pytest" not in report.libraries
+    assert report.cache_folder == machine / "cache"
+    assert report.cache_free_bytes > 0
+    assert report.cpus >= 1
+
+
+def test_broken_caffe_exits_1_with_its_reason(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = program(machine / "broken", "#!/bin/sh\necho no libgdal >&2\nexit 1\n")
+    monkeypatch.setenv("CAFFE_PYTHON", str(broken))
+    result = call("--json")
+    assert result.exit_code == 1
+    report = report_of(result)
+    assert "no libgdal" in (report.caffe_error or "")
+    assert "unset CAFFE_PYTHON; caffe-prune doctor --install-caffe" in {
+        missing.remedy for missing in report.missing
+    }
+
+
+def test_data_files_count_in_every_spelling(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mnist = machine / "data/mnist"
+    mnist.mkdir(parents=True)
+    monkeypatch.setenv("PYCAFFE_PRUNE_DATA", str(machine / "data"))
+    for name in (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte.gz",
+        "t10k-images.idx3-ubyte",
+    ):
+        (mnist / name).touch()
+    report = report_of(call("--json"))
+    assert report.data_folder == machine / "data"
+    assert report.mnist_files == {
+        "mnist/train-images-idx3-ubyte": True,
+        "mnist/train-labels-idx1-ubyte": True,
+        "mnist/t10k-images-idx3-ubyte": True,
+        "mnist/t10k-labels-idx1-ubyte": False,
+    }
+    (mnist / "t10k-labels.idx1-ubyte.gz").touch()
+    assert "MNIST's original files" not in {m.what for m in report_of(call("--json")).missing}
+
+
+def test_gpus_are_listed(machine: Path) -> None:
+    program(machine / "bin/nvidia-smi", "#!/bin/sh\necho 'NVIDIA A100, 80GB, 535.54.03'\n")
+    assert report_of(call("--json")).gpus == [Gpu(name="NVIDIA A100, 80GB", driver="535.54.03")]
+
+
+def test_nvidia_smi_that_fails_means_no_gpu(machine: Path) -> None:
+    program(machine / "bin/nvidia-smi", "#!/bin/sh\necho 'no driver, sorry'\nexit 9\n")
+    assert report_of(call("--json")).gpus == []
+    assert parse_nvidia_smi("") == []
+
+
+@pytest.mark.parametrize("options", [["--prefix", "x"], ["--mirror", "http://x"], ["--dry-run"]])
+def test_options_of_the_installation_need_it(machine: Path, options: list[str]) -> None:
+    result = call(*options)
+    assert result.exit_code == 2
+    assert "--install-caffe" in result.stderr
+
+
+def test_install_then_report(machine: Path, caffe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def install(prefix: Path, *, mirror: str | None, on_progress: object) -> Path:
+        asked.append((prefix, mirror))
+        return caffe
+
+    monkeypatch.setattr(doctor_module, "install_caffe", install)
+    prefix = machine / "my caffe"
+    result = call("--install-caffe", "--prefix", str(prefix), "--mirror", "http://m", "--json")
+    assert asked == [(prefix, "http://m")]
+    assert result.exit_code == 0
+    caffe_report = report_of(result).caffe
+    assert caffe_report is not None
+    assert caffe_report.executable == caffe
+    assert f"export CAFFE_PYTHON='{caffe}'" in result.stderr
+
+
+def test_failed_installation_is_the_commands_own_error(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def install(prefix: Path, *, mirror: str | None, on_progress: object) -> Path:
+        raise EngineError("no network")
+
+    monkeypatch.setattr(doctor_module, "install_caffe", install)
+    result = call("--install-caffe")
+    assert isinstance(result.exception, EngineError)
+    assert result.stdout == ""
+
+
+def test_dry_run_installs_nothing(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def plan(prefix: Path, *, mirror: str | None, on_progress: object) -> InstallPlan:
+        return InstallPlan(
+            already_installed=False,
+            mirror="http://m/debian",
+            release="bullseye",
+            packages=221,
+            packages_to_download=21,
+            bytes_to_download=163_629_324,
+            prefix=prefix,
+        )
+
+    monkeypatch.setattr(doctor_module, "plan_install", plan)
+    monkeypatch.delattr(doctor_module, "install_caffe")
+    result = call("--install-caffe", "--dry-run")
+    assert result.exit_code == 0
+    assert "221 packages, of which 21 (164 MB)" in result.stdout
+    result = call("--install-caffe", "--dry-run", "--json")
+    assert InstallPlan.model_validate_json(result.stdout).packages == 221
+
+
+@pytest.mark.real_caffe
+def test_the_real_caffe_is_reported(caffe_python: Path) -> None:
+    result = call("--caffe-python", str(caffe_python), "--json")
+    assert result.exit_code == 0
+    report = report_of(result)
+    assert report.caffe is not None
+    assert report.caffe.version.startswith("1.0")

@@ -1,0 +1,44 @@
+"""Fixtures for what a machine may lack: the real Caffe and the data sets."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from pycaffe_prune.engines.caffe_python import find_caffe_python
+from pycaffe_prune.errors import EngineError
+
+# No deadline: on a busy machine the first example pays for imports and caches.
+settings.register_profile("ci", deadline=None)
+settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def caffe_python() -> Path:
+    """A Python interpreter that can import the real Caffe."""
+    try:
+        return find_caffe_python().executable
+    except EngineError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with the data sets' original files."""
+    named = os.environ.get("PYCAFFE_PRUNE_DATA")
+    if not named:
+        pytest.skip("PYCAFFE_PRUNE_DATA is not set: it names the folder with the data sets")
+    folder = Path(named)
+    if not folder.is_dir():
+        pytest.skip(f"PYCAFFE_PRUNE_DATA={named}: no such folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mnist_source(data_dir: Path) -> Path:
+    """The folder with MNIST's four original files."""
+    folder = data_dir / "mnist"
+    if not folder.is_dir():
+        pytest.skip(f"{folder}: no such folder; MNIST's four files belong there")
+    return folder

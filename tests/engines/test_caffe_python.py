@@ -1,0 +1,223 @@
+import ast
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pycaffe_prune.engines import caffe_python as module
+from pycaffe_prune.engines.caffe_prefix import (
+    InstalledPrefix,
+    default_prefix,
+    launcher_of,
+    write_launchers,
+)
+from pycaffe_prune.engines.caffe_python import find_caffe_python, probe
+from pycaffe_prune.errors import EngineError
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without any Caffe: no variable, an empty cache, and a PATH of our own."""
+    monkeypatch.delenv("CAFFE_PYTHON", raising=False)
+    monkeypatch.setenv("PYCAFFE_PRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    return tmp_path
+
+
+def program(path: Path, text: str = "#!/bin/sh\nexit 1\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def python_with(folder: Path, path: Path) -> Path:
+    """This Python, with ``folder`` on its module path."""
+    return program(path, f'#!/bin/sh\nPYTHONPATH="{folder}" exec "{sys.executable}" "$@"\n')
+
+
+def installed_prefix() -> Path:
+    prefix = default_prefix()
+    write_launchers(prefix)
+    marker = InstalledPrefix(
+        release="bullseye",
+        packages={"python3-caffe": "1.0.0"},
+        installed_at=datetime(2026, 1, 1, tzinfo=UTC),
+        bytes_unpacked=2,
+        bytes_kept=1,
+    )
+    (prefix / "caffe-prefix.json").write_text(marker.model_dump_json())
+    return launcher_of(prefix)
+
+
+def fake_pycaffe(folder: Path, init: str) -> Path:
+    """A package caffe (and a protobuf) that answers the probe."""
+    (folder / "caffe").mkdir(parents=True)
+    (folder / "caffe/__init__.py").write_text(init)
+    (folder / "caffe/_caffe.cpython-38-x86_64-linux-gnu.so").touch()
+    return folder
+
+
+def test_each_place_gives_way_to_the_one_before(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fake_pycaffe(bare / "modules", "")
+    on_path = python_with(folder, bare / "bin/python3")
+    found = find_caffe_python()
+    assert (found.executable, found.origin) == (on_path, "python3 on PATH")
+
+    launcher = installed_prefix()
+    found = find_caffe_python()
+    assert (found.executable, found.origin) == (launcher, "private prefix")
+
+    named = program(bare / "named/python")
+    monkeypatch.setenv("CAFFE_PYTHON", str(named))
+    found = find_caffe_python()
+    assert (found.executable, found.origin) == (named, "$CAFFE_PYTHON")
+
+    explicit = program(bare / "explicit/python")
+    found = find_caffe_python(explicit)
+    assert (found.executable, found.origin) == (explicit, "--caffe-python")
+
+
+def test_nothing_anywhere_names_the_remedy(bare: Path) -> None:
+    with pytest.raises(EngineError, match=r"caffe-prune doctor --install-caffe"):
+        find_caffe_python()
+
+
+def test_python3_without_the_compiled_module_does_not_count(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = bare / "sources"
+    folder = fake_pycaffe(sources, "")
+    (folder / "caffe/_caffe.cpython-38-x86_64-linux-gnu.so").unlink()
+    python_with(folder, bare / "bin/python3")
+    monkeypatch.chdir(sources)
+    with pytest.raises(EngineError):
+        find_caffe_python()
+
+
+def test_caffe_in_the_current_folder_does_not_count(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(fake_pycaffe(bare / "here", ""))
+    python_with(bare / "nowhere", bare / "bin/python3")
+    with pytest.raises(EngineError):
+        find_caffe_python()
+
+
+def test_half_an_installation_does_not_count(bare: Path) -> None:
+    write_launchers(default_prefix())
+    with pytest.raises(EngineError):
+        find_caffe_python()
+
+
+def test_a_name_is_looked_up_and_links_are_kept(bare: Path) -> None:
+    real = program(bare / "real/python3.8")
+    (bare / "bin/python3.8").symlink_to(real)
+    assert find_caffe_python(Path("python3.8")).executable == bare / "bin/python3.8"
+
+
+@pytest.mark.parametrize("name", ["no/such/python", "python-of-nobody"])
+def test_a_name_that_is_no_program_is_refused_with_its_origin(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    installed_prefix()
+    with pytest.raises(EngineError, match=f"--caffe-python: {name} is not a program"):
+        find_caffe_python(Path(name))
+    monkeypatch.setenv("CAFFE_PYTHON", name)
+    with pytest.raises(EngineError, match=rf"\$CAFFE_PYTHON: {name} is not a program"):
+        find_caffe_python()
+
+
+def test_probe_of_a_python_without_caffe_tells_its_last_lines(tmp_path: Path) -> None:
+    python = python_with(tmp_path, tmp_path / "python")
+    with pytest.raises(EngineError, match=r"No module named 'caffe'.*--install-caffe"):
+        probe(python)
+
+
+def test_probe_of_one_that_dies_tells_why(tmp_path: Path) -> None:
+    dying = "import os, sys; print('F1 common.cpp:1] Check failed', file=sys.stderr, flush=True)"
+    folder = fake_pycaffe(tmp_path / "modules", f"{dying}; os.abort()")
+    with pytest.raises(EngineError, match=r"exit status -6: F1 common.cpp:1\] Check failed"):
+        probe(python_with(folder, tmp_path / "python"))
+
+
+def test_probe_of_a_silent_or_hanging_or_unfit_program(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="it printed nothing"):
+        probe(program(tmp_path / "silent", "#!/bin/sh\nexit 0\n"))
+    with pytest.raises(EngineError, match="did not import caffe within"):
+        probe(program(tmp_path / "hanging", "#!/bin/sh\nexec sleep 60\n"), timeout=0.2)
+    with pytest.raises(EngineError, match="cannot be run"):
+        probe(program(tmp_path / "unfit", "no program at all"))
+    answer = program(tmp_path / "liar", '#!/bin/sh\necho "caffe-probe: {}"\n')
+    with pytest.raises(EngineError, match="not understood"):
+        probe(answer)
+
+
+def test_older_pycaffe_lacks_features_and_may_print(tmp_path: Path) -> None:
+    init = "print('hello')\nclass SGDSolver:\n    add_callback = None\n"
+    folder = fake_pycaffe(tmp_path / "modules", init)
+    found = probe(python_with(folder, tmp_path / "python"))
+    assert found.features.model_dump() == {
+        "add_callback": True,
+        "apply_update": False,
+        "lr": False,
+    }
+    assert found.caffe_version == "unknown"
+    assert found.caffe_path == folder / "caffe"
+    assert found.python_version == ".".join(map(str, sys.version_info[:3]))
+    assert not found.gpu_build
+
+
+@pytest.mark.parametrize(
+    ("libraries", "blas", "gpu"),
+    [
+        (["/l/openblas-pthread/libopenblasp-r0.3.13.so", "/l/libblas.so.3"], "openblas", False),
+        (["/l/libblas.so.3.9.0"], "reference", False),
+        (["/l/libmkl_rt.so.1", "/x/numpy.libs/libopenblas64.so"], "mkl", False),
+        (["/x/numpy.libs/libscipy_openblas64_-1.so", "/l/libsatlas.so.3"], "atlas", False),
+        (["/x/scipy.libs/libopenblas.so"], "unknown", False),
+        (["/l/libcublas.so.11", "/l/libopenblas.so.0"], "openblas", True),
+        (["/l/libcudart.so.11.0"], "unknown", True),
+    ],
+)
+def test_blas_and_gpu_are_told_by_the_libraries(
+    tmp_path: Path, libraries: list[str], blas: str, gpu: bool
+) -> None:
+    answer = {
+        "python_version": "3.8.1",
+        "caffe_version": "1.0.0",
+        "caffe_path": "/c",
+        "numpy_version": "1.19.5",
+        "protobuf_version": "3.12",
+        "features": {"add_callback": True, "apply_update": False, "lr": False},
+        "libraries": libraries,
+    }
+    (tmp_path / "answer").write_text(f"caffe-probe: {json.dumps(answer)}\n")
+    found = probe(program(tmp_path / "python", f'#!/bin/sh\ncat "{tmp_path}/answer"\n'))
+    assert (found.blas, found.gpu_build) == (blas, gpu)
+
+
+@pytest.mark.parametrize("script", [module._FIND, module._PROBE])
+def test_what_runs_in_the_other_python_is_python_3_6(script: str) -> None:
+    ast.parse(script, feature_version=(3, 6))
+
+
+@pytest.mark.real_caffe
+def test_the_real_caffe_answers(caffe_python: Path) -> None:
+    found = probe(caffe_python)
+    assert found.caffe_version.startswith("1.0")
+    assert found.features.add_callback
+    assert (found.caffe_path / "__init__.py").is_file()
+    assert found.blas in {"openblas", "atlas", "mkl", "blis", "reference"}
+
+
+@pytest.mark.real_caffe
+def test_the_real_caffe_runs_through_a_link(caffe_python: Path, tmp_path: Path) -> None:
+    (tmp_path / "python").symlink_to(os.path.relpath(caffe_python, tmp_path))
+    assert probe(tmp_path / "python") == probe(caffe_python)
