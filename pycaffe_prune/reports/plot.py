@@ -1,0 +1,137 @@
+"""What the paper's figures 5 to 7 show of a result, as data: axes, curves, and what is outside."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor, log10
+
+from pycaffe_prune.experiments.result import ExperimentResult, Method
+from pycaffe_prune.reports.paper import FIGURES, Axis
+from pycaffe_prune.reports.rows import METHOD_NAMES, Row, rows, sample_warning
+
+__all__ = ["Curve", "Plot", "caption", "own_plot", "paper_plot", "plot_of", "ticks"]
+
+_CURVES: tuple[Method, ...] = ("units", "connections", "small")
+_MARGIN = 1.0  # % to each side of values that are all the same
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The selected points of one method by rising reduction."""
+
+    method: Method
+    points: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        """As the paper calls it."""
+        return METHOD_NAMES[self.method]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Accuracy (y, %) against the reduction of FC weights (x, %)."""
+
+    title: str
+    axes: str
+    """Whose axes they are, in words."""
+    x: Axis
+    y: Axis
+    curves: tuple[Curve, ...]
+    baseline: float | None
+    warning: str | None
+    """Not None for sample data."""
+
+    def shows(self, row: Row) -> bool:
+        """Whether a point lies within the axes (their ends included)."""
+        return self.x.low <= row.reduction <= self.x.high and self.y.low <= row.after <= self.y.high
+
+    @property
+    def inside(self) -> list[Row]:
+        """The points within the axes."""
+        return [row for curve in self.curves for row in curve.points if self.shows(row)]
+
+    @property
+    def outside(self) -> list[Row]:
+        """The points that the axes leave out."""
+        return [row for curve in self.curves for row in curve.points if not self.shows(row)]
+
+    @property
+    def baseline_inside(self) -> bool:
+        """Whether there is a baseline and the axes show it."""
+        return self.baseline is not None and self.y.low <= self.baseline <= self.y.high
+
+
+def plot_of(result: ExperimentResult) -> Plot:
+    """Return the paper's figure, or one with its own limits where the paper's would be empty."""
+    plot = paper_plot(result)
+    if plot is None or (plot.outside and not plot.inside):
+        return own_plot(result)
+    return plot
+
+
+def paper_plot(result: ExperimentResult) -> Plot | None:
+    """Return the plot on the axes of the paper's figure; None when the paper has none."""
+    figure = FIGURES.get(result.experiment)
+    if figure is None:
+        return None
+    return _plot(result, f"Axes as in the paper's figure {figure.number}.", figure.x, figure.y)
+
+
+def own_plot(result: ExperimentResult) -> Plot:
+    """Return the plot on axes that show every point."""
+    curves, baseline = _content(result)
+    points = [row for curve in curves for row in curve.points]
+    x = _axis(row.reduction for row in points)
+    y = _axis([*(row.after for row in points), *([] if baseline is None else [baseline])])
+    return _plot(result, "Axes chosen to show every point, not the paper's.", x, y)
+
+
+def _plot(result: ExperimentResult, axes: str, x: Axis, y: Axis) -> Plot:
+    curves, baseline = _content(result)
+    return Plot(result.title, axes, x, y, curves, baseline, sample_warning(result))
+
+
+def _content(result: ExperimentResult) -> tuple[tuple[Curve, ...], float | None]:
+    shown = [row for row in rows(result) if row.selected]
+    curves = (
+        Curve(method, tuple(row for row in shown if row.method == method)) for method in _CURVES
+    )
+    baselines = [row.after for row in shown if row.method == "baseline"]
+    return tuple(curve for curve in curves if curve.points), next(iter(baselines), None)
+
+
+def caption(plot: Plot) -> str:
+    """Say whose axes they are and name every point that they leave out."""
+    parts = [plot.axes]
+    if plot.outside:
+        listed = "; ".join(
+            f"{row.name} {row.parameter} ({row.reduction:.2f} %, {row.after:.2f} %)"
+            for row in plot.outside
+        )
+        parts.append(f"Outside the axes: {listed}.")
+    if plot.baseline is not None and not plot.baseline_inside:
+        parts.append(f"The baseline ({plot.baseline:.2f} %) lies outside the axes.")
+    return " ".join(parts)
+
+
+def ticks(axis: Axis) -> list[float]:
+    """Return the values of an axis's ticks."""
+    count = round((axis.high - axis.low) / axis.tick)
+    return [axis.low + index * axis.tick for index in range(count + 1)]
+
+
+def _axis(values: Iterable[float]) -> Axis:
+    """An axis in % with at most ten round steps around ``values``, within 0 to 100."""
+    found = list(values) or [0.0, 100.0]
+    low, high = min(found), max(found)
+    if high - low < _MARGIN:
+        low, high = max(0.0, low - _MARGIN), min(100.0, high + _MARGIN)
+    rough = (high - low) / 9
+    power = Fraction(10) ** floor(log10(rough))
+    step = next(size * power for size in (1, 2, 5, 10) if size * power >= rough)
+    return Axis(
+        float(floor(Fraction(low) / step) * step),
+        float(ceil(Fraction(high) / step) * step),
+        float(step),
+    )

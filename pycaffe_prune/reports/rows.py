@@ -1,0 +1,131 @@
+"""One row per point of a result, in percent: what every table and figure is made from."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pycaffe_prune.experiments.result import ExperimentResult, Method, Point, Score
+
+__all__ = [
+    "METHOD_NAMES",
+    "Row",
+    "accuracy",
+    "baseline_of",
+    "parameter",
+    "percent",
+    "reduction",
+    "rows",
+    "sample_warning",
+]
+
+METHOD_NAMES: dict[Method, str] = {
+    "baseline": "baseline",
+    "connections": "connection pruning",
+    "units": "unit pruning",
+    "small": "small model",
+}
+"""As the paper's figures call them, in the order of every table."""
+
+
+def sample_warning(result: ExperimentResult) -> str | None:
+    """Return the sentence that every output shows when the data is the bundled sample."""
+    if not result.data.is_sample:
+        return None
+    return (
+        f"SAMPLE DATA, NOT MNIST: trained on {result.data.train_images:,} and tested on "
+        f"{result.data.test_images:,} images of '{result.data.name}'. "
+        "These numbers say nothing about the paper's."
+    )
+
+
+def accuracy(score: Score) -> Fraction:
+    """Return the exact share of images, so that thresholds turn where they should."""
+    return Fraction(score.correct, score.images)
+
+
+def reduction(point: Point) -> Fraction:
+    """Return the exact reduction over all FC layers after the last round, 0 to 1."""
+    layers = point.rounds[-1].layers
+    return 1 - Fraction(sum(row.kept for row in layers), sum(row.weights for row in layers))
+
+
+def percent(share: Fraction | float) -> float:
+    """Return a share as %."""
+    return float(share * 100)
+
+
+def parameter(point: Point) -> str:
+    """Return what a point was pruned by: alpha, kept units, or a dash."""
+    if point.alpha is not None:
+        return f"α = {point.alpha:g}"
+    if point.units is not None:
+        return ", ".join(f"{layer} {kept}" for layer, kept in point.units.items())
+    return "–"
+
+
+def baseline_of(result: ExperimentResult) -> Point | None:
+    """Return the unpruned network that was pruned; None when the result holds none."""
+    return next(iter(result.select("baseline")), None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A point as tables show it. Rates and accuracies in %, the difference in points."""
+
+    method: Method
+    parameter: str
+    seed: int
+    rounds: int
+    reduction: float
+    """Over all FC layers."""
+    layers: dict[str, float]
+    """Reduction of each FC layer."""
+    before: float
+    """Accuracy before the last round's training."""
+    after: float
+    """Accuracy after it: the point's accuracy."""
+    difference: float | None
+    """Accuracy minus the baseline's; None without a baseline."""
+    selected: bool
+    finite: bool
+    """False when the last test met a loss that is not finite."""
+
+    @property
+    def name(self) -> str:
+        """The method as the paper calls it."""
+        return METHOD_NAMES[self.method]
+
+    @property
+    def note(self) -> str:
+        """What sets the row apart, empty for most."""
+        notes = [] if self.selected else ["another seed is better"]
+        return "; ".join(notes if self.finite else [*notes, "loss not finite"])
+
+
+def rows(result: ExperimentResult) -> list[Row]:
+    """Return a row for every point: by method, then selected ones first, by rising reduction."""
+    baseline = baseline_of(result)
+    top = None if baseline is None else accuracy(baseline.rounds[-1].after)
+    order = list(METHOD_NAMES)
+    points = sorted(
+        result.points,
+        key=lambda point: (order.index(point.method), reduction(point), not point.selected),
+    )
+    return [_row(point, top) for point in points]
+
+
+def _row(point: Point, top: Fraction | None) -> Row:
+    last = point.rounds[-1]
+    after = accuracy(last.after)
+    return Row(
+        method=point.method,
+        parameter=parameter(point),
+        seed=point.seed,
+        rounds=len(point.rounds),
+        reduction=percent(reduction(point)),
+        layers={row.layer: percent(1 - Fraction(row.kept, row.weights)) for row in last.layers},
+        before=percent(accuracy(last.before)),
+        after=percent(after),
+        difference=None if top is None else percent(after - top),
+        selected=point.selected,
+        finite=last.after.finite,
+    )

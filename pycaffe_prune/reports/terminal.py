@@ -1,0 +1,89 @@
+"""The rows and the verdicts as tables for the terminal, narrow enough for 80 columns."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from pycaffe_prune.experiments.result import ExperimentResult
+from pycaffe_prune.reports.compare import Judged, Verdict, judge
+from pycaffe_prune.reports.rows import Row, rows, sample_warning
+
+__all__ = ["terminal"]
+
+_STYLES: dict[Verdict, str] = {
+    "reproduced": "bold green",
+    "not reproduced": "bold red",
+    "not run": "bold yellow",
+}
+
+
+def terminal(result: ExperimentResult) -> RenderableType:
+    """Return the points and the verdicts for a rich console; loud when the data is a sample."""
+    parts: list[RenderableType] = [_points_table(result)]
+    judged = judge(result)
+    if judged:
+        parts.append(_claims_table(judged))
+    warning = sample_warning(result)
+    if warning is not None:
+        banner = Panel(Text(warning, "bold"), style="bold white on red", box=box.HEAVY)
+        parts = [banner, *parts, banner]
+    return Group(*parts)
+
+
+def _points_table(result: ExperimentResult) -> Table:
+    found = rows(result)
+    layers = list(dict.fromkeys(name for row in found for name in row.layers))
+    table = Table(
+        title=Text(f"{result.title}, preset {result.preset}"),
+        caption=Text(
+            "FC: weights removed, of all FC layers and of each; before, after: accuracy around "
+            "the last round's training; all in %. diff: points to the baseline. "
+            "*: another seed is better. !: loss not finite."
+        ),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("method", no_wrap=True)
+    table.add_column("α or kept", overflow="fold")
+    for head in ("all FC", *layers, "before", "after", "diff", "seed"):
+        table.add_column(Text(head), justify="right", overflow="fold")
+    for before, row in zip([None, *found], found, strict=False):
+        if before is not None and before.method != row.method:
+            table.add_section()
+        table.add_row(*map(Text, _line(row, layers)), style=None if row.selected else "dim")
+    return table
+
+
+def _line(row: Row, layers: Sequence[str]) -> tuple[str, ...]:
+    marks = ("" if row.selected else "*") + ("" if row.finite else "!")
+    return (
+        row.method,
+        row.parameter,
+        f"{row.reduction:.2f}",
+        *(f"{row.layers[name]:.2f}" if name in row.layers else "–" for name in layers),
+        f"{row.before:.2f}",
+        f"{row.after:.2f}",
+        "–" if row.difference is None else f"{row.difference:+.2f}",
+        f"{row.seed}{marks}",
+    )
+
+
+def _claims_table(judged: Sequence[Judged]) -> Table:
+    table = Table(title="Ours beside the paper", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("verdict", min_width=10)
+    for head in ("claim", "ours", "paper"):
+        table.add_column(head, ratio=1, overflow="fold")
+    for entry in judged:
+        table.add_row(
+            Text(entry.verdict, _STYLES[entry.verdict]),
+            Text(entry.claim.text),
+            Text(entry.ours),
+            Text(entry.claim.paper),
+        )
+        table.add_section()
+    return table

@@ -1,0 +1,69 @@
+import re
+from collections import Counter
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pycaffe_prune.experiments.result import ExperimentResult, Point
+from pycaffe_prune.reports.compare import judge
+from pycaffe_prune.reports.rows import rows
+from pycaffe_prune.reports.tables import claims_grid, markdown, points_grid, rounds_grid
+
+Make = Callable[..., Point]
+MakeResult = Callable[..., ExperimentResult]
+Results = st.SearchStrategy[ExperimentResult]
+
+
+def _cells(text: str) -> list[tuple[str, ...]]:
+    """The cells of every Markdown table line."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]) for line in lines]
+
+
+@given(data=st.data())
+def test_every_point_stands_in_the_markdown(any_result: Results, data: st.DataObject) -> None:
+    result = data.draw(any_result)
+    found = Counter((cells[0], cells[1], cells[2]) for cells in _cells(markdown(result)))
+    for row in rows(result):
+        key = (row.name, row.parameter, f"{row.reduction:.2f}")
+        assert found[key] > 0
+        found[key] -= 1
+
+
+@given(data=st.data())
+def test_every_line_of_a_table_has_as_many_cells_as_its_head(
+    any_result: Results, data: st.DataObject
+) -> None:
+    result = data.draw(any_result)
+    for grid in (points_grid(result), rounds_grid(result), claims_grid(judge(result))):
+        assert {len(line) for line in grid.lines} <= {len(grid.heads)}
+
+
+def test_every_round_is_listed(typical: ExperimentResult) -> None:
+    assert len(rounds_grid(typical).lines) == sum(len(point.rounds) for point in typical.points)
+
+
+def test_claims_stand_with_verdict_numbers_and_rule(typical: ExperimentResult) -> None:
+    cells = _cells(markdown(typical))
+    for entry in judge(typical):
+        line = next(line for line in cells if line[0] == entry.claim.text)
+        assert line[1:] == (entry.verdict, entry.claim.paper, entry.ours, entry.rule)
+
+
+def test_a_sample_is_loud_in_the_markdown(
+    typical: ExperimentResult, sample: ExperimentResult
+) -> None:
+    assert "**⚠ SAMPLE DATA, NOT MNIST" in markdown(sample).splitlines()[2]
+    assert "SAMPLE DATA" not in markdown(typical)
+
+
+def test_names_cannot_break_out_of_the_markdown(point: Make, result_of: MakeResult) -> None:
+    hostile = "a|b\n# c <img src=x> `d` [e](f) *g*"
+    result = result_of([point("units", 250_000, 9_500, units={hostile: 3})], title=hostile)
+    text = markdown(result)
+    assert "<img" not in text
+    assert "\n# c" not in text
+    assert "[e](" not in text
+    line = next(cells for cells in _cells(text) if cells[0] == "unit pruning")
+    assert len(line) == len(points_grid(result).heads)

@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+
+from pycaffe_prune.errors import PruneError
+from pycaffe_prune.experiments.result import ExperimentResult
+from pycaffe_prune.reports.write import write_report
+
+FILES = ["figure.png", "figure.svg", "report.html", "report.md"]
+
+
+def test_the_four_files_are_written_and_nothing_else(
+    typical: ExperimentResult, tmp_path: Path
+) -> None:
+    page = write_report(typical, tmp_path / "new" / "folder")
+    assert page == tmp_path / "new" / "folder" / "report.html"
+    assert sorted(path.name for path in page.parent.iterdir()) == FILES
+    assert all((page.parent / name).stat().st_size > 1_000 for name in FILES)
+    assert "figure.png" in (page.parent / "report.md").read_text("utf-8")
+
+
+def test_the_same_result_gives_the_same_report(typical: ExperimentResult, tmp_path: Path) -> None:
+    first = write_report(typical, tmp_path / "a").parent
+    second = write_report(typical, tmp_path / "b").parent
+    for name in FILES:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(
+    typical: ExperimentResult, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PruneError, match="file"):
+        write_report(typical, tmp_path / "file" / "report")
+
+
+def test_a_report_that_cannot_be_made_leaves_the_old_one(
+    typical: ExperimentResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = write_report(typical, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(_: ExperimentResult) -> str:
+        raise PruneError("no")
+
+    monkeypatch.setattr("pycaffe_prune.reports.write.render_html", fail)
+    changed = typical.model_copy(update={"title": "another"})
+    with pytest.raises(PruneError, match="no"):
+        write_report(changed, tmp_path)
+    assert {path: path.read_bytes() for path in page.parent.iterdir()} == before
