@@ -155,14 +155,14 @@ class CaffeEngine:
                     f"{self._executable}: cannot be started ({error.strerror}); "
                     "see `caffe-prune doctor`"
                 ) from error
-            self._running.add(process)
-            try:
-                yield from _parsed(process.stdout, folder)
-                process.wait()
-            finally:
-                self._running.discard(process)
-                process.kill()  # nothing to do unless an error left it running
-                process.wait()
+            with process:
+                self._running.add(process)
+                try:
+                    yield from _parsed(process.stdout, folder)
+                    process.wait()
+                finally:
+                    self._running.discard(process)
+                    process.kill()  # nothing to do unless an error left it running
         if process.returncode:
             raise EngineError(_explain(task, folder, process.returncode))
 

@@ -144,7 +144,8 @@ class Masks:
             if blob.data.shape != array.shape:
                 raise SystemExit(
                     "layer '%s', blob %d: the mask is %s, the weights are %s; use the mask that "
-                    "was made for these weights" % (layer, index, array.shape, blob.data.shape)
+                    "was made for these weights"
+                    % (layer, index, _extents(array), _extents(blob.data))
                 )
         self._bits = [np.where(array, np.int32(-1), np.int32(0)) for array in arrays]
         # On the CPU a blob's memory stays where it is; on a GPU each access copies, so ask anew.
@@ -170,6 +171,10 @@ class Masks:
             int(np.count_nonzero(blob.data[bits == 0]))
             for blob, bits in zip(self._blobs, self._bits)
         )
+
+
+def _extents(array):
+    return "x".join(map(str, array.shape))
 
 
 def train(caffe, job, emit):

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
 )
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.files import atomic_write, existing_file, sha256_of, write_text
-from pycaffe_prune.formats.mask import MaskFile, read_mask
+from pycaffe_prune.formats.mask import MaskFile, read_mask, require_fitting_masks
 from pycaffe_prune.formats.prototxt import (
     read_net,
     read_solver,
@@ -31,9 +32,10 @@ from pycaffe_prune.formats.prototxt import (
 )
 from pycaffe_prune.net.graph import NetState, layers_in_state
 
-__all__ = ["net_of_solver", "prepare", "prepare_evaluation", "records"]
+__all__ = ["net_of_solver", "prepare", "prepare_evaluation", "records", "solver_settings"]
 
 _NEVER = 2**31 - 1
+_opening = threading.Lock()
 _DRAWING = frozenset({"Dropout", "DummyData", "HDF5Data", "ImageData", "MemoryData", "WindowData"})
 """Layers whose state lies outside the solverstate: replayed one forward at a time on resume."""
 
@@ -195,17 +197,22 @@ def _job(
         label_blob=labels,
         loss_blob=next((layer.top[0] for layer in train if layer.type == "SoftmaxWithLoss"), None),
         replay=tuple(_replay_plan(train)),
-        solver=SolverSettings(
-            lr_policy=solver.lr_policy,
-            base_lr=solver.base_lr,
-            gamma=solver.gamma,
-            power=solver.power,
-            stepsize=solver.stepsize,
-            stepvalue=tuple(solver.stepvalue),
-            max_iter=solver.max_iter,
-        ),
+        solver=solver_settings(solver),
         device=request.device,
         threads=request.threads,
+    )
+
+
+def solver_settings(solver: SolverParameter) -> SolverSettings:
+    """Return what the solver's learning rate depends on."""
+    return SolverSettings(
+        lr_policy=solver.lr_policy,
+        base_lr=solver.base_lr,
+        gamma=solver.gamma,
+        power=solver.power,
+        stepsize=solver.stepsize,
+        stepvalue=tuple(solver.stepvalue),
+        max_iter=solver.max_iter,
     )
 
 
@@ -281,7 +288,8 @@ def records(layer: LayerParameter, net_path: Path | None = None) -> int:
     if not (source / "data.mdb").is_file():
         raise DataError(f"{where}: there is no LMDB at {source}; {remedy}")
     try:
-        with lmdb.open(str(source), readonly=True, lock=False, create=False) as database:
+        # One process may not open one LMDB twice at the same time; stages are prepared in threads.
+        with _opening, lmdb.open(str(source), readonly=True, lock=False) as database:
             count = int(database.stat()["entries"])
     except lmdb.Error as error:
         raise DataError(f"{where}: the LMDB {source} cannot be read ({error}); {remedy}") from error
@@ -309,8 +317,10 @@ def _check_fit(net: NetParameter, weights: Path | None, mask: MaskFile | None) -
             f"{weights}: none of its layers ({', '.join(sorted(names)) or 'none has weights'}) is "
             f"in the net ({', '.join(outputs)}); Caffe would train from random values"
         )
+    if mask:
+        require_fitting_masks(model, mask.masks)
     for layer in model.layers:
-        wanted = outputs.get(layer.name)
+        wanted = outputs.get(layer.name) if layer.blobs else None
         if wanted and layer.type == "InnerProduct" and wanted not in layer.blobs[0].shape:
             raise SurgeryError(
                 f"{weights}: layer '{layer.name}' has weights of "

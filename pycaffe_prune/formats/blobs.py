@@ -17,6 +17,7 @@ from pycaffe_prune.formats.caffe_pb2 import BlobProto, BlobShape
 from pycaffe_prune.formats.files import existing_file
 
 __all__ = [
+    "MAX_COUNT",
     "Blob",
     "mapped_file",
     "naming_file",
@@ -28,11 +29,15 @@ __all__ = [
 
 Blob = NDArray[np.float32]
 
+MAX_COUNT = 2**31 - 1
+"""The most values a blob can have: Caffe counts them in an int."""
+
 _DATA = BlobProto.DATA_FIELD_NUMBER
 _DIFF = BlobProto.DIFF_FIELD_NUMBER
 _SHAPE = BlobProto.SHAPE_FIELD_NUMBER
 _DOUBLE_DATA = BlobProto.DOUBLE_DATA_FIELD_NUMBER
 _DOUBLE_DIFF = BlobProto.DOUBLE_DIFF_FIELD_NUMBER
+_MAX_AXES = 32  # kMaxBlobAxes of include/caffe/blob.hpp
 _ARRAYS = {_DATA: "<f4", _DIFF: "<f4", _DOUBLE_DATA: "<f8", _DOUBLE_DIFF: "<f8"}
 
 
@@ -42,11 +47,13 @@ def mapped_file(path: Path, what: str) -> memoryview:
     Raises:
         FormatError: ``path`` is missing, a folder, or empty; ``what`` says what it should be.
     """
-    with existing_file(path, what).open("rb") as file:
-        try:
+    try:
+        with existing_file(path, what).open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except ValueError as error:
-            raise FormatError(f"{path}: is empty; {what} is needed") from error
+    except ValueError as error:
+        raise FormatError(f"{path}: is empty; {what} is needed") from error
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 @contextmanager
@@ -54,7 +61,7 @@ def naming_file(path: Path, what: str) -> Iterator[None]:
     """Put the file's name and kind before the sentence of a `FormatError` from the body."""
     try:
         yield
-    except (FormatError, DecodeError) as error:
+    except (FormatError, DecodeError, UnicodeDecodeError) as error:
         sentence = str(error) if isinstance(error, FormatError) else f"cannot be decoded ({error})"
         raise FormatError(f"{path}: {sentence}; {what} is needed") from error
 
@@ -95,18 +102,33 @@ def read_blob(buffer: memoryview, start: int, end: int) -> tuple[Blob, bool]:
             header += buffer[field.tag : field.end]
             position = field.end
     proto = BlobProto.FromString(bytes(header))
-    arrays = chunks.get(_DOUBLE_DATA) or chunks.get(_DATA) or [np.empty(0, np.float32)]
-    flat = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-    legacy = not proto.HasField("shape") and any(
-        proto.HasField(name) for name in ("num", "channels", "height", "width")
-    )
+    flat = _joined(chunks.get(_DOUBLE_DATA, []))
+    if not flat.size:
+        flat = _joined(chunks.get(_DATA, []))
+    legacy = any(proto.HasField(name) for name in ("num", "channels", "height", "width"))
     shape = (
         (proto.num, proto.channels, proto.height, proto.width) if legacy else tuple(proto.shape.dim)
     )
-    if any(extent < 0 for extent in shape) or math.prod(shape) != flat.size:
-        extents = "x".join(map(str, shape)) or "()"
-        raise FormatError(f"has shape {extents} but holds {flat.size} values")
-    return flat.astype(np.float32, copy=False).reshape(shape), legacy
+    _require_count(shape, flat.size)
+    with np.errstate(over="ignore", invalid="ignore"):  # too large a double becomes inf, as in C++
+        return flat.astype(np.float32, copy=False).reshape(shape), legacy
+
+
+def _joined(chunks: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    if not chunks:
+        return np.empty(0, np.float32)
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
+
+def _require_count(shape: tuple[int, ...], count: int) -> None:
+    """Refuse a shape that ``count`` values do not fill, or that Caffe's blobs cannot have."""
+    if len(shape) > _MAX_AXES:
+        raise FormatError(f"has {len(shape)} axes; Caffe's blobs have at most {_MAX_AXES}")
+    extents = "x".join(map(str, shape)) or "()"
+    if any(extent < 0 for extent in shape) or math.prod(shape) != count:
+        raise FormatError(f"has shape {extents} but holds {count} values")
+    if any(extent > MAX_COUNT for extent in shape) or math.prod(filter(None, shape)) > MAX_COUNT:
+        raise FormatError(f"has shape {extents}, which is too large for Caffe")
 
 
 def squeeze_legacy(blob: Blob, layer_type: str, index: int) -> Blob:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from google.protobuf.message import EncodeError
+
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats import wire
 from pycaffe_prune.formats.blobs import (
@@ -86,7 +88,7 @@ class Caffemodel:
             FormatError: A place in ``changed`` does not exist.
         """
         for name, index in changed:
-            if index >= len(self.layer(name).blobs):
+            if not 0 <= index < len(self.layer(name).blobs):
                 raise FormatError(f"layer '{name}' has no blob {index}")
         return replace(
             self,
@@ -141,11 +143,7 @@ def _read_layer(buffer: memoryview, part: wire.Field) -> Layer:
             places.append(inner)
         else:
             header += buffer[inner.tag : inner.end]
-    param = (
-        upgrade_v1_layer(V1LayerParameter.FromString(bytes(header)))
-        if is_v1
-        else LayerParameter.FromString(bytes(header))
-    )
+    param = _definition(bytes(header), is_v1)
     blobs = []
     for index, place in enumerate(places):
         try:
@@ -154,6 +152,22 @@ def _read_layer(buffer: memoryview, part: wire.Field) -> Layer:
             raise FormatError(f"layer '{param.name}', blob {index}: {error}") from error
         blobs.append(squeeze_legacy(blob, param.type, index) if legacy else blob)
     return Layer(param, tuple(blobs))
+
+
+def _definition(header: bytes, is_v1: bool) -> LayerParameter:
+    read = (V1LayerParameter if is_v1 else LayerParameter).FromString(header)
+    for field_, value in read.ListFields():
+        # protobuf hands out a string that is not UTF-8 as bytes.
+        if field_.type == field_.TYPE_STRING:
+            texts = [value] if isinstance(value, str | bytes) else value
+            if any(isinstance(text, bytes) for text in texts):
+                raise FormatError(f"has a layer whose '{field_.name}' is not UTF-8 text")
+    param = upgrade_v1_layer(read) if isinstance(read, V1LayerParameter) else read
+    try:
+        param.SerializeToString()  # parsing does not ask for required fields, writing does
+    except EncodeError as error:
+        raise FormatError(f"layer '{param.name}': {error}") from error
+    return param
 
 
 def write_caffemodel(path: Path, model: Caffemodel) -> None:

@@ -87,9 +87,13 @@ def existing_file(path: Path, what: str) -> Path:
     Raises:
         FormatError: There is no such file; ``what`` says what it should have been.
     """
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:  # the name is too long, or a folder on the way may not be searched
+        raise FormatError(f"{path}: {error.strerror}; {what} is needed") from error
+    if is_folder:
         raise FormatError(f"{path}: is a folder; {what} is needed")
-    if not path.is_file():
+    if not is_file:
         raise FormatError(f"{path}: no such file; {what} is needed")
     return path
 

@@ -10,11 +10,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pycaffe_prune.errors import FormatError
-from pycaffe_prune.formats.caffemodel import BlobKey
+from pycaffe_prune.errors import FormatError, SurgeryError
+from pycaffe_prune.formats.blobs import MAX_COUNT
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.formats.files import atomic_write, existing_file
 
-__all__ = ["Mask", "MaskFile", "read_mask", "write_mask"]
+__all__ = ["Mask", "MaskFile", "read_mask", "require_fitting_masks", "write_mask"]
 
 Mask = NDArray[np.bool_]
 """Shape of the weight blob; True = kept."""
@@ -39,16 +40,21 @@ class MaskFile:
 def write_mask(path: Path, mask_file: MaskFile) -> None:
     """Write the masks, compressed, atomically: one boolean dataset ``/<layer>/<index>`` a blob.
 
+    Equal content gives equal bytes, in whatever order the masks come.
+
     Raises:
+        FormatError: A layer's name is none that HDF5 could give back.
         PruneError: The folder cannot be written to or the disk is full.
     """
     with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
-        for (layer, index), mask in mask_file.masks.items():
+        for (layer, index), mask in sorted(mask_file.masks.items()):
+            if "\0" in layer or {"", "."} & set(layer.split("/")):
+                raise FormatError(f"layer '{layer}' has a name that HDF5 cannot hold; rename it")
             file.create_dataset(
                 f"{layer}/{index}",
                 data=np.asarray(mask, np.bool_),
-                compression="gzip",
-                shuffle=True,
+                compression="gzip" if mask.ndim else None,  # HDF5 packs no scalars
+                shuffle=bool(mask.ndim),
             )
         file.attrs["source_sha256"] = mask_file.source_sha256
         file.attrs["criterion"] = mask_file.criterion
@@ -67,6 +73,8 @@ def read_mask(path: Path) -> MaskFile:
     def collect(name: str, item: object) -> None:
         if not isinstance(item, h5py.Dataset):
             return
+        if item.size is None or item.size > MAX_COUNT:  # a damaged extent, not a mask to allocate
+            raise FormatError(f"dataset '/{name}' has shape {item.shape}, which no blob has")
         layer, _, index = name.rpartition("/")
         if not layer or not index.isdecimal() or item.dtype != np.bool_:
             raise FormatError(f"dataset '/{name}' ({item.dtype}) is not a mask '/<layer>/<index>'")
@@ -79,10 +87,38 @@ def read_mask(path: Path) -> MaskFile:
                 masks,
                 str(file.attrs["source_sha256"]),
                 str(file.attrs["criterion"]),
-                json.loads(file.attrs["parameters"]),
+                _parameters(file.attrs["parameters"]),
             )
     except FormatError as error:
         raise FormatError(f"{path}: {error}; {_WHAT} is needed") from error
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
         raise FormatError(f"{path}: {reason}; {_WHAT} is needed") from error
+
+
+def _parameters(text: str) -> dict[str, Any]:
+    parameters = json.loads(text)
+    if not isinstance(parameters, dict):
+        raise FormatError("its attribute 'parameters' is no JSON object")
+    return parameters
+
+
+def require_fitting_masks(model: Caffemodel, masks: Mapping[BlobKey, Mask]) -> None:
+    """See that each mask has the shape of its blob.
+
+    Raises:
+        SurgeryError: A mask has another shape than its blob, or there is no such blob.
+        FormatError: A masked layer is not in the model.
+    """
+    for (name, index), mask in masks.items():
+        blobs = model.layer(name).blobs
+        if index >= len(blobs):
+            raise SurgeryError(
+                f"layer '{name}' has {len(blobs)} blobs, the mask is for blob {index}"
+            )
+        if mask.shape != blobs[index].shape:
+            shapes = ["x".join(map(str, array.shape)) for array in (mask, blobs[index])]
+            raise SurgeryError(
+                f"layer '{name}', blob {index}: the mask is {shapes[0]} but the weights are "
+                f"{shapes[1]}; use the mask that was made for these weights"
+            )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from google.protobuf import text_format
-from google.protobuf.message import Message
+from google.protobuf.message import EncodeError, Message
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter, SolverParameter
@@ -20,14 +20,17 @@ def _read(path: Path, message: _M, what: str) -> _M:
     existing_file(path, what)
     try:
         text = path.read_text(encoding="utf-8")
+        text_format.Parse(text, message)
+        message.SerializeToString()  # parsing does not ask for required fields, writing does
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: is not text (byte {error.start}); {what} is needed") from error
-    try:
-        return text_format.Parse(text, message)
     except text_format.ParseError as error:
         raise FormatError(f"{path}:{error}; {what} is needed") from error
-    except RecursionError as error:
-        raise FormatError(f"{path}: is nested too deeply; {what} is needed") from error
+    except EncodeError as error:
+        raise FormatError(f"{path}: {error}; {what} is needed") from error
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
+    return message
 
 
 def read_net(path: Path) -> NetParameter:

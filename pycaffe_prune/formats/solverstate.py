@@ -53,6 +53,8 @@ def read_solverstate(path: Path) -> Solverstate:
         state = SolverState.FromString(bytes(header))
         if not state.HasField("iter") or not state.HasField("learned_net"):
             raise FormatError("holds no iteration or names no weights")
+        if not isinstance(state.learned_net, str):  # protobuf's answer to text that is not UTF-8
+            raise FormatError("names its weights in another encoding than UTF-8")
     return Solverstate(state.iter, state.learned_net, tuple(history), state.current_step)
 
 

@@ -5,6 +5,13 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, V1Laye
 
 __all__ = ["upgrade_v1_layer", "upgrade_v1_net", "v1_type"]
 
+# Where V1 data layers keep what today is the transform_param of any data layer.
+_OLD_TRANSFORM = {
+    V1LayerParameter.DATA: "data_param",
+    V1LayerParameter.IMAGE_DATA: "image_data_param",
+    V1LayerParameter.WINDOW_DATA: "window_data_param",
+}
+
 # Names that are not the enum's words run together (INNER_PRODUCT becomes InnerProduct by rule).
 _IRREGULAR = {
     "NONE": "",
@@ -21,9 +28,9 @@ _IRREGULAR = {
 }
 
 
-def v1_type(value: int) -> str:
-    """Return today's type string of a V1 layer type (``V1LayerParameter.LayerType``)."""
-    name = V1LayerParameter.LayerType.Name(V1LayerParameter.LayerType(value))
+def v1_type(value: V1LayerParameter.LayerType) -> str:
+    """Return today's type string of a V1 layer type."""
+    name = V1LayerParameter.LayerType.Name(value)
     return _IRREGULAR.get(name, "".join(word.capitalize() for word in name.split("_")))
 
 
@@ -39,7 +46,9 @@ def upgrade_v1_layer(old: V1LayerParameter) -> LayerParameter:
             f"layer '{old.layer.name}' has the V0 form of 2013 (layers {{ layer {{ … }} }}); "
             "run Caffe's upgrade_net_proto_text or upgrade_net_proto_binary on it first"
         )
-    new = LayerParameter(name=old.name, type=v1_type(old.type))
+    new = LayerParameter()
+    if old.HasField("type"):
+        new.type = v1_type(old.type)
     specs = max(len(old.param), len(old.blob_share_mode), len(old.blobs_lr), len(old.weight_decay))
     params = [new.param.add() for _ in range(specs)]
     for spec, name in zip(params, old.param, strict=False):
@@ -53,13 +62,24 @@ def upgrade_v1_layer(old: V1LayerParameter) -> LayerParameter:
     known = LayerParameter.DESCRIPTOR.fields_by_name
     for field, value in old.ListFields():
         target = known.get(field.name)
-        if field.name in ("name", "type", "param", "blobs") or target is None:
+        if field.name in ("type", "param", "blobs") or target is None:
             continue
         if isinstance(getattr(new, field.name), (float, int, str, bool)):
             setattr(new, field.name, value)
         else:
             getattr(new, field.name).MergeFrom(value)
+    _move_transform(new, _OLD_TRANSFORM.get(old.type))
     return new
+
+
+def _move_transform(layer: LayerParameter, old_place: str | None) -> None:
+    if old_place is None or not layer.HasField(old_place):
+        return
+    old = getattr(layer, old_place)
+    for name in ("scale", "mean_file", "crop_size", "mirror"):
+        if old.HasField(name):
+            setattr(layer.transform_param, name, getattr(old, name))
+            old.ClearField(name)
 
 
 def upgrade_v1_net(net: NetParameter) -> NetParameter:

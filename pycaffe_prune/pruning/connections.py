@@ -14,7 +14,7 @@ import numpy as np
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
-from pycaffe_prune.formats.mask import Mask
+from pycaffe_prune.formats.mask import Mask, require_fitting_masks
 from pycaffe_prune.pruning.counts import require_finite
 from pycaffe_prune.pruning.criteria.connections import magnitude_mask, sigma_of
 
@@ -62,7 +62,8 @@ def thresholds(
         rule: Which sigma.
 
     Raises:
-        SurgeryError: alpha is negative or not finite, or weights are not finite.
+        SurgeryError: alpha is negative or not finite, weights are missing or not finite, or the two
+            networks or a mask and its blob differ in shape.
         FormatError: A layer is not in the model.
     """
     if not (np.isfinite(alpha) and alpha >= 0):
@@ -70,12 +71,18 @@ def thresholds(
     names = list(layers)
     source = original if rule is SigmaRule.INITIAL else current
     require_finite(source, names)
+    require_fitting_masks(source, masks or {})
     found = {}
     for name in names:
-        if not source.layer(name).blobs:
-            raise SurgeryError(f"layer '{name}' ({source.layer(name).type}) holds no weights")
+        weights, now = _blob(source, name, 0), _blob(current, name, 0)
+        if weights.shape != now.shape:
+            shapes = ["x".join(map(str, blob.shape)) for blob in (weights, now)]
+            raise SurgeryError(
+                f"layer '{name}': the unpruned weights are {shapes[0]}, those to prune "
+                f"{shapes[1]}; name the unpruned network of these weights"
+            )
         kept = (masks or {}).get((name, 0)) if rule is SigmaRule.SURVIVORS else None
-        found[name, 0] = alpha * sigma_of(source.layer(name).blobs[0], kept)
+        found[name, 0] = alpha * sigma_of(weights, kept)
     return found
 
 
@@ -92,46 +99,43 @@ def prune_connections(
         previous: Masks of the round before.
 
     Returns:
-        The pruned model and its masks (True = kept), one for each blob in ``limits``.
+        The pruned model and its masks (True = kept): one for each blob in ``limits``, and those of
+        ``previous`` for other blobs, which stay in force.
 
     Raises:
-        SurgeryError: Weights are not finite, or a mask has another shape than its blob.
+        SurgeryError: Weights are missing or not finite, or a mask has another shape than its blob.
+        FormatError: A layer is not in the model.
     """
     require_finite(model, dict.fromkeys(name for name, _ in limits))
-    masks = {}
+    require_fitting_masks(model, previous or {})
+    masks = dict(previous or {})
     for (name, index), limit in limits.items():
-        blob = model.layer(name).blobs[index]
-        kept = (previous or {}).get((name, index))
-        _require_same_shape(name, index, blob, kept)
+        blob = _blob(model, name, index)
+        kept = masks.get((name, index))
         masks[name, index] = magnitude_mask(blob, limit, kept)
     return apply_masks(model, masks), masks
 
 
-def _require_same_shape(name: str, index: int, blob: Blob, mask: Mask | None) -> None:
-    if mask is not None and mask.shape != blob.shape:
-        shapes = ["x".join(map(str, array.shape)) for array in (mask, blob)]
+def _blob(model: Caffemodel, name: str, index: int) -> Blob:
+    layer = model.layer(name)
+    if index >= len(layer.blobs):
         raise SurgeryError(
-            f"layer '{name}', blob {index}: the mask is {shapes[0]} but the weights are "
-            f"{shapes[1]}; use the mask that was made for these weights"
+            f"layer '{name}' ({layer.type}) has {len(layer.blobs)} blobs, none of index {index}"
         )
+    return layer.blobs[index]
 
 
 def apply_masks(model: Caffemodel, masks: Mapping[BlobKey, Mask]) -> Caffemodel:
     """Return the model with exact zeros (+0.0) where a mask is False.
 
     Raises:
-        SurgeryError: A mask has another shape than its blob.
+        SurgeryError: A masked blob is missing, or has another shape than its mask.
         FormatError: A masked layer is not in the model.
     """
+    require_fitting_masks(model, masks)
     changed = {}
     for (name, index), mask in masks.items():
-        blobs = model.layer(name).blobs
-        if index >= len(blobs):
-            raise SurgeryError(
-                f"layer '{name}' has {len(blobs)} blobs, the mask is for blob {index}"
-            )
-        _require_same_shape(name, index, blobs[index], mask)
-        changed[name, index] = np.where(mask, blobs[index], np.float32(0))
+        changed[name, index] = np.where(mask, model.layer(name).blobs[index], np.float32(0))
     return model.with_blobs(changed)
 
 
@@ -139,11 +143,12 @@ def nonzero_where_masked(model: Caffemodel, masks: Mapping[BlobKey, Mask]) -> di
     """Count, per masked blob, the pruned weights that are not zero: all 0 for a sound model.
 
     Raises:
-        SurgeryError: A mask has another shape than its blob.
+        SurgeryError: A masked blob is missing, or has another shape than its mask.
+        FormatError: A masked layer is not in the model.
     """
+    require_fitting_masks(model, masks)
     counts = {}
     for (name, index), mask in masks.items():
         blob = model.layer(name).blobs[index]
-        _require_same_shape(name, index, blob, mask)
         counts[name, index] = int(np.count_nonzero(blob[~mask]))
     return counts

@@ -15,6 +15,7 @@ __all__ = [
     "masked_reduction",
     "overall",
     "require_finite",
+    "weight_counts",
     "weight_layers",
 ]
 
@@ -45,6 +46,11 @@ def masked_reduction(masks: Mapping[BlobKey, Mask]) -> list[LayerReduction]:
         LayerReduction(layer, mask.size, int(np.count_nonzero(mask)))
         for (layer, _), mask in masks.items()
     ]
+
+
+def weight_counts(model: Caffemodel, layers: Iterable[str]) -> dict[str, int]:
+    """Return the number of weights (blob 0, zeros included) of each layer."""
+    return {name: model.layer(name).blobs[0].size for name in layers}
 
 
 def deleted_reduction(

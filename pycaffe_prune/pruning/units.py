@@ -4,7 +4,7 @@ Deleting unit i removes row i of its layer's weights, its bias, and column i of 
 layer that reads it, through layers that work on each element alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,14 @@ from pycaffe_prune.net.graph import NetGraph
 from pycaffe_prune.pruning.counts import require_finite
 from pycaffe_prune.pruning.criteria.units import unit_criterion, units_to_keep
 
-__all__ = ["Kept", "choose_units", "delete_units", "following_layers", "prunable_layers"]
+__all__ = [
+    "Kept",
+    "choose_units",
+    "delete_units",
+    "following_layers",
+    "prunable_layers",
+    "unit_weights",
+]
 
 Kept = Mapping[str, NDArray[np.bool_]]
 """Per pruned layer, shape (units,), True = kept."""
@@ -86,8 +93,8 @@ def following_layers(net: NetParameter, name: str) -> list[str]:
     """Return the InnerProduct layers that read the units of the InnerProduct layer ``name``.
 
     Raises:
-        SurgeryError: ``name`` is no InnerProduct layer of the net, is an output layer, or is read
-            by a layer type through which units cannot be deleted.
+        SurgeryError: ``name`` is no InnerProduct layer of the net, is an output layer, is read by a
+            layer type through which units cannot be deleted, or parameters are shared.
     """
     layer = next((layer for layer in net.layer if layer.name == name), None)
     if layer is None:
@@ -115,7 +122,22 @@ def following_layers(net: NetParameter, name: str) -> list[str]:
         raise SurgeryError(
             f"layer '{name}' is an output layer: no InnerProduct layer reads its units"
         )
+    for affected in (name, *found):
+        _refuse_shared(net, affected)
     return list(found)
+
+
+def _refuse_shared(net: NetParameter, name: str) -> None:
+    """Refuse a layer whose parameters another layer uses too: that one would not shrink with it."""
+    own = {spec.name for spec in _definition(net, name).param if spec.name}
+    for other in net.layer:
+        shared = own.intersection(spec.name for spec in other.param)
+        if other.name != name and shared:
+            raise SurgeryError(
+                f"layer '{name}' shares its parameter '{min(shared)}' with layer '{other.name}'; "
+                "units of layers that share parameters cannot be deleted, leave them out with "
+                "--layers"
+            )
 
 
 def prunable_layers(net: NetParameter) -> list[str]:
@@ -132,8 +154,15 @@ def _is_prunable(net: NetParameter, name: str) -> bool:
     return True
 
 
-def _weights(model: Caffemodel, net: NetParameter, name: str) -> Blob:
-    """The weight blob of ``name`` as (outputs, inputs), whatever ``transpose`` says."""
+def unit_weights(net: NetParameter, model: Caffemodel, name: str) -> Blob:
+    """Return the weights of the InnerProduct layer ``name`` as (outputs, inputs), a view.
+
+    ``transpose`` is undone: row i belongs to unit i.
+
+    Raises:
+        SurgeryError: The caffemodel's weights are not those of the net's layer.
+        FormatError: The caffemodel has no such layer.
+    """
     layer = model.layer(name)
     param = _definition(net, name)
     outputs = param.inner_product_param.num_output
@@ -143,7 +172,7 @@ def _weights(model: Caffemodel, net: NetParameter, name: str) -> Blob:
     if weights.shape[0] != outputs:
         raise SurgeryError(
             f"layer '{name}': the net says num_output {outputs}, the caffemodel's weights are "
-            f"{'x'.join(map(str, layer.blobs[0].shape))}; they belong to different nets"
+            f"{_extents(layer.blobs[0])}; they belong to different nets"
         )
     return weights
 
@@ -181,15 +210,29 @@ def choose_units(
     for name, ratio in ratios.items():
         readers = following_layers(net, name)
         require_finite(model, [name, *readers])
-        incoming = _weights(model, net, name)
-        outgoing = np.concatenate([_weights(model, net, reader) for reader in readers])
-        if outgoing.shape[1] != incoming.shape[0]:
-            raise SurgeryError(
-                f"layers '{name}' ({incoming.shape[0]} units) and '{readers[0]}' "
-                f"({outgoing.shape[1]} inputs) do not fit together"
-            )
-        kept[name] = units_to_keep(score(incoming, outgoing, seed), ratio)
+        incoming, outgoing = _weights_around(net, model, name, readers)
+        kept[name] = units_to_keep(score(incoming, np.concatenate(outgoing), seed), ratio)
     return kept
+
+
+def _weights_around(
+    net: NetParameter, model: Caffemodel, name: str, readers: Sequence[str]
+) -> tuple[Blob, list[Blob]]:
+    """The weights of ``name`` and those of its readers, all as (outputs, inputs), that do fit."""
+    incoming = unit_weights(net, model, name)
+    outgoing = [unit_weights(net, model, reader) for reader in readers]
+    for reader, weights in zip(readers, outgoing, strict=True):
+        if weights.shape[1] != incoming.shape[0]:
+            raise SurgeryError(
+                f"layer '{reader}' reads the units of layer '{name}', but its weights are "
+                f"{_extents(weights)} (outputs x inputs) and those of '{name}' "
+                f"{_extents(incoming)}; they belong to different nets"
+            )
+    return incoming, outgoing
+
+
+def _extents(blob: Blob) -> str:
+    return "x".join(map(str, blob.shape))
 
 
 def delete_units(
@@ -201,21 +244,30 @@ def delete_units(
         The smaller net and its smaller caffemodel; both are new, the arguments are untouched.
 
     Raises:
-        SurgeryError: As `choose_units`.
+        SurgeryError: As `choose_units`, or ``kept`` has another length than a layer has units, or
+            keeps none of them.
     """
     small_net = NetParameter()
     small_net.CopyFrom(net)
-    layers = {layer.name: layer for layer in model.layers}
+    smaller: dict[str, Layer] = {}
     for name, keep in kept.items():
         readers = following_layers(net, name)
-        _weights(model, net, name)
+        incoming, _ = _weights_around(net, model, name, readers)
+        if keep.shape != incoming.shape[:1] or not keep.any():
+            raise SurgeryError(
+                f"layer '{name}' has {incoming.shape[0]} units; {int(keep.sum())} of {keep.size} "
+                "cannot be kept"
+            )
         for definition in small_net.layer:
             if definition.name == name:
                 definition.inner_product_param.num_output = int(keep.sum())
-        layers[name] = _without_outputs(layers[name], keep, _transposed(net, name))
+        layer = smaller.get(name, model.layer(name))
+        smaller[name] = _without_outputs(layer, keep, _transposed(net, name))
         for reader in readers:
-            layers[reader] = _without_inputs(layers[reader], keep, _transposed(net, reader))
-    return small_net, replace(model, layers=tuple(layers[layer.name] for layer in model.layers))
+            layer = smaller.get(reader, model.layer(reader))
+            smaller[reader] = _without_inputs(layer, keep, _transposed(net, reader))
+    layers = tuple(smaller.get(layer.name, layer) for layer in model.layers)
+    return small_net, replace(model, layers=layers)
 
 
 def _transposed(net: NetParameter, name: str) -> bool:

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 
-__all__ = ["UNIT_CRITERIA", "Scores", "UnitCriterion", "unit_criterion", "units_to_keep"]
+__all__ = [
+    "UNIT_CRITERIA",
+    "Scores",
+    "UnitCriterion",
+    "unit_criterion",
+    "units_to_delete",
+    "units_to_keep",
+]
 
 Scores = NDArray[np.float64]
 UnitCriterion = Callable[[Blob, Blob, int], Scores]
@@ -50,8 +57,19 @@ def unit_criterion(name: str) -> UnitCriterion:
         raise SurgeryError(f"no unit criterion is called '{name}'; there are: {known}") from None
 
 
+def units_to_delete(units: int, ratio: float) -> int:
+    """Return how many of ``units`` a ratio deletes: rounded, and never all of them.
+
+    Raises:
+        SurgeryError: The ratio is not in 0 <= ratio < 1.
+    """
+    if not 0 <= ratio < 1:
+        raise SurgeryError(f"a unit ratio is a share from 0 up to but not including 1, not {ratio}")
+    return min(round(ratio * units), units - 1)
+
+
 def units_to_keep(scores: Scores, ratio: float) -> NDArray[np.bool_]:
-    """Keep all units but the ``round(ratio * units)`` with the lowest scores; never all go.
+    """Keep all units but those with the lowest scores (`units_to_delete` says how many).
 
     Args:
         scores: Shape (units,). Among equal scores the earlier unit goes first.
@@ -63,9 +81,7 @@ def units_to_keep(scores: Scores, ratio: float) -> NDArray[np.bool_]:
     Raises:
         SurgeryError: The ratio is out of range.
     """
-    if not 0 <= ratio < 1:
-        raise SurgeryError(f"a unit ratio is a share from 0 up to but not including 1, not {ratio}")
-    gone = min(round(ratio * scores.size), scores.size - 1)
+    gone = units_to_delete(scores.size, ratio)
     kept = np.ones(scores.size, np.bool_)
     kept[np.argsort(scores, kind="stable")[:gone]] = False
     return kept

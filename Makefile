@@ -1,0 +1,63 @@
+# Two commands: `make reproduce` and `make test`. Both set up what they need (`make setup`):
+# a virtual environment here, and the real Caffe in a cache folder that several checkouts share.
+
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	$$p -c '$(IS_NEW_ENOUGH)' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EXPERIMENT ?= lenet-300-100
+PRESET ?= quick
+PYTEST_ARGS ?= -n auto
+
+.PHONY: help setup test check reproduce bench schema constraints clean
+
+help:
+	@echo "make reproduce   LeNet-300-100 on MNIST with the real Caffe, in minutes: table, figure, report"
+	@echo "make test        lint, types and all tests (PYTEST_ARGS='-n 2 -k mask' to choose)"
+	@echo "make setup       virtual environment and the private Caffe prefix only"
+	@echo "make bench       side-by-side benchmarks (minutes)"
+	@echo "make schema      compile caffe.proto again"
+	@echo "make constraints write the installed versions to constraints.txt"
+	@echo "make clean       remove the virtual environment and all caches of this checkout"
+
+setup: $(INSTALLED)
+	@$(BIN)/caffe-prune doctor --install-caffe
+
+# Debian's python3 has no ensurepip unless python3-venv is installed: pip then comes from the host's.
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(IS_NEW_ENOUGH)' || \
+		{ echo "Python 3.11 or later is needed; name one with PYTHON=…" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) 2>/dev/null || \
+		{ $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+		  $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,sample]'
+	@touch $@
+
+reproduce: setup
+	$(BIN)/caffe-prune reproduce $(EXPERIMENT) --preset $(PRESET)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup check
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: setup
+	$(BIN)/python bench/model_io.py
+	$(BIN)/python bench/masking.py
+
+schema: $(INSTALLED)
+	cd pycaffe_prune/formats && ../../$(BIN)/python -m grpc_tools.protoc -I. \
+		--descriptor_set_out=caffe.fds --pyi_out=. caffe.proto
+
+constraints: $(INSTALLED)
+	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

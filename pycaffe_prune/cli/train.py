@@ -1,0 +1,94 @@
+"""``caffe-prune train``: one solver run."""
+
+from pathlib import Path
+
+import click
+
+from pycaffe_prune.cli.options import caffe_python_option, make_engine, path_type
+from pycaffe_prune.cli.progress import console, training_progress
+from pycaffe_prune.engines.interrupt import stop_on_signal
+from pycaffe_prune.engines.job import TrainRequest
+from pycaffe_prune.engines.run import train as run
+from pycaffe_prune.formats.prototxt import read_solver
+
+
+@click.command()
+@click.option("--solver", type=path_type, required=True, help="Solver prototxt.")
+@click.option("--out", type=path_type, required=True, help="Folder of the run.")
+@click.option("--net", type=path_type, help="Net prototxt to use in place of the solver's.")
+@click.option("--weights", type=path_type, help="Caffemodel to start from.")
+@click.option("--mask", type=path_type, help="Mask file: pruned weights stay exactly zero.")
+@click.option("--data", type=path_type, help="Folder that holds the net's LMDBs.")
+@click.option("--max-iter", type=click.IntRange(1), help="Iterations (default: the solver's).")
+@click.option("--snapshot", type=click.IntRange(0), help="Snapshot interval (0: at the end only).")
+@click.option("--test-interval", type=click.IntRange(0), help="0: test at start and end only.")
+@click.option("--seed", type=click.IntRange(0), help="Random seed (default: the solver's, else 1).")
+@click.option("--engine", type=click.Choice(["caffe"]), default="caffe", show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu, or cuda[:N].")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="BLAS threads; with one, a run repeats bit for bit.",
+)
+@click.option("--keep-snapshots", is_flag=True, help="Keep all snapshots, not the last one only.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@caffe_python_option
+def train(
+    solver: Path,
+    out: Path,
+    net: Path | None,
+    weights: Path | None,
+    mask: Path | None,
+    data: Path | None,
+    max_iter: int | None,
+    snapshot: int | None,
+    test_interval: int | None,
+    seed: int | None,
+    engine: str,
+    device: str,
+    threads: int,
+    keep_snapshots: bool,
+    dry_run: bool,
+    caffe_python: Path | None,
+) -> None:
+    """Run one solver. Killed at any moment, the same command goes on to the same final bits.
+
+    The folder then holds final.caffemodel, result.json (written last), log.jsonl and the last
+    snapshot. More iterations later: the same command with a larger --max-iter.
+
+    \b
+    Examples:
+      caffe-prune train --solver solvers/lenet_300_100.prototxt --data data/mnist --out runs/base
+      caffe-prune train --solver S --data data/mnist --out runs/pruned \\
+          --weights pruned/pruned.caffemodel --mask pruned/kept.mask.h5 --max-iter 5000
+    """
+    iterations = max_iter or read_solver(solver).max_iter
+    request = TrainRequest(
+        solver=solver,
+        net=net,
+        weights=weights,
+        mask=mask,
+        data=data,
+        max_iter=max_iter,
+        snapshot=snapshot,
+        test_interval=test_interval,
+        seed=seed,
+        device=device,
+        threads=threads,
+        keep_snapshots=keep_snapshots,
+    )
+    if dry_run:
+        console.print(f"{iterations} iterations of {solver} on {engine} ({device}) into {out}")
+        return
+    chosen = make_engine(caffe_python)
+    with stop_on_signal(chosen.stop), training_progress(out.name, iterations) as observe:
+        result = run(request, out, chosen, observe)
+    if result.tests:
+        score = result.final_test
+        click.echo(
+            f"accuracy {100 * score.accuracy:.2f} % ({score.correct} of {score.images}) after "
+            f"{result.iterations} iterations"
+        )
+    click.echo(f"weights {out / 'final.caffemodel'}")

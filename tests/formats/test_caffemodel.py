@@ -1,0 +1,380 @@
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pycaffe_prune.errors import FormatError
+from pycaffe_prune.formats import wire
+from pycaffe_prune.formats.caffe_pb2 import (
+    LayerParameter,
+    NetParameter,
+    V0LayerParameter,
+    V1LayerParameter,
+)
+from pycaffe_prune.formats.caffemodel import (
+    Caffemodel,
+    Layer,
+    read_caffemodel,
+    write_caffemodel,
+)
+from pycaffe_prune.formats.files import sha256_of
+
+# The folder is the same for all examples: each one writes its file anew.
+one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+blobs = hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
+names = st.text() | st.sampled_from(["inception_3a/1x1", "Faltung·ü", "层", "", "a/b/c"])
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> Layer:
+    param = LayerParameter(name=draw(names), type=draw(st.sampled_from(["", "InnerProduct", "X"])))
+    param.top.extend(draw(st.lists(names, max_size=2)))
+    if draw(st.booleans()):
+        param.inner_product_param.num_output = draw(st.integers(0, 2**32 - 1))
+        param.propagate_down.extend(draw(st.lists(st.booleans(), max_size=2)))
+    return Layer(param, tuple(draw(st.lists(blobs, max_size=3))))
+
+
+models = st.builds(
+    Caffemodel,
+    st.lists(layers(), min_size=1, max_size=4).map(tuple),
+    st.builds(NetParameter, name=names, force_backward=st.booleans()),
+)
+
+
+def require_equal(found: Caffemodel, expected: Caffemodel) -> None:
+    assert found.net == expected.net
+    assert [layer.param for layer in found.layers] == [layer.param for layer in expected.layers]
+    for ours, theirs in zip(found.layers, expected.layers, strict=True):
+        assert [blob.shape for blob in ours.blobs] == [blob.shape for blob in theirs.blobs]
+        assert [blob.tobytes() for blob in ours.blobs] == [blob.tobytes() for blob in theirs.blobs]
+        assert all(blob.dtype == np.float32 for blob in ours.blobs)
+
+
+def small_model() -> Caffemodel:
+    random_ = np.random.default_rng(3)
+    fc1 = LayerParameter(name="fc1", type="InnerProduct", bottom=["data"], top=["fc1"])
+    fc1.inner_product_param.num_output = 3
+    arrays = [random_.standard_normal(shape, dtype=np.float32) for shape in ((3, 2), (3,))]
+    return Caffemodel(
+        (Layer(LayerParameter(name="data", type="Input")), Layer(fc1, tuple(arrays))),
+        NetParameter(name="small"),
+    )
+
+
+@pytest.fixture
+def small_file(tmp_path: Path) -> Path:
+    write_caffemodel(tmp_path / "small.caffemodel", small_model())
+    return tmp_path / "small.caffemodel"
+
+
+@one_folder
+@given(model=models)
+def test_what_is_written_is_read_back_and_protobuf_agrees(
+    tmp_path: Path, model: Caffemodel
+) -> None:
+    path = tmp_path / "a.caffemodel"
+    write_caffemodel(path, model)
+    require_equal(read_caffemodel(path), model)
+
+    proto = NetParameter()
+    proto.CopyFrom(model.net)
+    for layer in model.layers:
+        added = proto.layer.add()
+        added.CopyFrom(layer.param)
+        for blob in layer.blobs:
+            added.blobs.add(data=blob.reshape(-1).tolist()).shape.dim.extend(blob.shape)
+    assert path.read_bytes() == proto.SerializeToString()
+
+
+def test_files_of_the_zoo_come_out_byte_for_byte(data_dir: Path, tmp_path: Path) -> None:
+    files = sorted(data_dir.glob("zoo/**/*.caffemodel"))
+    assert files
+    for path in files:
+        model = read_caffemodel(path)
+        assert sum(blob.size for _, blob in model.blobs()) > 100_000
+        write_caffemodel(tmp_path / "again", model)
+        assert sha256_of(tmp_path / "again") == sha256_of(path), path
+
+
+@pytest.mark.parametrize("v1", [False, True])
+def test_legacy_shapes_are_squeezed_by_layer_type(tmp_path: Path, v1: bool) -> None:
+    net = NetParameter()
+    types = V1LayerParameter if v1 else None
+    added = net.layers if v1 else net.layer
+    one_output = added.add(name="one", type=types.INNER_PRODUCT if types else "InnerProduct")
+    one_input = added.add(name="thin", type=types.INNER_PRODUCT if types else "InnerProduct")
+    conv = added.add(name="conv", type=types.CONVOLUTION if types else "Convolution")
+    for layer, shapes in (
+        (one_output, [(1, 1, 1, 6), (1, 1, 1, 1)]),
+        (one_input, [(1, 1, 6, 1), (1, 1, 1, 6)]),
+        (conv, [(1, 2, 1, 1), (1, 1, 1, 1)]),
+    ):
+        for num, channels, height, width in shapes:
+            layer.blobs.add(
+                num=num,
+                channels=channels,
+                height=height,
+                width=width,
+                data=range(num * channels * height * width),
+            )
+    (tmp_path / "old").write_bytes(net.SerializeToString())
+    shapes_read = {key: blob.shape for key, blob in read_caffemodel(tmp_path / "old").blobs()}
+    assert shapes_read == {
+        ("one", 0): (1, 6),
+        ("one", 1): (1,),
+        ("thin", 0): (6, 1),
+        ("thin", 1): (6,),
+        ("conv", 0): (1, 2, 1, 1),
+        ("conv", 1): (1,),
+    }
+
+
+def test_a_v1_file_comes_upgraded_with_its_blobs(tmp_path: Path) -> None:
+    net = NetParameter(name="old")
+    old = net.layers.add(name="ip", type=V1LayerParameter.INNER_PRODUCT, blobs_lr=[1, 2])
+    old.blobs.add(double_data=[1, 2, 3, 0.1]).shape.dim.extend([2, 2])
+    (tmp_path / "old").write_bytes(net.SerializeToString())
+
+    model = read_caffemodel(tmp_path / "old")
+    assert model.net == NetParameter(name="old")
+    assert (model.layer("ip").type, model.layer("ip").name) == ("InnerProduct", "ip")
+    assert [spec.lr_mult for spec in model.layer("ip").param.param] == [1, 2]
+    np.testing.assert_array_equal(model.layer("ip").blobs[0], np.float32([[1, 2], [3, 0.1]]))
+
+    write_caffemodel(tmp_path / "new", model)
+    require_equal(read_caffemodel(tmp_path / "new"), model)
+
+
+def test_changed_blobs_replace_and_the_others_are_shared() -> None:
+    model = small_model()
+    other = np.ones((3, 2), np.float32)
+    changed = model.with_blobs({("fc1", 0): other})
+    assert changed.layer("fc1").blobs[0] is other
+    assert changed.layer("fc1").blobs[1] is model.layer("fc1").blobs[1]
+    assert model.layer("fc1").blobs[0] is not other
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        (("fc2", 0), "has no layer 'fc2'; layers with blobs: fc1"),
+        (("fc1", 2), "'fc1' has no blob 2"),
+        (("fc1", -1), "'fc1' has no blob -1"),
+    ],
+)
+def test_a_place_that_does_not_exist_is_refused(key: tuple[str, int], sentence: str) -> None:
+    with pytest.raises(FormatError, match=sentence):
+        small_model().with_blobs({key: np.zeros(1, np.float32)})
+
+
+def test_blobs_are_read_only_views_of_the_file(small_file: Path) -> None:
+    weights = read_caffemodel(small_file).layer("fc1").blobs[0]
+    with pytest.raises(ValueError, match="read-only"):
+        weights[0, 0] = 1
+    at = small_file.read_bytes().index(weights.tobytes())
+    with small_file.open("rb+") as file:
+        file.seek(at)
+        file.write(np.float32(42).tobytes())
+    assert weights[0, 0] == 42
+
+
+def test_a_file_can_be_written_over_while_it_is_read(small_file: Path) -> None:
+    model = read_caffemodel(small_file)
+    bias = model.layer("fc1").blobs[1]
+    before = bias.copy()
+    for _ in range(3):
+        write_caffemodel(small_file, read_caffemodel(small_file).with_blobs({("fc1", 1): bias * 2}))
+    assert np.array_equal(bias, before)
+    require_equal(read_caffemodel(small_file), model.with_blobs({("fc1", 1): before * 2}))
+
+
+def test_a_failed_write_keeps_the_file(small_file: Path) -> None:
+    content = small_file.read_bytes()
+    model = read_caffemodel(small_file)
+    no_number = np.array([[object()]])
+    with pytest.raises(TypeError):
+        write_caffemodel(small_file, model.with_blobs({("fc1", 0): no_number}))
+    assert small_file.read_bytes() == content
+    assert [path.name for path in small_file.parent.iterdir()] == [small_file.name]
+
+
+def incomplete_layer() -> bytes:
+    layer = LayerParameter(name="clip1")
+    layer.clip_param.min = 1
+    return NetParameter(layer=[layer]).SerializePartialToString()
+
+
+def wrong_count() -> bytes:
+    net = NetParameter()
+    blob = net.layer.add(name="fc7", type="InnerProduct").blobs.add(data=[1] * 5)
+    blob.shape.dim.extend([2, 3])
+    return net.SerializeToString()
+
+
+def v0_layer() -> bytes:
+    old = V1LayerParameter(layer=V0LayerParameter(name="conv", type="conv"))
+    return NetParameter(layers=[old]).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (wrong_count(), "layer 'fc7', blob 0: has shape 2x3 but holds 5 values"),
+        (NetParameter(name="n").SerializeToString(), "holds no layer"),
+        (
+            NetParameter(layer=[LayerParameter()], layers=[V1LayerParameter()]).SerializeToString(),
+            "holds both 'layer' and 'layers'",
+        ),
+        (incomplete_layer(), "layer 'clip1': .*clip_param.max"),
+        (v0_layer(), "layer 'conv' has the V0 form"),
+        (b"\xa2\x06\x04\x0a\x02\xff\xfe", "a layer whose 'name' is not UTF-8 text"),
+        (b"\x12\x04\x1a\x02\xff\xfe", "a layer whose 'top' is not UTF-8 text"),
+        (b"layer { name: 'text' }", "at byte"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "at byte"),
+    ],
+)
+def test_what_is_wrong_is_told_with_file_and_layer(
+    tmp_path: Path, content: bytes, sentence: str
+) -> None:
+    path = tmp_path / "bad.caffemodel"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=f"{path}: .*{sentence}.*; a binary .caffemodel is need"):
+        read_caffemodel(path)
+
+
+def fuzz_seed() -> bytes:
+    """A small file of many forms: V2 and V1, legacy, doubles, unpacked floats."""
+    net = NetParameter(name="seed")
+    old = net.layers.add(name="v1", type=V1LayerParameter.CONVOLUTION, param=["w"], blobs_lr=[1])
+    old.blobs.add(num=1, channels=1, height=2, width=1, data=[1, 2])
+    old.blobs.add(double_data=[1.5]).shape.dim.append(1)
+    unpacked = b"\x2d" + np.float32(3).tobytes() + b"\x3a\x02\x0a\x00"
+    layer = b"\x22\x03ip2\x28\x0e\x32" + bytes([len(unpacked)]) + unpacked
+    return net.SerializeToString() + b"\x12" + bytes([len(layer)]) + layer
+
+
+def read_or_refuse(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    try:
+        model = read_caffemodel(path)
+    except FormatError:
+        return
+    for (name, _), blob in model.blobs():
+        assert isinstance(name, str)
+        assert blob.dtype == np.float32
+        assert blob.nbytes <= len(content)
+    write_caffemodel(path.with_suffix(".again"), model)  # what is read can be written
+
+
+def test_a_file_cut_anywhere_is_read_or_refused(small_file: Path, tmp_path: Path) -> None:
+    for content in (small_file.read_bytes(), fuzz_seed()):
+        (tmp_path / "whole").write_bytes(content)
+        read_caffemodel(tmp_path / "whole")
+        for cut in range(len(content)):
+            read_or_refuse(tmp_path / "cut", content[:cut])
+
+
+def test_flipped_bits_are_read_or_refused(small_file: Path, tmp_path: Path) -> None:
+    pick = random.Random(11)  # noqa: S311 -- no secret
+    for content in (small_file.read_bytes(), fuzz_seed()):
+        single = [[bit] for bit in range(len(content) * 8)]
+        several = [pick.choices(range(len(content) * 8), k=pick.randint(2, 9)) for _ in range(500)]
+        for bits in single + several:
+            damaged = bytearray(content)
+            for bit in bits:
+                damaged[bit // 8] ^= 1 << bit % 8
+            read_or_refuse(tmp_path / "flipped", bytes(damaged))
+
+
+@one_folder
+@given(content=st.binary(min_size=1, max_size=200))
+def test_random_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
+    read_or_refuse(tmp_path / "random", content)
+    header = b"\xa2\x06" + wire.encode_varint(len(content))
+    read_or_refuse(tmp_path / "layer", header + content)
+    inner = b"\x3a" + wire.encode_varint(len(content)) + content
+    read_or_refuse(tmp_path / "blob", b"\xa2\x06" + wire.encode_varint(len(inner)) + inner)
+
+
+NET = """
+name: "tiny"
+layer { name: "data" type: "Input" top: "data"
+        input_param { shape { dim: 2 dim: 2 dim: 4 dim: 5 } } }
+layer { name: "block/conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 4 kernel_size: 3 group: 2
+                            weight_filler { type: "gaussian" } bias_filler { type: "gaussian" } } }
+layer { name: "slope" type: "PReLU" bottom: "conv" top: "conv" }
+layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "one" type: "InnerProduct" bottom: "conv" top: "one"
+        inner_product_param { num_output: 1 weight_filler { type: "xavier" } } }
+"""
+
+
+def as_keys(npz: Path) -> dict[tuple[str, int], np.ndarray]:
+    with np.load(npz) as arrays:
+        return {
+            (name.rpartition(":")[0], int(name.rpartition(":")[2])): arrays[name] for name in arrays
+        }
+
+
+def require_same_values(
+    model: Caffemodel, theirs: dict[tuple[str, int], np.ndarray], count: int
+) -> None:
+    ours = dict(model.blobs())
+    assert len(ours) == count
+    assert ours.keys() == theirs.keys()
+    for key, blob in ours.items():
+        assert blob.shape == theirs[key].shape
+        assert blob.tobytes() == theirs[key].tobytes()
+
+
+@pytest.mark.real_caffe
+def test_what_pycaffe_saves_is_read_and_what_we_write_is_loaded(
+    run_caffe: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / "net.prototxt").write_text(NET)
+    run_caffe("save", "net.prototxt", "theirs", "saved.npz", cwd=tmp_path)
+    model = read_caffemodel(tmp_path / "theirs")
+    require_same_values(model, as_keys(tmp_path / "saved.npz"), 8)
+    write_caffemodel(tmp_path / "same", model)
+    assert (tmp_path / "same").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+    random_ = np.random.default_rng(1)
+    changed = model.with_blobs(
+        {key: random_.standard_normal(blob.shape, dtype=np.float32) for key, blob in model.blobs()}
+    )
+    write_caffemodel(tmp_path / "ours", changed)
+    run_caffe("load", "net.prototxt", "ours", "loaded.npz", cwd=tmp_path)
+    require_same_values(changed, as_keys(tmp_path / "loaded.npz"), 8)
+
+
+@pytest.mark.real_caffe
+def test_a_v1_file_with_legacy_shapes_has_the_values_that_pycaffe_loads(
+    run_caffe: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / "net.prototxt").write_text(NET)
+    run_caffe("save", "net.prototxt", "new", "saved.npz", cwd=tmp_path)
+    old = NetParameter()
+    for layer in read_caffemodel(tmp_path / "new").layers:
+        kind = {"Convolution": V1LayerParameter.CONVOLUTION}.get(
+            layer.type, V1LayerParameter.INNER_PRODUCT
+        )
+        if layer.type in ("Convolution", "InnerProduct"):
+            added = old.layers.add(name=layer.name, type=kind)
+            for blob in layer.blobs:
+                num, channels, height, width = (1,) * (4 - blob.ndim) + blob.shape
+                added.blobs.add(num=num, channels=channels, height=height, width=width).data.extend(
+                    (blob * 2).reshape(-1).tolist()
+                )
+    (tmp_path / "old").write_bytes(old.SerializeToString())
+    run_caffe("load", "net.prototxt", "old", "loaded.npz", cwd=tmp_path)
+    loaded = as_keys(tmp_path / "loaded.npz")
+    kept = {key: blob for key, blob in loaded.items() if key[0] in ("block/conv", "one")}
+    require_same_values(read_caffemodel(tmp_path / "old"), kept, 4)

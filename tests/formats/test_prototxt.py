@@ -1,0 +1,148 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pycaffe_prune.errors import FormatError
+from pycaffe_prune.formats.caffe_pb2 import (
+    LayerParameter,
+    NetParameter,
+    PoolingParameter,
+    SolverParameter,
+)
+from pycaffe_prune.formats.prototxt import (
+    read_net,
+    read_solver,
+    refuse_python_layers,
+    write_prototxt,
+)
+
+# The folder is the same for all examples: each one writes its file anew.
+one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+floats = st.floats(width=32, allow_nan=False)
+
+
+@st.composite
+def nets(draw: st.DrawFn) -> NetParameter:
+    net = NetParameter(name=draw(st.text()))
+    for _ in range(draw(st.integers(1, 3))):
+        layer = net.layer.add(name=draw(st.text()), type=draw(st.text()))
+        layer.bottom.extend(draw(st.lists(st.text(), max_size=2)))
+        layer.loss_weight.extend(draw(st.lists(floats, max_size=2)))
+        layer.pooling_param.pool = draw(st.sampled_from(PoolingParameter.PoolMethod.values()))
+        layer.lrn_param.alpha = draw(floats)
+        layer.param.add(lr_mult=draw(floats))
+    return net
+
+
+@one_folder
+@given(net=nets())
+def test_a_net_written_is_read_back(tmp_path: Path, net: NetParameter) -> None:
+    write_prototxt(tmp_path / "net.prototxt", net)
+    assert read_net(tmp_path / "net.prototxt") == net
+
+
+@one_folder
+@given(net=st.text(), rate=floats, steps=st.lists(st.integers(0, 2**31 - 1)), kind=st.text())
+def test_a_solver_written_is_read_back(
+    tmp_path: Path, net: str, rate: float, steps: list[int], kind: str
+) -> None:
+    solver = SolverParameter(net=net, base_lr=rate, stepvalue=steps, type=kind)
+    write_prototxt(tmp_path / "solver.prototxt", solver)
+    assert read_solver(tmp_path / "solver.prototxt") == solver
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("layer {\n  nome: 'x' }", r":2:3 : .*nome.*; a net prototxt is needed"),
+        ("layer {\n name: 'x'\n  type }", r":3:8 : "),
+        ("layer { name: 'x' ", r":1:\d+ : "),
+        ("layer { pooling_param {\n pool: MEDIAN } }", r":2:\d+ : .*MEDIAN"),
+        ("layer { lrn_param { alpha: 'one' } }", r":1:\d+ : "),
+        ("layer { name: 'c' clip_param { min: 1 } }", r"clip_param\.max; a net prototxt"),
+        ("name: 'only'", "holds no layer; a net prototxt is needed"),
+        ("", "holds no layer"),
+        ("layer {} layers {}", "both 'layer' and 'layers'"),
+        ("layers { layer { name: 'c' type: 'conv' } }", "layer 'c' has the V0 form"),
+    ],
+)
+def test_what_is_wrong_in_a_net_is_told_with_its_place(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    path = tmp_path / "bad.prototxt"
+    path.write_text(text)
+    with pytest.raises(FormatError, match=f"^{path}:.*{sentence}"):
+        read_net(path)
+
+
+def test_what_is_wrong_in_a_solver_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "solver.prototxt"
+    path.write_text("base_lr: 0.1\nmomentum: high")
+    with pytest.raises(FormatError, match=f"^{path}:2:11 : .*; a solver prototxt is needed$"):
+        read_solver(path)
+
+
+@pytest.mark.parametrize("content", [b"name: 'caf\xe9'", b"\x0a\x03abc\xa2\x06\xff\x00"])
+def test_what_is_no_text_is_refused_with_the_byte(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(content)
+    at = next(index for index, byte in enumerate(content) if byte > 0x7F)
+    with pytest.raises(FormatError, match=f"^{path}: is not text .byte {at}.; a net prototxt"):
+        read_net(path)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=f"^{tmp_path}/none: no such file; a net prototxt"):
+        read_net(tmp_path / "none")
+    with pytest.raises(FormatError, match=f"^{tmp_path}: is a folder; a solver prototxt"):
+        read_solver(tmp_path)
+
+
+@one_folder
+@given(text=st.text() | st.text("layer{}[]<>:'\"\\0x-1.e#,;/ \n"))
+def test_any_text_is_read_or_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "any.prototxt"
+    path.write_text(text, encoding="utf-8")
+    for read in (read_net, read_solver):
+        try:
+            read(path)
+        except FormatError as error:
+            sentence = str(error)
+        else:
+            sentence = str(path)
+        assert sentence.startswith(str(path))
+
+
+@pytest.mark.parametrize("opening", ["layer {", "[", "layer [", "net_param { layer {"])
+def test_deep_nesting_is_refused(tmp_path: Path, opening: str) -> None:
+    path = tmp_path / "deep.prototxt"
+    path.write_text(opening * 100_000)
+    with pytest.raises(FormatError, match=f"^{path}:1:"):
+        read_net(path)
+
+
+def test_v1_text_comes_upgraded(tmp_path: Path) -> None:
+    path = tmp_path / "old.prototxt"
+    path.write_text("""
+        layers { name: "ip" type: INNER_PRODUCT blobs_lr: 1 blobs_lr: 2 weight_decay: 0
+                 bottom: "data" top: "ip" inner_product_param { num_output: 3 } }
+        layers { name: "loss" type: SOFTMAX_LOSS bottom: "ip" bottom: "label" }
+    """)
+    net = read_net(path)
+    assert not net.layers
+    assert [layer.type for layer in net.layer] == ["InnerProduct", "SoftmaxWithLoss"]
+    assert [spec.lr_mult for spec in net.layer[0].param] == [1, 2]
+    assert net.layer[0].param[0].decay_mult == 0
+    assert net.layer[0].inner_product_param.num_output == 3
+
+
+def test_python_layers_are_refused_by_name_of_file_layer_and_module() -> None:
+    net = NetParameter(layer=[LayerParameter(name="ip", type="InnerProduct")])
+    refuse_python_layers(net, Path("a.prototxt"))
+    evil = net.layer.add(name="evil", type="Python")
+    evil.python_param.module = "os"
+    with pytest.raises(FormatError, match=r"^a\.prototxt: layer 'evil' .* module 'os'"):
+        refuse_python_layers(net, Path("a.prototxt"))
