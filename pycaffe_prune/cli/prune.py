@@ -118,7 +118,7 @@ def connections(
     multiple=True,
     required=True,
     metavar="R | LAYER=R",
-    help="Share of units to delete: of all prunable layers, or of one; repeatable.",
+    help="Share of units to delete: of all prunable layers, or of one (that one wins).",
 )
 @click.option("--out", type=path_type, required=True, help="Folder for the smaller model.")
 @click.option(
@@ -178,15 +178,19 @@ def _require_fit(net: NetParameter, model: Caffemodel, names: Sequence[str]) -> 
 
 
 def _parse_ratios(ratios: Sequence[str], names: Sequence[str]) -> dict[str, float]:
-    parsed: dict[str, float] = {}
+    plain: dict[str, float] = {}
+    named: dict[str, float] = {}
     for text in ratios:
         layer, equals, value = text.rpartition("=")
         try:
             share = float(value)
         except ValueError:
             raise click.BadParameter(f"'{text}' is neither R nor LAYER=R") from None
-        parsed.update({layer: share} if equals else dict.fromkeys(names, share))
-    return parsed
+        if equals:
+            named[layer] = share
+        else:
+            plain = dict.fromkeys(names, share)
+    return plain | named
 
 
 def _show(rows: Sequence[LayerReduction]) -> None:

@@ -7,7 +7,7 @@ import click
 from rich.table import Table
 
 from data_prep.digits import build_digits
-from data_prep.manifest import Manifest, load_manifest
+from data_prep.manifest import MANIFEST_NAME, Manifest, load_manifest
 from data_prep.mnist import build_mnist
 from pycaffe_prune.cli.options import caffe_python_option, make_engine, path_type
 from pycaffe_prune.cli.progress import console, sweep_progress
@@ -81,6 +81,8 @@ def reproduce(
 
 def _data(spec: ExperimentSpec, data: Path | None, source: Path | None) -> tuple[Path, Manifest]:
     """Build or find the data set; without network and files, the bundled sample, said loudly."""
+    if data is not None and (data / MANIFEST_NAME).is_file():
+        return data, load_manifest(data)
     place = data or Path("data") / spec.data
     try:
         return place, build_mnist(place, source, console=console)

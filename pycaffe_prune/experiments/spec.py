@@ -89,10 +89,10 @@ def _folder() -> Path:
 def list_presets() -> dict[str, list[str]]:
     """Return the presets of each experiment that comes with the toolkit."""
     found: dict[str, list[str]] = {}
-    for path in sorted(_folder().glob("*.*.toml")):
+    for path in _folder().glob("*.*.toml"):
         name, preset = path.stem.split(".", 1)
         found.setdefault(name, []).append(preset)
-    return found
+    return {name: sorted(found[name]) for name in sorted(found)}
 
 
 def find_experiment(name: str, preset: str) -> Path:

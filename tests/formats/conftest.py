@@ -8,6 +8,12 @@ import pytest
 CaffeRunner = Callable[..., None]
 
 
+@pytest.fixture
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the disk: for tests that write thousands of files."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 @pytest.fixture(scope="session")
 def run_caffe(caffe_python: Path) -> CaffeRunner:
     """Run a task of with_caffe.py in the real Caffe, in the folder ``cwd``."""

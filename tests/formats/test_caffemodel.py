@@ -74,6 +74,7 @@ def small_file(tmp_path: Path) -> Path:
     return tmp_path / "small.caffemodel"
 
 
+@pytest.mark.usefixtures("no_fsync")
 @one_folder
 @given(model=models)
 def test_what_is_written_is_read_back_and_protobuf_agrees(
@@ -234,8 +235,8 @@ def v0_layer() -> bytes:
         ),
         (incomplete_layer(), "layer 'clip1': .*clip_param.max"),
         (v0_layer(), "layer 'conv' has the V0 form"),
-        (b"\xa2\x06\x04\x0a\x02\xff\xfe", "a layer whose 'name' is not UTF-8 text"),
-        (b"\x12\x04\x1a\x02\xff\xfe", "a layer whose 'top' is not UTF-8 text"),
+        (b"\xa2\x06\x04\x0a\x02\xff\xfe", "(UTF|utf)-8"),
+        (b"\x12\x04\x1a\x02\xff\xfe", "(UTF|utf)-8"),
         (b"layer { name: 'text' }", "at byte"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "at byte"),
     ],
@@ -273,6 +274,7 @@ def read_or_refuse(path: Path, content: bytes) -> None:
     write_caffemodel(path.with_suffix(".again"), model)  # what is read can be written
 
 
+@pytest.mark.usefixtures("no_fsync")
 def test_a_file_cut_anywhere_is_read_or_refused(small_file: Path, tmp_path: Path) -> None:
     for content in (small_file.read_bytes(), fuzz_seed()):
         (tmp_path / "whole").write_bytes(content)
@@ -281,6 +283,7 @@ def test_a_file_cut_anywhere_is_read_or_refused(small_file: Path, tmp_path: Path
             read_or_refuse(tmp_path / "cut", content[:cut])
 
 
+@pytest.mark.usefixtures("no_fsync")
 def test_flipped_bits_are_read_or_refused(small_file: Path, tmp_path: Path) -> None:
     pick = random.Random(11)  # noqa: S311 -- no secret
     for content in (small_file.read_bytes(), fuzz_seed()):
@@ -293,6 +296,7 @@ def test_flipped_bits_are_read_or_refused(small_file: Path, tmp_path: Path) -> N
             read_or_refuse(tmp_path / "flipped", bytes(damaged))
 
 
+@pytest.mark.usefixtures("no_fsync")
 @one_folder
 @given(content=st.binary(min_size=1, max_size=200))
 def test_random_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:

@@ -37,6 +37,7 @@ def nets(draw: st.DrawFn) -> NetParameter:
     return net
 
 
+@pytest.mark.usefixtures("no_fsync")
 @one_folder
 @given(net=nets())
 def test_a_net_written_is_read_back(tmp_path: Path, net: NetParameter) -> None:
@@ -44,6 +45,7 @@ def test_a_net_written_is_read_back(tmp_path: Path, net: NetParameter) -> None:
     assert read_net(tmp_path / "net.prototxt") == net
 
 
+@pytest.mark.usefixtures("no_fsync")
 @one_folder
 @given(net=st.text(), rate=floats, steps=st.lists(st.integers(0, 2**31 - 1)), kind=st.text())
 def test_a_solver_written_is_read_back(
@@ -57,15 +59,15 @@ def test_a_solver_written_is_read_back(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("layer {\n  nome: 'x' }", r":2:3 : .*nome.*; a net prototxt is needed"),
-        ("layer {\n name: 'x'\n  type }", r":3:8 : "),
-        ("layer { name: 'x' ", r":1:\d+ : "),
-        ("layer { pooling_param {\n pool: MEDIAN } }", r":2:\d+ : .*MEDIAN"),
-        ("layer { lrn_param { alpha: 'one' } }", r":1:\d+ : "),
-        ("layer { name: 'c' clip_param { min: 1 } }", r"clip_param\.max; a net prototxt"),
+        ("layer {\n  nome: 'x' }", r"2:3 : .*nome.*; a net prototxt is needed"),
+        ("layer {\n name: 'x'\n  type }", r"3:8 : "),
+        ("layer { name: 'x' ", r"1:\d+ : "),
+        ("layer { pooling_param {\n pool: MEDIAN } }", r"2:\d+ : .*MEDIAN"),
+        ("layer { lrn_param { alpha: 'one' } }", r"1:\d+ : "),
+        ("layer { name: 'c' clip_param { min: 1 } }", r".*clip_param\.max; a net prototxt"),
         ("name: 'only'", "holds no layer; a net prototxt is needed"),
         ("", "holds no layer"),
-        ("layer {} layers {}", "both 'layer' and 'layers'"),
+        ("layer {} layers {}", "holds both 'layer' and 'layers'"),
         ("layers { layer { name: 'c' type: 'conv' } }", "layer 'c' has the V0 form"),
     ],
 )
@@ -74,7 +76,7 @@ def test_what_is_wrong_in_a_net_is_told_with_its_place(
 ) -> None:
     path = tmp_path / "bad.prototxt"
     path.write_text(text)
-    with pytest.raises(FormatError, match=f"^{path}:.*{sentence}"):
+    with pytest.raises(FormatError, match=f"^{path}: ?{sentence}"):
         read_net(path)
 
 
@@ -101,6 +103,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         read_solver(tmp_path)
 
 
+@pytest.mark.usefixtures("no_fsync")
 @one_folder
 @given(text=st.text() | st.text("layer{}[]<>:'\"\\0x-1.e#,;/ \n"))
 def test_any_text_is_read_or_refused(tmp_path: Path, text: str) -> None:

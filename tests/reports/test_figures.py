@@ -38,6 +38,11 @@ def test_the_svg_has_a_marker_for_each_point_inside_the_axes(
     }
 
 
+def test_points_outside_the_axes_have_no_marker(typical: ExperimentResult) -> None:
+    assert plot_of(typical).outside
+    assert _markers(plot_of(typical)) == {"units": 3, "connections": 5, "small": 3}
+
+
 def test_the_same_plot_gives_the_same_svg(typical: ExperimentResult) -> None:
     first = svg(plot_of(typical))
     assert first == svg(plot_of(typical))
@@ -71,7 +76,9 @@ def test_a_sample_is_said_in_the_figure(
 def test_a_strange_title_is_text_and_nothing_else(
     point: Make, result_of: MakeResult, title: str
 ) -> None:
-    result = result_of([point("units", 250_000, 9_500, units={title: 3})], title=title)
+    points = [point("units", 250_000, correct, units={title: 3}) for correct in (9_500, 8_000)]
+    result = result_of(points, title=title)
+    assert plot_of(result).outside  # so that the caption has the name too
     root = ET.fromstring(svg(plot_of(result)))  # noqa: S314  (we have just made it)
     assert not list(root.iter("{http://www.w3.org/2000/svg}script"))
     assert png(plot_of(result)).startswith(b"\x89PNG")

@@ -36,10 +36,11 @@ class _Page(HTMLParser):
 def _embedded(text: str) -> object:
     found = re.search(r'<script type="application/json" id="result">(.*?)</script>', text, re.S)
     assert found is not None
+    assert not set(found[1]) & set("<>&")  # nothing in it that an HTML parser would act on
     return json.loads(found[1])
 
 
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--"
+HOSTILE = "</script </script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--"
 
 
 def test_hostile_names_stay_text(point: Make, result_of: MakeResult) -> None:
@@ -59,6 +60,7 @@ def test_hostile_names_stay_text(point: Make, result_of: MakeResult) -> None:
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in other.tags]
     assert [set(names) for _, names in page.tags] == [set(names) for _, names in other.tags]
     assert HOSTILE in "".join(page.text)
+    assert _embedded(render_html(hostile)) == json.loads(hostile.model_dump_json())
 
 
 @settings(deadline=None, max_examples=30)
@@ -123,7 +125,10 @@ def test_every_point_in_the_axes_is_a_focusable_mark_inside_them(
 def test_points_outside_the_papers_axes_have_a_second_chart(
     typical: ExperimentResult, result_of: MakeResult, point: Make
 ) -> None:
-    assert plot_of(typical).outside
+    plot = plot_of(typical)
+    assert plot.outside
+    shown = [mark for line in chart(plot).lines for mark in line.marks]
+    assert len(shown) == len(plot.inside) == 11
     assert render_html(typical).count('<svg class="chart"') == 2
     assert len([m for line in chart(own_plot(typical)).lines for m in line.marks]) == 14
     inside = result_of([point("connections", 250_000, 9_500, alpha=1.5)])

@@ -1,0 +1,196 @@
+"""From a request to a run folder: what is refused, what is written, what is the same run."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+
+from pycaffe_prune.engines.job import Job, TrainRequest
+from pycaffe_prune.engines.prepare import net_of_solver, prepare, prepare_evaluation
+from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.errors import DataError, FormatError, SurgeryError
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
+from pycaffe_prune.formats.mask import MaskFile, write_mask
+from pycaffe_prune.formats.prototxt import read_net, read_solver
+
+
+@pytest.fixture
+def ask(digits, make_solver) -> TrainRequest:
+    return TrainRequest(solver=make_solver(), data=digits, seed=3)
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+def _weights(path: Path, rows: int = 20, name: str = "ip1") -> Path:
+    layer = Layer(
+        LayerParameter(name=name, type="InnerProduct"), (np.ones((rows, 784), np.float32),)
+    )
+    write_caffemodel(path, Caffemodel((layer,)))
+    return path
+
+
+def _edit(solver: Path, old: str, new: str, file: str = "net.prototxt") -> None:
+    path = solver.parent / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_the_folder_holds_all_that_a_worker_needs(ask, folder, digits):
+    job = prepare(ask, folder)
+    assert Job.model_validate_json(folder.job.read_bytes()) == job
+    net = read_net(folder.net)
+    assert [layer.data_param.source for layer in net.layer[:2]] == [
+        str(digits / "mnist_train_lmdb"),
+        str(digits / "mnist_test_lmdb"),
+    ]
+    solver = read_solver(folder.solver)
+    assert solver.net == str(folder.net)
+    assert (solver.random_seed, solver.max_iter, solver.base_lr) == (3, 200, pytest.approx(0.01))
+    assert (job.test_images, job.batch, job.scores_blob, job.label_blob) == (
+        297,
+        64,
+        "ip2",
+        "label",
+    )
+
+
+def test_a_data_layer_comes_round_after_the_least_common_multiple(ask, folder):
+    # 1,500 images in batches of 64: 64 * 375 = 24,000 = 16 * 1,500.
+    assert prepare(ask, folder).replay == (("data", 375),)
+
+
+def test_layers_that_draw_random_numbers_never_come_round(digits, make_solver, folder):
+    request = TrainRequest(solver=make_solver(random=True), data=digits)
+    assert prepare(request, folder).replay == (("data", 0), ("drop1", 0))
+
+
+def test_a_moved_data_folder_is_the_same_run(ask, folder, digits, tmp_path):
+    first = prepare(ask, folder)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(digits, moved)
+    second = prepare(replace(ask, data=moved), folder)
+    assert first.differences(second) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"seed": 4}, "seed"),
+        ({"weights": True}, "weights"),
+        ({"mask": True}, "mask"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused_and_left_alone(ask, folder, tmp_path, changed, named):
+    prepare(ask, folder)
+    before = folder.job.read_bytes()
+    if "weights" in changed:
+        changed = {"weights": _weights(tmp_path / "w.caffemodel")}
+    if "mask" in changed:
+        write_mask(tmp_path / "m.mask.h5", MaskFile({("ip1", 0): np.ones((20, 784), bool)}, "", ""))
+        changed = {"mask": tmp_path / "m.mask.h5"}
+    with pytest.raises(FormatError, match=f"another run, with other {named}"):
+        prepare(replace(ask, **changed), folder)
+    assert folder.job.read_bytes() == before
+
+
+def test_another_rate_is_another_run_another_length_is_not(ask, folder):
+    prepare(ask, folder)
+    prepare(replace(ask, max_iter=500, snapshot=10, test_interval=0), folder)
+    _edit(ask.solver, "base_lr: 0.01", "base_lr: 0.02", "solver.prototxt")
+    with pytest.raises(FormatError, match="other solver"):
+        prepare(ask, folder)
+
+
+def test_under_poly_the_length_decides_the_rates_and_so_the_run(ask, folder):
+    _edit(ask.solver, '"inv"', '"poly"', "solver.prototxt")
+    prepare(ask, folder)
+    with pytest.raises(FormatError, match="max_iter"):
+        prepare(replace(ask, max_iter=500), folder)
+
+
+def _refused(request: TrainRequest, folder: RunFolder, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        prepare(request, folder)
+    assert not folder.path.exists()
+
+
+def test_python_layers_are_refused(ask, folder):
+    _edit(ask.solver, 'type: "ReLU"', 'type: "Python" python_param { module: "os" layer: "x" }')
+    _refused(ask, folder, FormatError, r"relu1.*Python layer.*'os'")
+
+
+def test_a_missing_lmdb_is_named_with_the_remedy(ask, folder, tmp_path):
+    _refused(replace(ask, data=tmp_path), folder, DataError, r"mnist_train_lmdb.*caffe-prune data")
+
+
+def test_an_empty_lmdb_is_refused(ask, folder, tmp_path):
+    for name in ("mnist_train_lmdb", "mnist_test_lmdb"):
+        lmdb.open(str(tmp_path / name)).close()
+    _refused(replace(ask, data=tmp_path), folder, DataError, "is empty")
+
+
+def test_a_damaged_lmdb_is_refused(ask, folder, tmp_path):
+    for name in ("mnist_train_lmdb", "mnist_test_lmdb"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.mdb").write_bytes(b"no lmdb" * 5000)
+    _refused(replace(ask, data=tmp_path), folder, DataError, "cannot be read")
+
+
+def test_weights_of_another_net_are_refused(ask, folder, tmp_path):
+    weights = _weights(tmp_path / "w.caffemodel", name="fc6")
+    _refused(replace(ask, weights=weights), folder, SurgeryError, r"fc6.*ip1, ip2")
+
+
+def test_weights_of_another_width_are_refused_with_both(ask, folder, tmp_path):
+    weights = _weights(tmp_path / "w.caffemodel", rows=30)
+    _refused(replace(ask, weights=weights), folder, SurgeryError, r"ip1.*30x784.*num_output 20")
+
+
+def test_a_mask_of_another_net_is_refused(ask, folder, tmp_path):
+    write_mask(tmp_path / "m.mask.h5", MaskFile({("fc6", 0): np.ones((2, 2), bool)}, "", ""))
+    _refused(replace(ask, mask=tmp_path / "m.mask.h5"), folder, SurgeryError, "fc6")
+
+
+def test_a_mask_of_another_shape_is_refused_with_both(ask, folder, tmp_path):
+    write_mask(tmp_path / "m.mask.h5", MaskFile({("ip1", 0): np.ones((20, 9), bool)}, "", ""))
+    request = replace(ask, mask=tmp_path / "m.mask.h5", weights=_weights(tmp_path / "w.caffemodel"))
+    _refused(request, folder, SurgeryError, r"20x9.*20x784")
+
+
+def test_a_solver_without_iterations_is_refused(ask, folder):
+    _edit(ask.solver, "max_iter: 200", "", "solver.prototxt")
+    _refused(ask, folder, FormatError, "--max-iter")
+
+
+def test_a_solver_finds_its_net_wherever_the_command_is_typed(ask, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert net_of_solver(ask.solver) == ask.solver.parent / "net.prototxt"
+    ask.solver.write_text('net: "no/such.prototxt"')
+    with pytest.raises(FormatError, match=r"no/such\.prototxt"):
+        net_of_solver(ask.solver)
+    ask.solver.write_text("base_lr: 1")
+    with pytest.raises(FormatError, match="names no net"):
+        net_of_solver(ask.solver)
+
+
+def test_a_net_without_a_judge_cannot_be_evaluated(ask, folder, digits, tmp_path):
+    net = ask.solver.parent / "net.prototxt"
+    _edit(ask.solver, 'type: "Accuracy"', 'type: "Silence"')
+    _edit(ask.solver, 'type: "SoftmaxWithLoss"', 'type: "Silence"')
+    with pytest.raises(FormatError, match="no Accuracy"):
+        prepare_evaluation(net, _weights(tmp_path / "w.caffemodel"), digits, folder)
+
+
+def test_preparing_the_same_run_again_changes_no_byte(ask, folder):
+    prepare(ask, folder)
+    before = {path.name: path.read_bytes() for path in folder.path.iterdir()}
+    prepare(ask, folder)
+    assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == before

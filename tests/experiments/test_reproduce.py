@@ -1,0 +1,128 @@
+"""A whole small experiment with the real Caffe: laws, content keys, kill and resume."""
+
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.experiments.reproduce import Plan, assemble, make_plan, solver_path
+from pycaffe_prune.experiments.result import ExperimentResult, read_result, write_result
+from pycaffe_prune.experiments.scheduler import run_stages
+from pycaffe_prune.experiments.spec import read_experiment
+from pycaffe_prune.formats.caffemodel import read_caffemodel
+from pycaffe_prune.formats.mask import read_mask
+from pycaffe_prune.pruning.connections import nonzero_where_masked
+
+
+def _plan(toml: Path, out: Path, data: Path, data_set) -> Plan:
+    spec = read_experiment(toml)
+    return make_plan(spec, solver_path(spec, toml), out, data, data_set, "caffe")
+
+
+def _without_times(result: ExperimentResult) -> object:
+    fields = result.model_dump(exclude={"finished", "wall_seconds"})
+    for point in fields["points"]:
+        for part in point["rounds"]:
+            del part["seconds"]
+            for score in (part["before"], part["after"]):
+                # After a resume the test images fall into other batches, and BLAS rounds otherwise.
+                score["loss"] = round(score["loss"], 5)
+    return fields
+
+
+def test_keys_change_with_every_setting_and_with_nothing_else(toml, tmp_path, data_set):
+    def keys(**changed) -> list[str]:
+        plan = _plan(toml, changed.get("out", tmp_path), changed.get("data", tmp_path), data_set)
+        return [stage.key for stage in plan.stages]
+
+    before = keys()
+    assert len(set(before)) == len(before) == 2 + 2 * 2 + 2 + 2 * 2
+    assert keys(out=tmp_path / "b", data=tmp_path / "c") == before
+    text = toml.read_text()
+    for old, new, untouched in [
+        ("iterations = 150", "iterations = 160", set(before[8:])),
+        ("seeds = [1, 2]\niterations = 150", "seeds = [1, 3]\niterations = 150", {before[0]}),
+        (
+            "rounds = 2\niterations = 60",
+            "rounds = 2\niterations = 61",
+            set(before[:2] + before[6:]),
+        ),
+        ("alphas = [0.8", 'sigma = "all"\nalphas = [0.8', set(before[:2] + before[6:])),
+        ("ip2 = 0.5", "ip2 = 0.25", set(before[:6])),
+    ]:
+        toml.write_text(text.replace(old, new, 1))
+        assert set(keys()) & set(before) >= untouched
+        assert set(keys()) != set(before)
+    toml.write_text(text)
+    solver = toml.parent / "solver.prototxt"
+    solver.write_text(solver.read_text() + "# another solver")
+    assert not set(keys()) & set(before)
+
+
+@pytest.mark.real_caffe
+def test_the_points_obey_the_laws_of_the_paper(toml, tmp_path, digits, data_set, caffe_python):
+    plan = _plan(toml, tmp_path, digits, data_set)
+    engine = CaffeEngine(caffe_python)
+    run_stages(plan.stages, engine, 2, lambda *_: None)
+    result = assemble(read_experiment(toml), plan, data_set, engine.name, 2)
+    path = tmp_path / "result.json"
+    write_result(path, result)
+    assert read_result(path) == result
+
+    baselines = [point for point in result.points if point.method == "baseline"]
+    assert result.baseline.accuracy == max(point.accuracy for point in baselines)
+    assert result.baseline.accuracy > 0.6
+    total = 784 * 20 + 20 * 12 + 12 * 10
+    for point in result.points:
+        for part in point.rounds:
+            assert sum(layer.weights for layer in part.layers) == total
+            assert part.reduction == pytest.approx(
+                1 - sum(layer.kept for layer in part.layers) / total
+            )
+            assert part.after.images == part.before.images == 297
+    for chain in plan.connections:
+        masks = [read_mask(stage.folder.mask).masks for stage in chain]
+        for earlier, later in pairwise(masks):
+            assert all((later[key] <= earlier[key]).all() for key in earlier)
+        for stage, kept in zip(chain, masks, strict=True):
+            final = read_caffemodel(stage.folder.training.final_weights)
+            assert set(nonzero_where_masked(final, kept).values()) == {0}
+            limits = read_mask(stage.folder.mask).parameters["thresholds"]
+            assert limits == read_mask(chain[0].folder.mask).parameters["thresholds"]
+    shapes = [point.units for point in result.select("units")]
+    assert shapes == [{"ip1": 10, "ip2": 6}, {"ip1": 2, "ip2": 6}]
+    assert [point.units for point in result.select("small")] == shapes
+    for unit, small in zip(result.select("units"), result.select("small"), strict=True):
+        assert unit.reduction == small.reduction
+    assert all(point.seed == result.baseline.seed for point in result.select("connections"))
+    assert not list(tmp_path.glob("stages/*/train/snapshots"))
+
+
+@pytest.mark.real_caffe
+def test_an_experiment_killed_again_and_again_gives_the_same_result(
+    toml, tmp_path, digits, data_set, caffe_python, monkeypatch
+):
+    def command(out: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "pycaffe_prune", "reproduce", str(toml), "--jobs", "2"),
+            *("--data", str(digits), "--out", out, "--caffe-python", str(caffe_python)),
+        ]
+
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    for patience in (3, 5):
+        with subprocess.Popen(
+            command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            time.sleep(patience)
+            process.send_signal(signal.SIGKILL)
+    assert not Path("killed/result.json").exists()
+    subprocess.run(command("killed"), check=True, capture_output=True)
+    whole, killed = (read_result(Path(name) / "result.json") for name in ("whole", "killed"))
+    assert _without_times(killed) == _without_times(whole)
+    assert (tmp_path / "whole" / "report.html").is_file()
