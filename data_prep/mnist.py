@@ -15,7 +15,7 @@ from data_prep.idx import idx_shape, read_labelled_images, read_unpacked
 from data_prep.lmdb_writer import Batch
 from data_prep.manifest import Manifest, SplitName
 from pycaffe_prune.cache import cache_root
-from pycaffe_prune.errors import DataError
+from pycaffe_prune.errors import DataError, DownloadError
 
 __all__ = ["LMDB_NAMES", "build_mnist"]
 
@@ -153,8 +153,8 @@ def _download(console: Console) -> dict[str, Path]:
                 functools.partial(_check_original, name),
                 console=console,
             )
-    except DataError as error:
-        raise DataError(
+    except DownloadError as error:
+        raise DownloadError(
             f"{error}. Put MNIST's four files into a folder and name it with --source, or name "
             "other mirrors in PYCAFFE_PRUNE_MNIST_MIRRORS."
         ) from error

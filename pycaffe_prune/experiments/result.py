@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.files import existing_file, write_text
@@ -25,15 +25,15 @@ Method = Literal["baseline", "connections", "units", "small"]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class LayerRate(_Model):
     """Weights of one fully connected layer, before pruning and after it (biases left out)."""
 
     layer: str
-    weights: int
-    kept: int
+    weights: int = Field(gt=0)
+    kept: int = Field(ge=0)
     reduction: float
     """1 - kept / weights."""
 
@@ -43,8 +43,8 @@ class Score(_Model):
 
     accuracy: float
     """Share of the images, 0 to 1."""
-    correct: int
-    images: int
+    correct: int = Field(ge=0)
+    images: int = Field(gt=0)
     loss: float | None
     """Mean over the images; None when a score was not finite."""
     finite: bool
@@ -77,7 +77,7 @@ class Point(_Model):
     units: dict[str, int] | None = None
     """Unit pruning and small models: units kept in each hidden layer."""
     seed: int
-    rounds: tuple[Round, ...]
+    rounds: tuple[Round, ...] = Field(min_length=1)
     selected: bool = True
     """False for runs of which a better one with another seed is reported (baseline, small)."""
 

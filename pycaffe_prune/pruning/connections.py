@@ -135,7 +135,9 @@ def apply_masks(model: Caffemodel, masks: Mapping[BlobKey, Mask]) -> Caffemodel:
     require_fitting_masks(model, masks)
     changed = {}
     for (name, index), mask in masks.items():
-        changed[name, index] = np.where(mask, model.layer(name).blobs[index], np.float32(0))
+        blob = np.asarray(model.layer(name).blobs[index], np.float32)
+        # The bits as a whole number times 0 or 1: gives no -0.0, and is faster than np.where.
+        changed[name, index] = np.multiply(blob.view(np.uint32), mask).view(np.float32)
     return model.with_blobs(changed)
 
 

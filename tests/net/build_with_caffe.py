@@ -5,16 +5,15 @@ build_with_caffe.py NET.prototxt STATES.json, where each state is [phase, level,
 """
 
 import json
-import re
 import sys
+from pathlib import Path
 
 import caffe
 
-with open(sys.argv[2]) as file:
-    states = json.load(file)
+states = json.loads(Path(sys.argv[2]).read_text())
 found = []
 for phase, level, stages in states:
     net = caffe.Net(sys.argv[1], phase, level=level, stages=stages)
     # Caffe inserts layers that copy a blob to each of its readers.
-    found.append([name for name in net._layer_names if not re.search(r"_split$", name)])
-print(json.dumps(found))
+    found.append([name for name in net._layer_names if not name.endswith("_split")])
+sys.stdout.write(json.dumps(found))

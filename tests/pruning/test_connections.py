@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.errors import FormatError, PruneError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, Layer
+from pycaffe_prune.formats.mask import Mask
 from pycaffe_prune.pruning.connections import (
     DEFAULT_SIGMA_RULE,
     SigmaRule,
@@ -81,11 +82,11 @@ def test_pruned_stays_pruned_though_weights_grow_again(
     seed: int, rounds: list[float], rule: SigmaRule
 ) -> None:
     original = current = trained(seed)
-    masks = None
+    masks: dict[BlobKey, Mask] = {}
     for number, alpha in enumerate(rounds, 1):
         limits = thresholds(original, current, alpha, NAMES, masks=masks, rule=rule)
         pruned, kept = prune_connections(current, limits, masks)
-        for place, mask in (masks or {}).items():
+        for place, mask in masks.items():
             assert not (kept[place] & ~mask).any()
             assert not pruned.layer(place[0]).blobs[0][~mask].any()
         masks = kept
@@ -147,9 +148,7 @@ def test_a_masked_value_becomes_plus_zero_whatever_it_was() -> None:
     mask = np.ones((7, 6), np.bool_)
     mask[:5] = False
     (after, _) = (
-        apply_masks(with_weights(trained(0), "ip1", weights), {("ip1", 0): mask})
-        .layer("ip1")
-        .blobs
+        apply_masks(with_weights(trained(0), "ip1", weights), {("ip1", 0): mask}).layer("ip1").blobs
     )
     assert not bits(after)[:5].any()
     np.testing.assert_array_equal(bits(after)[5:], bits(weights)[5:])  # kept: -0.0 as it was
@@ -193,9 +192,7 @@ MASK_OF_ANOTHER_SHAPE: list[Callable[[Caffemodel], object]] = [
     lambda model: nonzero_where_masked(model, TRANSPOSED),
     lambda model: prune_connections(model, {("ip1", 0): 0.5}, TRANSPOSED),
     lambda model: prune_connections(model, {("ip2", 0): 0.5}, TRANSPOSED),
-    lambda model: thresholds(
-        model, model, 1, ["ip1"], masks=TRANSPOSED, rule=SigmaRule.SURVIVORS
-    ),
+    lambda model: thresholds(model, model, 1, ["ip1"], masks=TRANSPOSED, rule=SigmaRule.SURVIVORS),
 ]
 
 

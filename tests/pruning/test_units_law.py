@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from google.protobuf import text_format
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, Layer
 from pycaffe_prune.pruning.units import (
     delete_units,
     following_layers,
@@ -60,7 +62,7 @@ class _Builder:
         layer.bottom.append(bottom)
         layer.top.append(top)
         if phase is not None:
-            layer.include.add(phase=phase)  # type: ignore[arg-type]  # a plain int, as drawn
+            layer.include.add(phase=phase)
         return layer
 
     def activation(self, kind: str, bottom: str, in_place: bool, phase: int | None) -> str:
@@ -107,7 +109,7 @@ def cases(draw: st.DrawFn) -> Case:
                 outputs[each].append(top)
 
     blob = "in"
-    for before, width in zip(widths, widths[1:], strict=False):
+    for before, width in pairwise(widths):
         blob = net.inner_product(blob, before, width)
         branch(blob, width)
         for kind, in_place in ACTIVATIONS[draw(st.sampled_from(sorted(ACTIVATIONS)))]:
@@ -154,7 +156,7 @@ def forward(
 
 def without_outgoing(case: Case) -> Caffemodel:
     """The same net with zeros in all weights that lead out of the units that go."""
-    changed = {}
+    changed: dict[BlobKey, Blob] = {}
     transpose = {layer.name: layer.inner_product_param.transpose for layer in case.net.layer}
     for name, keep in case.keep.items():
         for reader in following_layers(case.net, name):
@@ -175,6 +177,7 @@ def test_deleting_units_is_zeroing_what_leads_out_of_them(case: Case) -> None:
             np.testing.assert_allclose(cut[output], full[output], rtol=1e-9, atol=1e-9)
 
 
+@settings(max_examples=30)
 @given(cases())
 def test_every_hidden_layer_can_be_pruned_and_no_output_layer(case: Case) -> None:
     ends = {top for tops in case.outputs.values() for top in tops}
@@ -182,6 +185,7 @@ def test_every_hidden_layer_can_be_pruned_and_no_output_layer(case: Case) -> Non
     assert list(case.keep) == [layer.name for layer in inner if layer.top[0] not in ends]
 
 
+@settings(max_examples=50)
 @given(cases())
 def test_definitions_and_weights_shrink_together_and_the_arguments_not_at_all(case: Case) -> None:
     text = case.net.SerializeToString(deterministic=True)
@@ -203,13 +207,14 @@ def test_definitions_and_weights_shrink_together_and_the_arguments_not_at_all(ca
         assert all(blob.shape == (units,) and blob.dtype == np.float32 for blob in one.blobs[1:])
 
     assert case.net.SerializeToString(deterministic=True) == text
-    for layer, (param, blobs) in zip(case.model.layers, copies, strict=True):
-        assert layer.param.SerializeToString() == param
-        assert layer.blobs is blobs
+    for one, (param, blobs) in zip(case.model.layers, copies, strict=True):
+        assert one.param.SerializeToString() == param
+        assert one.blobs is blobs
     for (_, blob), value in zip(case.model.blobs(), values, strict=True):
         np.testing.assert_array_equal(blob, value)
 
 
+@settings(max_examples=30)
 @given(cases())
 def test_keeping_all_units_changes_nothing(case: Case) -> None:
     everything = {name: np.ones_like(keep) for name, keep in case.keep.items()}
