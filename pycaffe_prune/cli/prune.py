@@ -49,8 +49,8 @@ def prune() -> None:
 @click.option("--layers", help="Comma-separated; default: all InnerProduct layers.")
 @click.option(
     "--sigma",
-    type=click.Choice(list(SigmaRule)),
-    default=DEFAULT_SIGMA_RULE,
+    type=click.Choice([rule.value for rule in SigmaRule]),  # from members click takes the names
+    default=DEFAULT_SIGMA_RULE.value,
     show_default=True,
     help="Sigma of: the original, all weights now, survivors now.",
 )
@@ -67,7 +67,7 @@ def connections(
     alpha: float,
     out: Path,
     layers: str | None,
-    sigma: SigmaRule,
+    sigma: str,
     mask: Path | None,
     original: Path | None,
     dry_run: bool,

@@ -136,6 +136,26 @@ def test_a_second_round_keeps_pruned_what_the_first_one_pruned(
     assert second.source_sha256 == sha256_of(retrained)
 
 
+@pytest.mark.parametrize("rule", ["initial", "all", "survivors"])
+def test_sigma_is_taken_as_asked(net: Path, weights: Path, tmp_path: Path, rule: str) -> None:
+    kept = np.zeros((20, 30), np.bool_)
+    kept[:7] = True
+    first = tmp_path / "first.mask.h5"
+    write_mask(first, MaskFile({("ip1", 0): kept}, "0" * 64, "threshold"))
+    original = tmp_path / "original.caffemodel"
+    write_caffemodel(original, random_model(9))
+    rounds = ("--original", original, "--mask", first, "--sigma", rule)
+    base = ("--net", net, "--weights", weights, "--alpha", 2, "--out", tmp_path / "out")
+    result = run("connections", *base, *rounds)
+    assert result.exit_code == 0, result.output
+    now = read_caffemodel(weights).layer("ip1").blobs[0]
+    chosen = {"initial": random_model(9).layer("ip1").blobs[0], "all": now, "survivors": now[kept]}
+    parameters = read_mask(tmp_path / "out" / "kept.mask.h5").parameters
+    assert parameters["sigma"] == rule
+    sigma = chosen[rule].std(dtype=np.float64)
+    assert parameters["thresholds"]["ip1/0"] == pytest.approx(2 * sigma, rel=1e-12)
+
+
 def test_a_second_round_must_know_the_unpruned_network(
     net: Path, weights: Path, tmp_path: Path
 ) -> None:

@@ -140,7 +140,8 @@ def _kill_until_done(command: list[str], folder: RunFolder) -> int:
                 return kills
             process.kill()
         kills += 1
-        assert not folder.result.exists()
+        if folder.result.exists():  # killed between its last act and its end
+            return kills
 
 
 @pytest.mark.parametrize("random", [False, True])

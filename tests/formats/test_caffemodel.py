@@ -137,6 +137,13 @@ def test_legacy_shapes_are_squeezed_by_layer_type(tmp_path: Path, v1: bool) -> N
     }
 
 
+def test_four_dimensions_of_today_stay(tmp_path: Path) -> None:
+    weights = np.ones((1, 1, 2, 3), np.float32)
+    layer = Layer(LayerParameter(name="ip", type="InnerProduct"), (weights,))
+    write_caffemodel(tmp_path / "new", Caffemodel((layer,)))
+    assert read_caffemodel(tmp_path / "new").layer("ip").blobs[0].shape == (1, 1, 2, 3)
+
+
 def test_a_v1_file_comes_upgraded_with_its_blobs(tmp_path: Path) -> None:
     net = NetParameter(name="old")
     old = net.layers.add(name="ip", type=V1LayerParameter.INNER_PRODUCT, blobs_lr=[1, 2])
