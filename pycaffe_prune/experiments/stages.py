@@ -7,6 +7,7 @@ the prototxts. Its output lies in a folder named by the key; a stage whose outpu
 import hashlib
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,7 +67,7 @@ class StageOutput(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class Stage(ABC):
     """A stage: see the module. Subclasses say what it is made of and what it does."""
 
     context: Context
@@ -80,18 +81,18 @@ class Stage:
         return ()
 
     @property
+    @abstractmethod
     def settings(self) -> Mapping[str, object]:
         """What tells this stage from others of its kind (values that JSON holds)."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """A short name for people, also part of the folder's name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:
         """Do the stage's work in its folder."""
-        raise NotImplementedError
 
     @cached_property
     def key(self) -> str:
