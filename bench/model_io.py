@@ -167,13 +167,15 @@ def different_values(one: Path, other: Path) -> int:
     )
 
 
-def compare(folder: Path, repeats: int) -> bool:
-    """Race both, print the medians, and tell whether ours meets its targets."""
-    folder.mkdir(parents=True, exist_ok=True)
-    net, weights = folder / "caffenet.prototxt", folder / "caffenet.caffemodel"
+def compare(cache: Path, folder: Path, repeats: int) -> bool:
+    """Race both, print the medians, and tell whether ours meets its targets.
+
+    The weights stay in ``cache``; ``folder`` is this run's own, for what the two write.
+    """
+    net, weights = folder / "caffenet.prototxt", cache / "caffenet.caffemodel"
     caffe = find_caffe_python().executable
+    net.write_text(caffenet())
     if not weights.exists():
-        net.write_text(caffenet())
         run(caffe, "-c", MAKE, net, folder / "new.caffemodel")
         (folder / "new.caffemodel").rename(weights)
     outs = {name: folder / f"{name}.caffemodel" for name in ("ours", "pycaffe")}
@@ -195,8 +197,6 @@ def compare(folder: Path, repeats: int) -> bool:
     own, theirs = (summary(name, runs[name]) for name in ("ours", "pycaffe"))
     memory = (own["peak"] - own["before"]) / size
     print(f"values that differ between the two files: {different_values(*outs.values())}")
-    for out in outs.values():
-        out.unlink()
     print(f"pycaffe / ours: time {theirs['total'] / own['total']:.1f}", end=", ")
     print(f"peak memory {theirs['peak'] / own['peak']:.1f}")
     print(f"ours: {own['total']:.2f} s (target: at most {SECONDS_TARGET:g} s), ", end="")
@@ -215,7 +215,10 @@ def main() -> None:
     if options.once:
         print(json.dumps(ours(*options.once)))
     else:
-        sys.exit(not compare(options.folder, options.repeats))
+        options.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            met = compare(options.folder, Path(folder), options.repeats)
+        sys.exit(not met)
 
 
 if __name__ == "__main__":
