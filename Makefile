@@ -32,7 +32,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) 2>/dev/null || \
 		{ $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 		  $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,sample]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,sample,convert]'
 	@touch $@
 
 reproduce: setup

@@ -1,0 +1,1 @@
+"""Model Zoo weights in, other formats out."""
