@@ -1,0 +1,390 @@
+"""One rule per layer type: the shapes of its tops and parameters from those of its bottoms."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.net import shape_sources, shape_windows
+from pycaffe_prune.net.axes import Shape, canonical_axis, extents
+
+__all__ = ["RULES", "Inferred", "Rule"]
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What a rule says; None = only the data can tell."""
+
+    tops: Sequence[Shape | None]
+    params: tuple[Shape, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A layer type: its function, and how many bottoms Caffe allows."""
+
+    infer: Callable[[LayerParameter, Sequence[Shape]], Inferred]
+    least: int = 1
+    most: int | None = 1
+
+
+def _source(tops: Callable[[LayerParameter], Sequence[Shape | None]]) -> Rule:
+    """The rule of a layer without bottoms."""
+    return Rule(lambda param, _: Inferred(tops(param)), 0, 0)
+
+
+def _parameter(param: LayerParameter, _: Sequence[Shape]) -> Inferred:
+    shape = tuple(param.parameter_param.shape.dim)
+    return Inferred([shape], (shape,))
+
+
+# Layers with weights
+
+
+def _convolution(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    return Inferred(*shape_windows.convolution(param, bottoms))
+
+
+def _deconvolution(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    return Inferred(*shape_windows.deconvolution(param, bottoms))
+
+
+def _inner_product(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    settings, (bottom,) = param.inner_product_param, bottoms
+    if not settings.num_output:
+        raise SurgeryError("has no num_output; give it one above 0")
+    axis = canonical_axis(bottom, settings.axis)
+    outputs, inputs = settings.num_output, math.prod(bottom[axis:])
+    weight = (inputs, outputs) if settings.transpose else (outputs, inputs)
+    bias = ((outputs,),) if settings.bias_term else ()
+    return Inferred([(*bottom[:axis], outputs)], (weight, *bias))
+
+
+def _embed(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    settings, (bottom,) = param.embed_param, bottoms
+    bias = ((settings.num_output,),) if settings.bias_term else ()
+    weight = (settings.input_dim, settings.num_output)
+    return Inferred([(*bottom, settings.num_output)], (weight, *bias))
+
+
+def _batch_norm(_: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    (bottom,) = bottoms
+    channels = (bottom[1] if len(bottom) > 1 else 1,)
+    # mean, variance, and the factor that both are to be divided by
+    return Inferred(bottoms, (channels, channels, (1,)))
+
+
+def _prelu(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    (bottom,) = bottoms
+    if len(bottom) < 2:
+        raise SurgeryError(f"needs at least 2 axes; its bottom has shape {extents(bottom)}")
+    return Inferred(bottoms, ((),) if param.prelu_param.channel_shared else ((bottom[1],),))
+
+
+def _covered(bottom: Shape, axis: int, axes: int) -> Shape:
+    """The part of ``bottom`` that Scale's and Bias's own parameter covers."""
+    first = canonical_axis(bottom, axis)
+    if axes < -1 or first + axes > len(bottom):
+        raise SurgeryError(
+            f"num_axes {axes} from axis {axis} on does not fit the bottom's shape {extents(bottom)}"
+        )
+    return bottom[first:] if axes == -1 else bottom[first : first + axes]
+
+
+def _second_bottom(bottoms: Sequence[Shape], axis: int) -> Shape:
+    """The shape of the second bottom of Scale or Bias, which must be a part of the first's."""
+    bottom, second = bottoms
+    first = canonical_axis(bottom, axis) if second else 0
+    if bottom[first : first + len(second)] != second:
+        raise SurgeryError(
+            f"its second bottom has shape {extents(second)}, which is not what its first, "
+            f"{extents(bottom)}, has from axis {axis} on"
+        )
+    return second
+
+
+def _scale(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    settings = param.scale_param
+    if len(bottoms) == 1:
+        covered = _covered(bottoms[0], settings.axis, settings.num_axes)
+        return Inferred(bottoms, (covered,) * (2 if settings.bias_term else 1))
+    covered = _second_bottom(bottoms, settings.axis)
+    return Inferred(bottoms[:1], (covered,) if settings.bias_term else ())
+
+
+def _bias(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    settings = param.bias_param
+    if len(bottoms) == 1:
+        return Inferred(bottoms, (_covered(bottoms[0], settings.axis, settings.num_axes),))
+    _second_bottom(bottoms, settings.axis)
+    return Inferred(bottoms[:1])
+
+
+# Layers without weights
+
+
+def _same(_: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    return Inferred(bottoms)
+
+
+def _pooling(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    top = shape_windows.pooling(param, bottoms[0])
+    return Inferred([top, top])  # the second: where each maximum was
+
+
+def _lrn(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    if len(bottoms[0]) != 4:
+        raise SurgeryError(f"needs 4 axes; its bottom has shape {extents(bottoms[0])}")
+    if param.lrn_param.local_size % 2 == 0:
+        raise SurgeryError(f"its local_size {param.lrn_param.local_size} must be odd")
+    return Inferred(bottoms)
+
+
+def _mvn(_: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    (bottom,) = bottoms
+    if len(bottom) > 4:
+        raise SurgeryError(f"takes at most 4 axes; its bottom has shape {extents(bottom)}")
+    return Inferred([(*bottom, *(1,) * (4 - len(bottom)))])
+
+
+def _require_equal(bottoms: Sequence[Shape]) -> None:
+    for bottom in bottoms[1:]:
+        if bottom != bottoms[0]:
+            raise SurgeryError(
+                f"its bottoms have shapes {extents(bottoms[0])} and {extents(bottom)}; "
+                "they must be equal"
+            )
+
+
+def _eltwise(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    coefficients = len(param.eltwise_param.coeff)
+    if coefficients not in (0, len(bottoms)):
+        raise SurgeryError(f"has {coefficients} coeff for {len(bottoms)} bottoms")
+    _require_equal(bottoms)
+    return Inferred(bottoms[:1])
+
+
+def _concat(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    settings, first = param.concat_param, bottoms[0]
+    old = settings.HasField("concat_dim")
+    axis = canonical_axis(first, settings.concat_dim if old else settings.axis)
+    for bottom in bottoms[1:]:
+        if (*bottom[:axis], *bottom[axis + 1 :]) != (*first[:axis], *first[axis + 1 :]) or len(
+            bottom
+        ) != len(first):
+            raise SurgeryError(
+                f"its bottoms have shapes {extents(first)} and {extents(bottom)}; they may differ "
+                f"in axis {axis} only"
+            )
+    total = sum(bottom[axis] for bottom in bottoms)
+    return Inferred([(*first[:axis], total, *first[axis + 1 :])])
+
+
+def _slice(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    settings, (bottom,) = param.slice_param, bottoms
+    old = settings.HasField("slice_dim")
+    axis = canonical_axis(bottom, settings.slice_dim if old else settings.axis)
+    size, tops = bottom[axis], len(param.top)
+    if settings.slice_point:
+        bounds = [0, *settings.slice_point, size]
+        counts = [end - start for start, end in pairwise(bounds)]
+        if len(counts) != tops or min(counts) < 1:
+            raise SurgeryError(
+                f"its slice_point {list(settings.slice_point)} do not cut axis {axis} of "
+                f"{extents(bottom)} into {tops} tops"
+            )
+    elif not tops or size % tops:
+        raise SurgeryError(f"{tops} tops do not divide axis {axis} of {extents(bottom)} equally")
+    else:
+        counts = [size // tops] * tops
+    return Inferred([(*bottom[:axis], count, *bottom[axis + 1 :]) for count in counts])
+
+
+def _split(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    return Inferred(list(bottoms) * len(param.top))
+
+
+def _flatten(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    settings, (bottom,) = param.flatten_param, bottoms
+    start = canonical_axis(bottom, settings.axis)
+    end = canonical_axis(bottom, settings.end_axis) + 1
+    return Inferred([(*bottom[:start], math.prod(bottom[start:end]), *bottom[end:])])
+
+
+def _reshape(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    settings, (bottom,) = param.reshape_param, bottoms
+    start = settings.axis if settings.axis >= 0 else len(bottom) + settings.axis + 1
+    end = len(bottom) if settings.num_axes == -1 else start + settings.num_axes
+    wanted = list(settings.shape.dim)
+    copied = [start + place for place, extent in enumerate(wanted) if extent == 0]
+    if not 0 <= start <= end <= len(bottom) or any(place >= len(bottom) for place in copied):
+        raise SurgeryError(
+            f"its axis {settings.axis} and num_axes {settings.num_axes} do not fit the bottom's "
+            f"shape {extents(bottom)}"
+        )
+    for place in copied:
+        wanted[place - start] = bottom[place]
+    top = [*bottom[:start], *wanted, *bottom[end:]]
+    count, told = math.prod(bottom), math.prod(extent for extent in top if extent != -1)
+    if -1 in wanted and told and count % told == 0:
+        top[top.index(-1)] = count // told
+    if math.prod(top) != count or wanted.count(-1) > 1:
+        raise SurgeryError(
+            f"the bottom's shape {extents(bottom)} cannot be brought to {extents(top)}: the number "
+            "of values must stay the same"
+        )
+    return Inferred([tuple(top)])
+
+
+def _crop(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    settings, (bottom, like) = param.crop_param, bottoms
+    axis = canonical_axis(bottom, settings.axis)
+    cut = len(bottom) - axis
+    offsets = list(settings.offset) or [0]
+    if len(offsets) == 1:
+        offsets *= cut
+    if (
+        len(like) < len(bottom)
+        or len(offsets) != cut
+        or any(
+            offset + inner > outer
+            for offset, inner, outer in zip(offsets, like[axis:], bottom[axis:], strict=False)
+        )
+    ):
+        raise SurgeryError(
+            f"shape {extents(like)} with offset {offsets} from axis {axis} on cannot be cut out of "
+            f"{extents(bottom)}"
+        )
+    return Inferred([(*bottom[:axis], *like[axis : len(bottom)])])
+
+
+def _arg_max(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    settings, (bottom,) = param.argmax_param, bottoms
+    if settings.HasField("axis"):
+        axis = canonical_axis(bottom, settings.axis)
+        return Inferred([(*bottom[:axis], settings.top_k, *bottom[axis + 1 :])])
+    pair = 2 if settings.out_max_val else 1
+    return Inferred([(bottom[0], pair, settings.top_k, *(1,) * (len(bottom) - 3))])
+
+
+def _reduction(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    (bottom,) = bottoms
+    return Inferred([bottom[: canonical_axis(bottom, param.reduction_param.axis)]])
+
+
+def _tile(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    settings, (bottom,) = param.tile_param, bottoms
+    axis = canonical_axis(bottom, settings.axis)
+    return Inferred([(*bottom[:axis], bottom[axis] * settings.tiles, *bottom[axis + 1 :])])
+
+
+def _batch_reindex(_: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    bottom, picked = bottoms
+    return Inferred([(*picked[:1], *bottom[1:])])
+
+
+# Ends of a net
+
+
+def _require_labels(scores: Shape, labels: Shape, axis: int) -> int:
+    """One label for each place of the scores; return the axis of the classes."""
+    place = canonical_axis(scores, axis)
+    wanted = math.prod(scores) // max(scores[place], 1)
+    if math.prod(labels) != wanted:
+        raise SurgeryError(
+            f"its scores have shape {extents(scores)}, so {wanted} labels are needed; the labels "
+            f"have shape {extents(labels)}"
+        )
+    return place
+
+
+def _accuracy(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    axis = _require_labels(bottoms[0], bottoms[1], param.accuracy_param.axis)
+    return Inferred([(), (bottoms[0][axis],)])  # the second: accuracy per class
+
+
+def _softmax_loss(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    _require_labels(bottoms[0], bottoms[1], param.softmax_param.axis)
+    return Inferred([(), bottoms[0]])
+
+
+def _infogain_loss(_: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    return Inferred([(), bottoms[0]])
+
+
+def _loss(_: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    first, second = bottoms[:2]
+    if first[:1] != second[:1]:
+        raise SurgeryError(
+            f"its bottoms have shapes {extents(first)} and {extents(second)}; "
+            "their first axes must be equal"
+        )
+    return Inferred([()])
+
+
+def _nothing(_: LayerParameter, __: Sequence[Shape]) -> Inferred:
+    return Inferred(())
+
+
+_SAME = [
+    "AbsVal",
+    "BNLL",
+    "Clip",
+    "Dropout",
+    "ELU",
+    "Exp",
+    "Log",
+    "Power",
+    "ReLU",
+    "Sigmoid",
+    "Softmax",
+    "Swish",
+    "TanH",
+    "Threshold",
+]
+
+RULES: Mapping[str, Rule] = {
+    **{name: Rule(_same) for name in _SAME},
+    "Accuracy": Rule(_accuracy, 2, 2),
+    "ArgMax": Rule(_arg_max),
+    "BatchNorm": Rule(_batch_norm),
+    "BatchReindex": Rule(_batch_reindex, 2, 2),
+    "Bias": Rule(_bias, 1, 2),
+    "Concat": Rule(_concat, 1, None),
+    "ContrastiveLoss": Rule(_loss, 3, 3),
+    "Convolution": Rule(_convolution, 1, None),
+    "Crop": Rule(_crop, 2, 2),
+    "Data": _source(shape_sources.database),
+    "Deconvolution": Rule(_deconvolution, 1, None),
+    "DummyData": _source(shape_sources.dummy_data),
+    "Eltwise": Rule(_eltwise, 2, None),
+    "Embed": Rule(_embed),
+    "EuclideanLoss": Rule(_loss, 2, 2),
+    "Flatten": Rule(_flatten),
+    "HDF5Data": _source(shape_sources.hdf5_data),
+    "HDF5Output": Rule(_nothing, 2, 2),
+    "HingeLoss": Rule(_loss, 2, 2),
+    "ImageData": _source(shape_sources.image_data),
+    "InfogainLoss": Rule(_infogain_loss, 2, 3),
+    "InnerProduct": Rule(_inner_product),
+    "Input": _source(shape_sources.input_),
+    "LRN": Rule(_lrn),
+    "MVN": Rule(_mvn),
+    "MemoryData": _source(shape_sources.memory_data),
+    "MultinomialLogisticLoss": Rule(_loss, 2, 2),
+    "PReLU": Rule(_prelu),
+    "Parameter": Rule(_parameter, 0, 0),
+    "Pooling": Rule(_pooling),
+    "Reduction": Rule(_reduction),
+    "Reshape": Rule(_reshape),
+    "Scale": Rule(_scale, 1, 2),
+    "SigmoidCrossEntropyLoss": Rule(_loss, 2, 2),
+    "Silence": Rule(_nothing, 1, None),
+    "Slice": Rule(_slice),
+    "SoftmaxWithLoss": Rule(_softmax_loss, 2, 3),
+    "Split": Rule(_split),
+    "Tile": Rule(_tile),
+    "WindowData": _source(shape_sources.window_data),
+}
