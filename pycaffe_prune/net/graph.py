@@ -1,7 +1,8 @@
-"""A net as a graph: phases, producers, consumers, in-place layers."""
+"""A net as a graph: states, producers, consumers, in-place layers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pycaffe_prune.formats.caffe_pb2 import (
     TEST,
@@ -12,7 +13,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
     Phase,
 )
 
-__all__ = ["NetGraph", "NetState", "layers_in_state"]
+__all__ = ["NetGraph", "NetState", "Top", "layers_in_state", "states_of"]
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,44 @@ def _meets(rule: NetStateRule, state: NetState) -> bool:
     )
 
 
+def _is_in(layer: LayerParameter, state: NetState) -> bool:
+    if layer.include:
+        return any(_meets(rule, state) for rule in layer.include)
+    return not any(_meets(rule, state) for rule in layer.exclude)
+
+
 def layers_in_state(net: NetParameter, state: NetState) -> list[LayerParameter]:
     """Return the layers that Caffe would build for ``state`` (`Net::FilterNet`).
 
     A layer without rules is always in; one with ``include`` rules is in when any is met, one with
     ``exclude`` rules when none is.
     """
-    return [
-        layer
+    return [layer for layer in net.layer if _is_in(layer, state)]
+
+
+def states_of(net: NetParameter) -> list[NetState]:
+    """Return the states in which a net is used: both phases, alone and with each of its stages."""
+    stages = {
+        stage
         for layer in net.layer
-        if (
-            any(_meets(rule, state) for rule in layer.include)
-            if layer.include
-            else not any(_meets(rule, state) for rule in layer.exclude)
-        )
+        for rules in (layer.include, layer.exclude)
+        for rule in rules
+        for stage in (*rule.stage, *rule.not_stage)
+    }
+    return [
+        NetState(phase, 0, chosen)
+        for phase in (TRAIN, TEST)
+        for chosen in ((), *((stage,) for stage in sorted(stages)))
     ]
+
+
+class Top(NamedTuple):
+    """One top of one layer: a version of a blob."""
+
+    layer: int
+    """The layer's place in `NetGraph.layers`."""
+    number: int
+    """Which of the layer's tops."""
 
 
 class NetGraph:
@@ -61,26 +85,48 @@ class NetGraph:
 
     def __init__(self, layers: Sequence[LayerParameter]) -> None:
         self.layers = tuple(layers)
-        self._consumers: list[list[int]] = [[] for _ in self.layers]
-        latest: dict[str, int] = {}
-        for index, layer in enumerate(self.layers):
-            for bottom in layer.bottom:
-                if bottom in latest:
-                    self._consumers[latest[bottom]].append(index)
-            for top in layer.top:
-                latest[top] = index
+        self.bottoms: list[tuple[Top | None, ...]] = []
+        """Per layer and bottom, the top that it reads; None when no layer makes it."""
+        self._readers: dict[Top, list[int]] = {}
+        latest: dict[str, Top] = {}
+        for place, layer in enumerate(self.layers):
+            self.bottoms.append(tuple(latest.get(bottom) for bottom in layer.bottom))
+            for source in self.bottoms[-1]:
+                if source is not None:
+                    self._readers.setdefault(source, []).append(place)
+            for number, top in enumerate(layer.top):
+                latest[top] = Top(place, number)
+
+    def tops(self) -> Iterator[Top]:
+        """Yield every top of every layer, in order of the file."""
+        for place, layer in enumerate(self.layers):
+            for number in range(len(layer.top)):
+                yield Top(place, number)
+
+    def readers(self, top: Top) -> list[LayerParameter]:
+        """Return the layers that read ``top``, in order of the file."""
+        return [self.layers[place] for place in self._readers.get(top, ())]
 
     def consumers(self, name: str) -> list[LayerParameter]:
         """Return the layers that read a top of the layer ``name``, in order of the file."""
-        return [
-            self.layers[consumer]
-            for index, layer in enumerate(self.layers)
-            if layer.name == name
-            for consumer in self._consumers[index]
-        ]
+        places = {
+            reader: None
+            for top in self.tops()
+            if self.layers[top.layer].name == name
+            for reader in self._readers.get(top, ())
+        }
+        return [self.layers[place] for place in sorted(places)]
 
     @staticmethod
-    def of_both_phases(net: NetParameter) -> Iterator["NetGraph"]:
-        """Yield the graph of the TRAIN net and that of the TEST net."""
-        for phase in (TRAIN, TEST):
-            yield NetGraph(layers_in_state(net, NetState(phase)))
+    def of_all_states(net: NetParameter) -> Iterator["NetGraph"]:
+        """Yield the graph of each state of `states_of`, those with the same layers once."""
+        seen: set[tuple[bool, ...]] = set()
+        for state in states_of(net):
+            members = tuple(_is_in(layer, state) for layer in net.layer)
+            if members not in seen:
+                seen.add(members)
+                yield NetGraph(_chosen(net.layer, members))
+
+
+def _chosen(layers: Iterable[LayerParameter], members: Iterable[bool]) -> list[LayerParameter]:
+    return [layer for layer, member in zip(layers, members, strict=True) if member]

@@ -155,7 +155,7 @@ layer { name: "relu" type: "ReLU" bottom: "ip" top: "ip" include { phase: TRAIN 
 layer { name: "accuracy" type: "Accuracy" bottom: "ip" include { phase: TEST } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" }
 """)
-    train, test = NetGraph.of_both_phases(net)
+    train, test = NetGraph.of_all_states(net)
     assert readers(train, "ip") == ["relu"]
     assert readers(train, "relu") == ["loss"]
     assert readers(test, "ip") == ["accuracy", "loss"]

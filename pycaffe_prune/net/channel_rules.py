@@ -1,0 +1,424 @@
+"""How each layer type carries channels from its bottoms to its tops.
+
+A rule is ``(trace, layer, bottoms, shapes) -> tops``: what flows along axis 1 of each bottom (None:
+nothing is known of it) to what flows along axis 1 of each top. A type without a rule ends the way:
+the channels that it reads cannot be deleted, and the reason names the layer.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter, LRNParameter, NetParameter
+from pycaffe_prune.formats.caffemodel import Caffemodel
+from pycaffe_prune.net.channels import BlobChannels, Channels, ChannelTrace, Flow, Ids
+from pycaffe_prune.net.graph import NetGraph, Top
+from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
+
+__all__ = ["CARRYING", "ENDS", "trace_channels"]
+
+Flows = Sequence[Flow | None]
+Rule = Callable[[ChannelTrace, LayerParameter, Flows, LayerShapes], Flows]
+
+CARRYING = frozenset(
+    {
+        "AbsVal", "BNLL", "BatchReindex", "Clip", "Dropout", "ELU", "Exp", "Log", "Pooling",
+        "Power", "ReLU", "Sigmoid", "Split", "Swish", "TanH", "Threshold",
+    }
+)  # fmt: skip
+"""Types whose tops have the channels of their bottom, one by one."""
+
+ENDS = frozenset(
+    {
+        "Accuracy", "ArgMax", "ContrastiveLoss", "EuclideanLoss", "HDF5Output", "HingeLoss",
+        "InfogainLoss", "MultinomialLogisticLoss", "SigmoidCrossEntropyLoss", "Softmax",
+        "SoftmaxWithLoss",
+    }
+)  # fmt: skip
+"""Types that judge or report what a net puts out."""
+
+
+def _fix_all(trace: ChannelTrace, bottoms: Flows, reason: str) -> None:
+    for flow in bottoms:
+        if flow is not None:
+            trace.fix(flow.ids, reason)
+
+
+def _stop(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, detail: str = ""
+) -> list[Flow | None]:
+    _fix_all(
+        trace,
+        bottoms,
+        f"is read by layer '{layer.name}' of type {layer.type}{detail}, through which units "
+        "cannot be deleted; leave it out with --layers",
+    )
+    return [None] * len(layer.top)
+
+
+def _end(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
+) -> list[Flow | None]:
+    _fix_all(
+        trace,
+        bottoms,
+        f"is an output layer (read by '{layer.name}', {layer.type}); the units of an output layer "
+        "are never pruned",
+    )
+    return [None] * len(layer.top)
+
+
+def _carry(
+    _: ChannelTrace, layer: LayerParameter, bottoms: Flows, __: LayerShapes
+) -> list[Flow | None]:
+    return [bottoms[0]] * len(layer.top)
+
+
+def _source(
+    trace: ChannelTrace, layer: LayerParameter, _: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    """Channels of the net's input: they have numbers, for Concat to count, and all stay."""
+    tops: list[Flow | None] = []
+    for name, shape in zip(layer.top, shapes.tops, strict=True):
+        if shape is None or len(shape) < 2:
+            tops.append(None)
+            continue
+        ids = trace.new(shape[1])
+        trace.fix(ids, f"is joined with the input blob '{name}', which keeps its channels")
+        tops.append(Flow(ids))
+    return tops
+
+
+def _spread(layer: LayerParameter, flow: Flow, axis: int, shape: Shape) -> Ids:
+    """The channel of each index along an axis of parameters: a flattened map repeats them."""
+    extent = shape[axis]
+    if extent % len(flow.ids):
+        raise SurgeryError(
+            f"layer '{layer.name}' reads {len(flow.ids)} channels of blob '{layer.bottom[0]}', but "
+            f"its weights are {'x'.join(map(str, shape))}; they belong to different nets"
+        )
+    return np.repeat(flow.ids, extent // len(flow.ids))
+
+
+def _axis_of(axis: int, shapes: LayerShapes) -> int:
+    """The axis counted from the front, where the bottom's shape allows it."""
+    bottom = shapes.bottoms[0]
+    return axis + len(bottom) if axis < 0 and bottom is not None else axis
+
+
+def _inner_product(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    param = layer.inner_product_param
+    if _axis_of(param.axis, shapes) != 1:
+        return _stop(trace, layer, bottoms, f" with axis {param.axis}")
+    units = trace.units(layer.name, param.num_output)
+    inputs: Ids | None = None
+    weights = trace.param_shape(layer.name, 0, shapes.params)
+    if bottoms[0] is not None:
+        trace.read(layer.name, bottoms[0].ids)
+        if weights is not None and len(weights) == 2:
+            inputs = _spread(layer, bottoms[0], 0 if param.transpose else 1, weights)
+    axes = (inputs, units) if param.transpose else (units, inputs)
+    trace.bind(layer.name, 0, BlobChannels(axes, reads=0 if param.transpose else 1))
+    if param.bias_term:
+        trace.bind(layer.name, 1, BlobChannels((units,)))
+    return [Flow(units)]
+
+
+def _convolution(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    param = layer.convolution_param
+    if _axis_of(param.axis, shapes) != 1:
+        return _stop(trace, layer, bottoms, f" with axis {param.axis}")
+    units = trace.units(layer.name, param.num_output)
+    flow = bottoms[0]
+    for extent in (len(units), *([len(flow.ids)] if flow is not None else [])):
+        if extent % param.group:
+            raise SurgeryError(
+                f"layer '{layer.name}': {extent} channels do not divide into group {param.group}"
+            )
+    inputs: Ids | None = None
+    if flow is not None:
+        if param.group > 1 and len(flow.ids) == param.group:
+            trace.unite(np.repeat(flow.ids, len(units) // param.group), units)
+            trace.group_by(layer.name, flow.ids)
+        else:
+            trace.read(layer.name, flow.ids)
+            inputs = flow.ids
+            if param.group > 1:
+                inputs = flow.ids.reshape(param.group, -1)
+                trace.group(layer.name, inputs)
+                trace.group(layer.name, units.reshape(param.group, -1))
+    elif param.group > 1:
+        trace.group(layer.name, units.reshape(param.group, -1))
+    weights = trace.param_shape(layer.name, 0, shapes.params)
+    spatial = (None,) * (len(weights) - 2 if weights else 2)
+    trace.bind(layer.name, 0, BlobChannels((units, inputs, *spatial), reads=1))
+    if param.bias_term:
+        trace.bind(layer.name, 1, BlobChannels((units,)))
+    return [Flow(units)]
+
+
+def _deconvolution(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    param = layer.convolution_param
+    if param.group > 1 or _axis_of(param.axis, shapes) != 1:
+        return _stop(trace, layer, bottoms, f" with group {param.group}, axis {param.axis}")
+    units = trace.units(layer.name, param.num_output)
+    inputs = None
+    if bottoms[0] is not None:
+        inputs = bottoms[0].ids
+        trace.read(layer.name, inputs)
+    weights = trace.param_shape(layer.name, 0, shapes.params)
+    spatial = (None,) * (len(weights) - 2 if weights else 2)
+    trace.bind(layer.name, 0, BlobChannels((inputs, units, *spatial), reads=0))
+    if param.bias_term:
+        trace.bind(layer.name, 1, BlobChannels((units,)))
+    return [Flow(units)]
+
+
+def _per_channel(
+    trace: ChannelTrace,
+    layer: LayerParameter,
+    flow: Flow,
+    blobs: Sequence[int],
+    shapes: LayerShapes,
+) -> Flow:
+    """Bind one-dimensional parameters, one value a channel."""
+    shape = trace.param_shape(layer.name, blobs[0], shapes.params)
+    ids = _spread(layer, flow, 0, shape) if flow.is_flat and shape else flow.ids
+    for index in blobs:
+        trace.bind(layer.name, index, BlobChannels((ids,)))
+    return Flow(ids)
+
+
+def _batch_norm(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    return [bottoms[0] and _per_channel(trace, layer, bottoms[0], (0, 1), shapes)]
+
+
+def _prelu(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    if layer.prelu_param.channel_shared:
+        return [bottoms[0]]
+    return [bottoms[0] and _per_channel(trace, layer, bottoms[0], (0,), shapes)]
+
+
+def _scale(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    is_scale = layer.type == "Scale"
+    param = layer.scale_param if is_scale else layer.bias_param
+    with_bias = is_scale and layer.scale_param.bias_term
+    if len(bottoms) > 1:
+        # Factors for each image and channel (squeeze and excitation) have the bottom's channels.
+        if param.axis == 0 and not with_bias:
+            return _joined(trace, layer, bottoms)
+        return _stop(trace, layer, bottoms, f" with two bottoms and axis {param.axis}")
+    if param.num_axes == 0:
+        return [bottoms[0]]
+    if param.num_axes != 1 or _axis_of(param.axis, shapes) != 1:
+        return _stop(trace, layer, bottoms, f" with axis {param.axis}, num_axes {param.num_axes}")
+    blobs = (0, 1) if with_bias else (0,)
+    return [bottoms[0] and _per_channel(trace, layer, bottoms[0], blobs, shapes)]
+
+
+def _joined(trace: ChannelTrace, layer: LayerParameter, bottoms: Flows) -> list[Flow | None]:
+    """Make one channel of those that have the same place in each bottom."""
+    known = [flow for flow in bottoms if flow is not None]
+    if len(known) < len(bottoms) or len({flow.is_flat for flow in known}) > 1:
+        return _stop(trace, layer, bottoms, " together with a blob whose channels are not known")
+    if len({len(flow.ids) for flow in known}) > 1:
+        counts = ", ".join(
+            f"'{name}' {len(flow.ids)}" for name, flow in zip(layer.bottom, known, strict=True)
+        )
+        raise SurgeryError(
+            f"layer '{layer.name}' ({layer.type}): its bottoms have different numbers of "
+            f"channels: {counts}"
+        )
+    for flow in known[1:]:
+        trace.unite(known[0].ids, flow.ids)
+    return [known[0]] * len(layer.top)
+
+
+def _eltwise(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
+) -> list[Flow | None]:
+    return _joined(trace, layer, bottoms)
+
+
+def _concat(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    param = layer.concat_param
+    axis = param.concat_dim if param.HasField("concat_dim") else _axis_of(param.axis, shapes)
+    if len(bottoms) == 1:
+        return [bottoms[0]]
+    if axis < 0:
+        return _stop(trace, layer, bottoms, f" with axis {axis} of a blob of unknown shape")
+    if axis != 1:
+        return _joined(trace, layer, bottoms)
+    parts = [flow.ids for flow in bottoms if flow is not None and not flow.is_flat]
+    if len(parts) < len(bottoms):
+        return _stop(trace, layer, bottoms, " together with a blob whose channels are not known")
+    return [Flow(np.concatenate(parts))]
+
+
+def _slice(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    param, flow = layer.slice_param, bottoms[0]
+    axis = param.slice_dim if param.HasField("slice_dim") else _axis_of(param.axis, shapes)
+    if flow is None:
+        return [None] * len(layer.top)
+    if axis < 0 or (axis == 1 and flow.is_flat):
+        return _stop(trace, layer, bottoms, " on a blob of unknown shape")
+    if axis != 1:
+        return [flow] * len(layer.top)
+    points = list(param.slice_point)
+    if not points:
+        if len(flow.ids) % len(layer.top):
+            raise SurgeryError(
+                f"layer '{layer.name}': {len(flow.ids)} channels do not divide into "
+                f"{len(layer.top)} equal tops"
+            )
+        step = len(flow.ids) // len(layer.top)
+        points = list(range(step, len(flow.ids), step))
+    parts = tuple(np.split(flow.ids, points))
+    trace.slice(layer.name, parts)
+    return [Flow(ids) for ids in parts]
+
+
+def _flattened(flow: Flow | None, bottom: tuple[int, ...] | None) -> Flow | None:
+    if flow is None or (bottom is not None and len(bottom) == 2):
+        return flow
+    if bottom is None or flow.is_flat:
+        return Flow(flow.ids, is_flat=True)
+    return Flow(np.repeat(flow.ids, int(np.prod(bottom[2:]))))
+
+
+def _flatten(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    param = layer.flatten_param
+    axis, bottom = _axis_of(param.axis, shapes), shapes.bottoms[0]
+    if axis > 1:
+        return [bottoms[0]]
+    to_the_end = param.end_axis == -1 or (bottom is not None and param.end_axis == len(bottom) - 1)
+    if axis != 1 or not to_the_end:
+        return _stop(trace, layer, bottoms, f" with axis {param.axis}, end_axis {param.end_axis}")
+    return [_flattened(bottoms[0], bottom)]
+
+
+def _reshape(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    param = layer.reshape_param
+    dims = list(param.shape.dim)
+    if param.axis == 0 and param.num_axes == -1:
+        if dims[:2] == [0, 0]:
+            return [bottoms[0]]
+        if dims[:2] == [0, -1] and all(extent == 1 for extent in dims[2:]):
+            return [_flattened(bottoms[0], shapes.bottoms[0])]
+    return _stop(trace, layer, bottoms)
+
+
+def _lrn(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
+) -> list[Flow | None]:
+    flow, param = bottoms[0], layer.lrn_param
+    if param.norm_region == LRNParameter.ACROSS_CHANNELS and flow is not None:
+        if flow.is_flat:
+            return _stop(trace, layer, bottoms, " on a flattened blob of unknown shape")
+        trace.lrn(layer.name, flow.ids, param.local_size)
+    return [flow]
+
+
+def _mvn(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
+) -> list[Flow | None]:
+    if layer.mvn_param.across_channels:
+        return _stop(trace, layer, bottoms, " across channels")
+    return [bottoms[0]]
+
+
+def _crop(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    if _axis_of(layer.crop_param.axis, shapes) < 2:
+        return _stop(trace, layer, bottoms, " along the channel axis")
+    return [bottoms[0]]
+
+
+def _silence(
+    _: ChannelTrace, __: LayerParameter, ___: Flows, ____: LayerShapes
+) -> list[Flow | None]:
+    return []
+
+
+_RULES: dict[str, Rule] = {
+    **dict.fromkeys(CARRYING, _carry),
+    **dict.fromkeys(ENDS, _end),
+    "BatchNorm": _batch_norm,
+    "Bias": _scale,
+    "Concat": _concat,
+    "Convolution": _convolution,
+    "Crop": _crop,
+    "Deconvolution": _deconvolution,
+    "Eltwise": _eltwise,
+    "Flatten": _flatten,
+    "InnerProduct": _inner_product,
+    "LRN": _lrn,
+    "MVN": _mvn,
+    "PReLU": _prelu,
+    "Reshape": _reshape,
+    "Scale": _scale,
+    "Silence": _silence,
+    "Slice": _slice,
+}
+
+
+def trace_channels(net: NetParameter, model: Caffemodel | None = None) -> Channels:
+    """Follow the channels of a net through all its states.
+
+    Args:
+        net: The definition, in today's form.
+        model: Its weights; where given, their shapes tell what the prototxt does not (the pixels
+            of an LMDB, say), and must fit.
+
+    Raises:
+        SurgeryError: Net and weights do not fit together, or the net contradicts itself.
+    """
+    trace = ChannelTrace(net, model)
+    graphs = list(NetGraph.of_all_states(net))
+    # A state in which a bottom is missing is none that Caffe would build.
+    whole = [graph for graph in graphs if not any(None in row for row in graph.bottoms)]
+    for graph in whole or graphs:
+        _trace_graph(trace, graph)
+    return trace.finish()
+
+
+def _trace_graph(trace: ChannelTrace, graph: NetGraph) -> None:
+    flows: dict[Top, Flow | None] = {}
+    for place, (layer, shapes) in enumerate(
+        zip(graph.layers, infer_shapes(graph.layers), strict=True)
+    ):
+        bottoms = [top and flows.get(top) for top in graph.bottoms[place]]
+        rule = _RULES.get(layer.type, _source if not layer.bottom else None)
+        tops = rule(trace, layer, bottoms, shapes) if rule else _stop(trace, layer, bottoms)
+        flows.update((Top(place, number), flow) for number, flow in enumerate(tops))
+    for top in graph.tops():
+        flow = flows[top]
+        if flow is not None and not graph.readers(top):
+            name = graph.layers[top.layer].top[top.number]
+            trace.fix(
+                flow.ids,
+                f"is an output layer: its blob '{name}' is an output of the net, whose units are "
+                "never pruned",
+            )
