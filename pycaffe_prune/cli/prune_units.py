@@ -1,17 +1,28 @@
-"""``caffe-prune prune units``: delete units, write a smaller net and its weights."""
+"""``caffe-prune prune units``: delete units or filters, write a smaller net and its weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from pycaffe_prune.cli.layer_values import layer_values
 from pycaffe_prune.cli.options import path_type
-from pycaffe_prune.cli.prune_output import chosen_layers, show_reductions, write_model
-from pycaffe_prune.formats.caffemodel import read_caffemodel
+from pycaffe_prune.cli.prune_output import show_reductions, write_model
+from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel
 from pycaffe_prune.formats.prototxt import read_net
-from pycaffe_prune.pruning.counts import deleted_reduction, weight_layers
+from pycaffe_prune.pruning.counts import deleted_reduction
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
-from pycaffe_prune.pruning.units import choose_units, delete_units, prunable_layers
+from pycaffe_prune.pruning.units import (
+    Kept,
+    choose_units,
+    delete_units,
+    keep_lrn_neighbours,
+    lrn_layers_changed,
+    mask_units,
+    prunable_layers,
+    units_together,
+)
 
 __all__ = ["units"]
 
@@ -25,14 +36,30 @@ __all__ = ["units"]
     multiple=True,
     required=True,
     metavar="R | LAYER=R",
-    help="Share of units to delete: of all prunable layers, or of one (that one wins).",
+    help="Share of units to delete: of all --layers, or of one (that one wins).",
 )
 @click.option("--out", type=path_type, required=True, help="Folder for the smaller model.")
 @click.option(
     "--criterion", type=click.Choice(sorted(UNIT_CRITERIA)), default="onorm", show_default=True
 )
-@click.option("--layers", help="Comma-separated; restricts a plain R to these layers.")
+@click.option(
+    "--layers",
+    default="InnerProduct",
+    show_default=True,
+    help="To which layers a plain R applies: names, patterns (conv*), types, or all; with commas.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="For --criterion random.")
+@click.option(
+    "--keep-lrn-neighbours",
+    "exact_lrn",
+    is_flag=True,
+    help="Keep filters in the LRN window of kept ones: exact, but deletes little.",
+)
+@click.option(
+    "--masked",
+    is_flag=True,
+    help="Write masked/ too: the model at full size, zeros in what leads out of deleted units.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the reductions and write nothing.")
 def units(
     net: Path,
@@ -40,11 +67,17 @@ def units(
     ratios: tuple[str, ...],
     out: Path,
     criterion: str,
-    layers: str | None,
+    layers: str,
     seed: int,
+    exact_lrn: bool,
+    masked: bool,
     dry_run: bool,
 ) -> None:
     """Delete the units with the lowest score; write a smaller net.prototxt and pruned.caffemodel.
+
+    Units are those of InnerProduct layers and the filters of Convolutions. Layers whose outputs are
+    added up lose theirs together; a Convolution with groups loses equally many in each. Output
+    layers are never pruned.
 
     \b
     Examples:
@@ -52,32 +85,55 @@ def units(
           --ratio 0.5 --out half
       caffe-prune prune units --net train_val.prototxt --weights final.caffemodel \\
           --ratio ip1=0.9 --ratio ip2=0.5 --out smaller
+      caffe-prune prune units --net deploy.prototxt --weights squeezenet.caffemodel \\
+          --ratio 0.3 --layers all --criterion l1 --masked --out thin
+      caffe-prune verify thin/masked thin
     """
     definition, model = read_net(net), read_caffemodel(weights)
-    names = chosen_layers(layers, prunable_layers(definition))
-    kept = choose_units(
-        definition, model, _parse_ratios(ratios, names), criterion=criterion, seed=seed
-    )
-    small_net, small = delete_units(definition, model, kept)
-    show_reductions(deleted_reduction(model, small, weight_layers(model)))
+    wanted = _ratios(ratios, definition, model, layers)
+    chosen = choose_units(definition, model, wanted, criterion=criterion, seed=seed)
+    kept, source = chosen, model
+    if exact_lrn:
+        kept = keep_lrn_neighbours(definition, model, chosen)
+        source = mask_units(definition, model, chosen)
+    small_net, small = delete_units(definition, source, kept)
+    _show(definition, model, small, kept)
+    changed = lrn_layers_changed(definition, model, kept)
+    if changed and not exact_lrn:
+        click.echo(
+            f"warning: {', '.join(changed)} (LRN) add up neighbouring channels, so the smaller net "
+            "only comes near the masked one; retrain it, see how far off it is with "
+            "`caffe-prune verify`, or use --keep-lrn-neighbours",
+            err=True,
+        )
+    if dry_run:
+        return
+    write_model(out, small_net, small)
+    click.echo(f"written to {out}")
+    if masked:
+        write_model(out / "masked", definition, mask_units(definition, model, chosen))
+        click.echo(f"written to {out / 'masked'}")
+
+
+def _ratios(
+    texts: Sequence[str], net: NetParameter, model: Caffemodel, layers: str
+) -> dict[str, float]:
+    """What is asked of each layer; LAYER=R speaks for the layers coupled with it too."""
+    together = units_together(net, model)
+    types = {layer.name: layer.type for layer in net.layer}
+    with_units = [(name, types[name]) for group in together for name in group]
+    free = set(prunable_layers(net, model))
+    prunable = [(name, kind) for name, kind in with_units if name in free]
+    named = layer_values([text for text in texts if "=" in text], with_units, None)
+    plain = layer_values([text for text in texts if "=" not in text], prunable, layers)
+    spoken_for = {name for group in together if named.keys() & set(group) for name in group}
+    return {name: share for name, share in plain.items() if name not in spoken_for} | named
+
+
+def _show(net: NetParameter, model: Caffemodel, small: Caffemodel, kept: Kept) -> None:
+    # The paper counts fully connected layers only; other types show when they lose units.
+    shown = {"InnerProduct", *(layer.type for layer in net.layer if layer.name in kept)}
+    names = [layer.name for layer in model.layers if layer.type in shown and layer.blobs]
+    show_reductions(deleted_reduction(model, small, names))
     for name, keep in kept.items():
         click.echo(f"{name}: {int(keep.sum())} of {keep.size} units kept")
-    if not dry_run:
-        write_model(out, small_net, small)
-        click.echo(f"written to {out}")
-
-
-def _parse_ratios(ratios: Sequence[str], names: Sequence[str]) -> dict[str, float]:
-    plain: dict[str, float] = {}
-    named: dict[str, float] = {}
-    for text in ratios:
-        layer, equals, value = text.rpartition("=")
-        try:
-            share = float(value)
-        except ValueError:
-            raise click.BadParameter(f"'{text}' is neither R nor LAYER=R") from None
-        if equals:
-            named[layer] = share
-        else:
-            plain = dict.fromkeys(names, share)
-    return plain | named

@@ -1,10 +1,11 @@
-"""Unit pruning: score the units of InnerProduct layers and delete the lowest, physically.
+"""Unit pruning: score units and filters, delete the lowest, physically, wherever they lead.
 
-Deleting unit i removes row i of its layer's weights, its bias, and column i of every InnerProduct
-layer that reads it, through layers that work on each element alone.
+Deleting a channel removes the rows of the layers that make it (with their biases), its columns in
+every layer that reads it, and its BatchNorm, Scale, Bias and PReLU values in between. What belongs
+together is worked out by `net.channel_rules`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,172 +14,83 @@ from numpy.typing import NDArray
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
-from pycaffe_prune.net.graph import NetGraph
-from pycaffe_prune.pruning.counts import require_finite
-from pycaffe_prune.pruning.criteria.units import unit_criterion, units_to_keep
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, Layer
+from pycaffe_prune.net.channel_rules import trace_channels
+from pycaffe_prune.net.channels import BlobChannels, Channels
+from pycaffe_prune.pruning.coupled import Coupled, channels_to_delete, coupled_layers
+from pycaffe_prune.pruning.criteria.units import unit_criterion
+from pycaffe_prune.pruning.unit_weights import weights_around
 
 __all__ = [
     "Kept",
     "choose_units",
     "delete_units",
-    "following_layers",
+    "keep_lrn_neighbours",
+    "lrn_layers_changed",
+    "mask_units",
     "prunable_layers",
     "unit_weights",
+    "units_together",
 ]
 
-Kept = Mapping[str, NDArray[np.bool_]]
+Flags = NDArray[np.bool_]
+
+Kept = Mapping[str, Flags]
 """Per pruned layer, shape (units,), True = kept."""
 
-_INNER_PRODUCT = "InnerProduct"
-_ELEMENTWISE = frozenset(
-    {
-        "AbsVal",
-        "BNLL",
-        "Dropout",
-        "ELU",
-        "Exp",
-        "Log",
-        "Power",
-        "ReLU",
-        "Sigmoid",
-        "TanH",
-        "Threshold",
-    }
-)
-_ENDS = frozenset(
-    {
-        "Accuracy",
-        "ArgMax",
-        "ContrastiveLoss",
-        "EuclideanLoss",
-        "HDF5Output",
-        "HingeLoss",
-        "InfogainLoss",
-        "MultinomialLogisticLoss",
-        "SigmoidCrossEntropyLoss",
-        "Softmax",
-        "SoftmaxWithLoss",
-    }
-)
 
-
-class _BlockedError(Exception):
-    def __init__(self, consumer: LayerParameter) -> None:
-        super().__init__(consumer.name)
-        self.layer, self.type = consumer.name, consumer.type
-
-
-def _readers(graph: NetGraph, name: str) -> set[str]:
-    """Names of the InnerProduct layers that read layer ``name`` in this graph."""
-    found: set[str] = set()
-    pending, seen = [name], {name}
-    while pending:
-        for consumer in graph.consumers(pending.pop()):
-            if consumer.name in seen:
-                continue
-            seen.add(consumer.name)
-            if consumer.type == _INNER_PRODUCT:
-                found.add(consumer.name)
-            elif consumer.type in _ELEMENTWISE:
-                pending.append(consumer.name)
-            elif consumer.type == "Silence":
-                continue
-            else:
-                raise _BlockedError(consumer)
-    return found
-
-
-def following_layers(net: NetParameter, name: str) -> list[str]:
-    """Return the InnerProduct layers that read the units of the InnerProduct layer ``name``.
+def prunable_layers(net: NetParameter, model: Caffemodel | None = None) -> list[str]:
+    """Return the layers whose units or filters can be deleted, in the net's order.
 
     Raises:
-        SurgeryError: ``name`` is no InnerProduct layer of the net, is an output layer, is read by a
-            layer type through which units cannot be deleted, or parameters are shared.
+        SurgeryError: The net contradicts itself, or ``model`` does not fit it.
     """
-    layer = next((layer for layer in net.layer if layer.name == name), None)
-    if layer is None:
-        names = ", ".join(item.name for item in net.layer if item.type == _INNER_PRODUCT)
-        raise SurgeryError(f"the net has no layer '{name}'; its InnerProduct layers: {names}")
-    if layer.type != _INNER_PRODUCT:
+    channels = trace_channels(net, model)
+    return [
+        name
+        for name, ids in channels.units.items()
+        if any(channel not in channels.fixed for channel in ids.tolist())
+    ]
+
+
+def units_together(net: NetParameter, model: Caffemodel | None = None) -> list[tuple[str, ...]]:
+    """Return all layers with units, each with those that lose theirs together with it."""
+    return [coupled.layers for coupled in coupled_layers(trace_channels(net, model))]
+
+
+def _units_of(net: NetParameter, channels: Channels, name: str) -> NDArray[np.int64]:
+    if name in channels.units:
+        return channels.units[name]
+    types = {layer.name: layer.type for layer in net.layer}
+    if name not in types:
         raise SurgeryError(
-            f"layer '{name}' is a {layer.type}; units are those of InnerProduct layers"
+            f"the net has no layer '{name}'; its layers with units: {', '.join(channels.units)}"
         )
-    found: dict[str, None] = {}
-    for graph in NetGraph.of_both_phases(net):
-        try:
-            found.update(dict.fromkeys(sorted(_readers(graph, name))))
-        except _BlockedError as stop:
-            if stop.type in _ENDS:
-                raise SurgeryError(
-                    f"layer '{name}' is an output layer (read by '{stop.layer}', {stop.type}); "
-                    "the units of an output layer are never pruned"
-                ) from None
-            raise SurgeryError(
-                f"layer '{name}' is read by layer '{stop.layer}' of type {stop.type}, through "
-                "which units cannot be deleted; leave it out with --layers"
-            ) from None
-    if not found:
-        raise SurgeryError(
-            f"layer '{name}' is an output layer: no InnerProduct layer reads its units"
-        )
-    for affected in (name, *found):
-        _refuse_shared(net, affected)
-    return list(found)
+    raise SurgeryError(
+        f"layer '{name}' is a {types[name]}; units are those of InnerProduct and Convolution layers"
+    )
 
 
-def _refuse_shared(net: NetParameter, name: str) -> None:
-    """Refuse a layer whose parameters another layer uses too: that one would not shrink with it."""
-    own = {spec.name for spec in _definition(net, name).param if spec.name}
-    for other in net.layer:
-        shared = own.intersection(spec.name for spec in other.param)
-        if other.name != name and shared:
-            raise SurgeryError(
-                f"layer '{name}' shares its parameter '{min(shared)}' with layer '{other.name}'; "
-                "units of layers that share parameters cannot be deleted, leave them out with "
-                "--layers"
-            )
-
-
-def prunable_layers(net: NetParameter) -> list[str]:
-    """Return the InnerProduct layers whose units can be deleted, in the net's order."""
-    names = dict.fromkeys(layer.name for layer in net.layer if layer.type == _INNER_PRODUCT)
-    return [name for name in names if _is_prunable(net, name)]
-
-
-def _is_prunable(net: NetParameter, name: str) -> bool:
-    try:
-        following_layers(net, name)
-    except SurgeryError:
-        return False
-    return True
+def _require_free(channels: Channels, name: str) -> None:
+    ids = channels.units[name].tolist()
+    if all(channel in channels.fixed for channel in ids):
+        raise SurgeryError(f"layer '{name}' {channels.fixed[ids[0]]}")
 
 
 def unit_weights(net: NetParameter, model: Caffemodel, name: str) -> Blob:
-    """Return the weights of the InnerProduct layer ``name`` as (outputs, inputs), a view.
-
-    ``transpose`` is undone: row i belongs to unit i.
+    """Return the weights of a layer as (units, inputs), a view; ``transpose`` is undone.
 
     Raises:
-        SurgeryError: The caffemodel's weights are not those of the net's layer.
+        SurgeryError: Net and weights do not fit together.
         FormatError: The caffemodel has no such layer.
     """
+    channels = trace_channels(net, model)
+    units = _units_of(net, channels, name)
     layer = model.layer(name)
-    param = _definition(net, name)
-    outputs = param.inner_product_param.num_output
-    if not layer.blobs or layer.blobs[0].ndim != 2:
-        raise SurgeryError(f"layer '{name}' of the caffemodel holds no two-dimensional weights")
-    weights = layer.blobs[0].T if param.inner_product_param.transpose else layer.blobs[0]
-    if weights.shape[0] != outputs:
-        raise SurgeryError(
-            f"layer '{name}': the net says num_output {outputs}, the caffemodel's weights are "
-            f"{_extents(layer.blobs[0])}; they belong to different nets"
-        )
-    return weights
-
-
-def _definition(net: NetParameter, name: str) -> LayerParameter:
-    return next(layer for layer in net.layer if layer.name == name)
+    if not layer.blobs:
+        raise SurgeryError(f"layer '{name}' of the caffemodel holds no weights")
+    axis = 0 if channels.blobs[name, 0].reads == 1 else 1
+    return np.moveaxis(layer.blobs[0], axis, 0).reshape(units.size, -1)
 
 
 def choose_units(
@@ -188,51 +100,92 @@ def choose_units(
     *,
     criterion: str = "onorm",
     seed: int = 0,
-) -> dict[str, NDArray[np.bool_]]:
+) -> dict[str, Flags]:
     """Score the units of each layer once and keep all but the lowest (paper section 6).
 
     Args:
         net: The network's definition.
         model: Its weights.
-        ratios: Per layer, the share of its units to delete.
+        ratios: Per layer, the share of its units to delete. It holds for the layers that lose
+            their units together with it as well (`units_together`).
         criterion: A name in `criteria.units.UNIT_CRITERIA`.
         seed: For the criterion ``random``.
 
     Returns:
-        Per layer, shape (units,), True = kept.
+        Per layer, shape (units,), True = kept; layers coupled with those asked for are in it.
 
     Raises:
-        SurgeryError: A layer is none whose units can be deleted, weights are not finite, or net
-            and weights do not fit.
+        SurgeryError: A layer is none whose units can be deleted, coupled layers have different
+            ratios, weights are not finite, or net and weights do not fit.
+        FormatError: The caffemodel lacks a layer.
     """
     score = unit_criterion(criterion)
-    kept = {}
-    for name, ratio in ratios.items():
-        readers = following_layers(net, name)
-        require_finite(model, [name, *readers])
-        incoming, outgoing = _weights_around(net, model, name, readers)
-        kept[name] = units_to_keep(score(incoming, np.concatenate(outgoing), seed), ratio)
+    channels = trace_channels(net, model)
+    for name in ratios:
+        _units_of(net, channels, name)
+        _require_free(channels, name)
+    kept: dict[str, Flags] = {}
+    for coupled in coupled_layers(channels):
+        ratio = _one_ratio(coupled, ratios)
+        if ratio is None:
+            continue
+        incoming, outgoing = weights_around(channels, model, coupled.layers, coupled.ids)
+        scores = score(incoming, outgoing, seed)
+        gone = channels_to_delete(channels, coupled, scores, ratio)
+        kept.update((name, ~np.isin(channels.units[name], gone)) for name in coupled.layers)
     return kept
 
 
-def _weights_around(
-    net: NetParameter, model: Caffemodel, name: str, readers: Sequence[str]
-) -> tuple[Blob, list[Blob]]:
-    """The weights of ``name`` and those of its readers, all as (outputs, inputs), that do fit."""
-    incoming = unit_weights(net, model, name)
-    outgoing = [unit_weights(net, model, reader) for reader in readers]
-    for reader, weights in zip(readers, outgoing, strict=True):
-        if weights.shape[1] != incoming.shape[0]:
+def _one_ratio(coupled: Coupled, ratios: Mapping[str, float]) -> float | None:
+    asked = {name: ratios[name] for name in coupled.layers if name in ratios}
+    if len(set(asked.values())) > 1:
+        listed = ", ".join(f"{name} {ratio:g}" for name, ratio in asked.items())
+        raise SurgeryError(
+            f"layers {', '.join(coupled.layers)} lose their units together and need one ratio, "
+            f"not {listed}"
+        )
+    return next(iter(asked.values()), None)
+
+
+def _channels_gone(net: NetParameter, channels: Channels, kept: Kept) -> Flags:
+    """Which channels go, after seeing that they can."""
+    gone = np.zeros(channels.count, np.bool_)
+    for name, keep in kept.items():
+        ids = _units_of(net, channels, name)
+        if keep.shape != ids.shape or not keep.any():
             raise SurgeryError(
-                f"layer '{reader}' reads the units of layer '{name}', but its weights are "
-                f"{_extents(weights)} (outputs x inputs) and those of '{name}' "
-                f"{_extents(incoming)}; they belong to different nets"
+                f"layer '{name}' has {ids.size} units; {int(keep.sum())} of {keep.size} "
+                "cannot be kept"
             )
-    return incoming, outgoing
+        gone[ids[~keep]] = True
+    for name, keep in kept.items():
+        if gone[channels.units[name][keep]].any():
+            raise SurgeryError(
+                f"layer '{name}' loses its units together with other layers, which are to lose "
+                "others; keep the same ones"
+            )
+    _require_possible(channels, gone)
+    return gone
 
 
-def _extents(blob: Blob) -> str:
-    return "x".join(map(str, blob.shape))
+def _require_possible(channels: Channels, gone: Flags) -> None:
+    """Refuse to delete what must stay."""
+    for name, ids in channels.units.items():
+        fixed = [channel for channel in ids[gone[ids]].tolist() if channel in channels.fixed]
+        if fixed:
+            raise SurgeryError(f"layer '{name}' {channels.fixed[fixed[0]]}")
+        if gone[ids].all():
+            raise SurgeryError(f"layer '{name}' would lose all of its {ids.size} units")
+    for name, tops in channels.slices.items():
+        if any(gone[ids].all() for ids in tops):
+            raise SurgeryError(f"a top of layer '{name}' (Slice) would lose all of its channels")
+    for name, ids in channels.groupings:
+        left = (~gone[ids]).sum(axis=1)
+        if (left != left[0]).any():
+            raise SurgeryError(
+                f"layer '{name}' takes channels in {len(ids)} groups, of which "
+                f"{', '.join(map(str, left))} would stay; keep equally many in each"
+            )
 
 
 def delete_units(
@@ -244,45 +197,168 @@ def delete_units(
         The smaller net and its smaller caffemodel; both are new, the arguments are untouched.
 
     Raises:
-        SurgeryError: As `choose_units`, or ``kept`` has another length than a layer has units, or
-            keeps none of them.
+        SurgeryError: As `choose_units`, or ``kept`` has another length than a layer has units,
+            keeps none of them, or breaks up what belongs together.
+        FormatError: The caffemodel lacks a layer.
     """
+    channels = trace_channels(net, model)
+    gone = _channels_gone(net, channels, kept)
+    _changing_blobs(channels, model, gone)
     small_net = NetParameter()
     small_net.CopyFrom(net)
-    smaller: dict[str, Layer] = {}
-    for name, keep in kept.items():
-        readers = following_layers(net, name)
-        incoming, _ = _weights_around(net, model, name, readers)
-        if keep.shape != incoming.shape[:1] or not keep.any():
+    for definition in small_net.layer:
+        _shrink_definition(definition, channels, gone)
+    layers = [_smaller(layer, channels, gone) for layer in model.layers]
+    return small_net, replace(model, layers=tuple(layers))
+
+
+def _changing_blobs(channels: Channels, model: Caffemodel, gone: Flags) -> list[BlobKey]:
+    """The blobs that change; the model must have them, lest the net shrink without its weights."""
+    for name, read in channels.readers.items():
+        is_own = channels.owners.get((name, 0), (name, 0)) == (name, 0)
+        if gone[read].any() and not model.layer(name).blobs and is_own:
             raise SurgeryError(
-                f"layer '{name}' has {incoming.shape[0]} units; {int(keep.sum())} of {keep.size} "
-                "cannot be kept"
+                f"layer '{name}' of the caffemodel holds no weights; use the caffemodel that "
+                "belongs to this net"
             )
-        for definition in small_net.layer:
-            if definition.name == name:
-                definition.inner_product_param.num_output = int(keep.sum())
-        layer = smaller.get(name, model.layer(name))
-        smaller[name] = _without_outputs(layer, keep, _transposed(net, name))
-        for reader in readers:
-            layer = smaller.get(reader, model.layer(reader))
-            smaller[reader] = _without_inputs(layer, keep, _transposed(net, reader))
-    layers = tuple(smaller.get(layer.name, layer) for layer in model.layers)
-    return small_net, replace(model, layers=layers)
+    found = []
+    for key, blob in channels.blobs.items():
+        if not any(ids is not None and gone[ids].any() for ids in blob.axes):
+            continue
+        name, index = key
+        held = len(model.layer(name).blobs)
+        if index < held:
+            found.append(key)
+        elif channels.owners.get(key, key) == key:  # HDF5 files hold shared blobs once
+            raise SurgeryError(
+                f"layer '{name}' of the caffemodel holds {held} blobs, but the net's has a blob "
+                f"{index}; use the caffemodel that belongs to this net"
+            )
+    return found
 
 
-def _transposed(net: NetParameter, name: str) -> bool:
-    return _definition(net, name).inner_product_param.transpose
-
-
-def _without_outputs(layer: Layer, keep: NDArray[np.bool_], transposed: bool) -> Layer:
-    weights, *bias = layer.blobs
+def _smaller(layer: Layer, channels: Channels, gone: Flags) -> Layer:
     param = LayerParameter()
     param.CopyFrom(layer.param)
-    param.inner_product_param.num_output = int(keep.sum())
-    smaller = np.compress(keep, weights, axis=1 if transposed else 0)
-    return Layer(param, (smaller, *(blob[keep] for blob in bias)))
+    _shrink_definition(param, channels, gone)
+    blobs = tuple(
+        _without(blob, channels.blobs.get((layer.name, index)), gone)
+        for index, blob in enumerate(layer.blobs)
+    )
+    same = all(new is old for new, old in zip(blobs, layer.blobs, strict=True))
+    return layer if same and param == layer.param else Layer(param, blobs)
 
 
-def _without_inputs(layer: Layer, keep: NDArray[np.bool_], transposed: bool) -> Layer:
-    weights, *bias = layer.blobs
-    return Layer(layer.param, (np.compress(keep, weights, axis=0 if transposed else 1), *bias))
+def _shrink_definition(definition: LayerParameter, channels: Channels, gone: Flags) -> None:
+    units = channels.units.get(definition.name)
+    if units is not None and gone[units].any():
+        if definition.type == "InnerProduct":
+            definition.inner_product_param.num_output = int((~gone[units]).sum())
+        elif definition.type in ("Convolution", "Deconvolution"):
+            definition.convolution_param.num_output = int((~gone[units]).sum())
+            groups = channels.group_of.get(definition.name)
+            if groups is not None:
+                definition.convolution_param.group = int((~gone[groups]).sum())
+    tops = channels.slices.get(definition.name)
+    if definition.type == "Slice" and tops and any(gone[ids].any() for ids in tops):
+        counts = [int((~gone[ids]).sum()) for ids in tops]
+        del definition.slice_param.slice_point[:]
+        definition.slice_param.slice_point.extend(np.cumsum(counts[:-1]).tolist())
+
+
+def _without(blob: Blob, channels: BlobChannels | None, gone: Flags) -> Blob:
+    """The blob without the rows and columns of the channels that go."""
+    for axis, ids in enumerate(channels.axes if channels else ()):
+        if ids is None or not gone[ids].any():
+            continue
+        if ids.ndim == 1:
+            blob = np.compress(~gone[ids], blob, axis=axis)
+        else:
+            groups = np.split(blob, len(ids))
+            kept = [
+                np.compress(keep, group, axis=axis)
+                for keep, group in zip(~gone[ids], groups, strict=True)
+            ]
+            blob = np.concatenate(kept)
+    return blob
+
+
+def mask_units(net: NetParameter, model: Caffemodel, kept: Kept) -> Caffemodel:
+    """Return the model at full size, with zeros in all weights that lead out of deleted units.
+
+    It computes what the model of `delete_units` computes, unless an LRN layer sums over
+    neighbouring channels (`lrn_layers_changed`).
+
+    Raises:
+        SurgeryError: As `delete_units`.
+    """
+    channels = trace_channels(net, model)
+    gone = _channels_gone(net, channels, kept)
+    changed: dict[BlobKey, Blob] = {}
+    for key in _changing_blobs(channels, model, gone):
+        blob = channels.blobs[key]
+        ids = None if blob.reads is None else blob.axes[blob.reads]
+        if blob.reads is None or ids is None or not gone[ids].any():
+            continue
+        weights = model.layer(key[0]).blobs[key[1]].copy()
+        changed[key] = weights
+        if ids.ndim == 1:
+            np.moveaxis(weights, blob.reads, 0)[gone[ids]] = 0
+        else:
+            for group, flags in zip(np.split(weights, len(ids)), gone[ids], strict=True):
+                group[:, flags] = 0
+    return model.with_blobs(changed)
+
+
+def lrn_layers_changed(net: NetParameter, model: Caffemodel, kept: Kept) -> list[str]:
+    """Return the LRN layers whose sums over neighbouring channels the deletion changes.
+
+    Deleting a channel moves those beside it closer together, so that other channels come into the
+    window (`src/caffe/layers/lrn_layer.cpp`): what the smaller net computes is then near what the
+    masked one computes, not equal to it.
+
+    Raises:
+        SurgeryError: As `delete_units`.
+    """
+    channels = trace_channels(net, model)
+    gone = _channels_gone(net, channels, kept)
+    return list(dict.fromkeys(name for name, ids, _ in channels.lrn if gone[ids].any()))
+
+
+def keep_lrn_neighbours(net: NetParameter, model: Caffemodel, kept: Kept) -> dict[str, Flags]:
+    """Return ``kept`` enlarged so that no kept channel's LRN sum changes.
+
+    Channels in the LRN window of a kept one are kept too, and whatever it takes to keep groups
+    equal. Give `delete_units` the weights of `mask_units`: then the smaller net computes exactly
+    what the masked one does. With a window of 5, little is left to delete.
+
+    Raises:
+        SurgeryError: As `delete_units`.
+    """
+    channels = trace_channels(net, model)
+    gone = _channels_gone(net, channels, kept)
+    wanted = ~gone
+    for _, ids, local_size in channels.lrn:
+        reach = (local_size - 1) // 2
+        places = np.flatnonzero(wanted[ids])
+        for step in range(-reach, reach + 1):
+            near = places + step
+            gone[ids[near[(near >= 0) & (near < len(ids))]]] = False
+    _even_out(channels, gone)
+    return {
+        name: ~gone[ids] for name, ids in channels.units.items() if name in kept or gone[ids].any()
+    }
+
+
+def _even_out(channels: Channels, gone: Flags) -> None:
+    """Let channels stay until equally many do in every group."""
+    uneven = True
+    while uneven:
+        uneven = False
+        for _, ids in channels.groupings:
+            left = (~gone[ids]).sum(axis=1)
+            for row, count in zip(ids, left, strict=True):
+                missing = int(left.max() - count)
+                if missing:
+                    gone[row[gone[row]][:missing]] = False
+                    uneven = True

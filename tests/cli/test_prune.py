@@ -263,7 +263,7 @@ def make_bad_files(folder: Path) -> None:
     (folder / "broken.prototxt").write_text("layer { nmae: 'ip1' }")
     conv = 'name: "relu1" type: "ReLU"'
     assert conv in NET
-    (folder / "mixed.prototxt").write_text(NET.replace(conv, 'name: "mix" type: "Concat"'))
+    (folder / "mixed.prototxt").write_text(NET.replace(conv, 'name: "mix" type: "SPP"'))
     (folder / "foreign.prototxt").write_text(NET.replace('"ip3"', '"out"'))
     masks = {("ip1", 0): np.ones((30, 20), np.bool_)}
     write_mask(folder / "other.mask.h5", MaskFile(masks, "0" * 64, "threshold"))
@@ -283,8 +283,11 @@ BAD = [
     ),
     ("connections --net {net} --weights {weights} --alpha -1", "alpha"),
     ("connections --net broken.prototxt --weights {weights} --alpha 1", "broken.prototxt:1"),
-    ("connections --net other.prototxt --weights {weights} --alpha 1", "num_output 21"),
-    ("connections --net foreign.prototxt --weights {weights} --alpha 1", "no layer 'ip3'"),
+    (
+        "connections --net other.prototxt --weights {weights} --alpha 1",
+        "layer 'ip1', blob 0: the net says 21x?, the caffemodel holds 20x30",
+    ),
+    ("connections --net foreign.prototxt --weights {weights} --alpha 1", "layer 'out': the net has"),
     ("connections --net {net} --weights {weights} --alpha 1 --layers ip9", "no layer 'ip9'"),
     ("connections --net {net} --weights {weights} --alpha 1 --layers relu1", "'relu1'"),
     (
@@ -295,8 +298,8 @@ BAD = [
     ("units --net {net} --weights {weights} --ratio ip3=0.5", "'ip3' is an output layer"),
     ("units --net {net} --weights {weights} --ratio ip9=0.5", "no layer 'ip9'"),
     ("units --net {net} --weights nan.caffemodel --ratio 0.5", "'ip2', blob 0 (10x20): 1 of 200"),
-    ("units --net other.prototxt --weights {weights} --ratio 0.5", "num_output 21"),
-    ("units --net mixed.prototxt --weights {weights} --ratio ip1=0.5", "'mix' of type Concat"),
+    ("units --net other.prototxt --weights {weights} --ratio 0.5", "the net says 21x"),
+    ("units --net mixed.prototxt --weights {weights} --ratio ip1=0.5", "'mix' of type SPP"),
 ]
 
 
@@ -353,7 +356,9 @@ def test_a_ratio_that_is_no_number_is_a_fault_of_the_command_line(
 
 def test_a_net_without_hidden_units_is_refused(weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "flat.prototxt"
-    path.write_text('layer { name: "ip3" type: "InnerProduct" bottom: "x" top: "ip3" }')
+    path.write_text('layer { name: "ip3" type: "InnerProduct" bottom: "x" top: "ip3" '
+        "inner_product_param { num_output: 4 } }"
+    )
     arguments = ("--net", path, "--weights", weights, "--ratio", 0.5, "--out", tmp_path / "out")
     result = run("units", *arguments)
     assert isinstance(result.exception, PruneError)

@@ -13,12 +13,7 @@ from numpy.typing import NDArray
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, Layer
-from pycaffe_prune.pruning.units import (
-    delete_units,
-    following_layers,
-    prunable_layers,
-    unit_weights,
-)
+from pycaffe_prune.pruning.units import delete_units, mask_units, prunable_layers
 
 Keep = dict[str, NDArray[np.bool_]]
 
@@ -30,6 +25,8 @@ class Case:
     net: NetParameter
     model: Caffemodel
     keep: Keep
+    readers: Mapping[str, list[str]]
+    """Per InnerProduct layer, those that read its units."""
     outputs: Mapping[int, list[str]]
     batch: NDArray[np.float64]
 
@@ -56,6 +53,8 @@ class _Builder:
             self.net,
         )
         self.layers: list[Layer] = []
+        self.makers: dict[str, str] = {}
+        self.readers: dict[str, list[str]] = {}
 
     def layer(self, kind: str, bottom: str, top: str, phase: int | None = None) -> LayerParameter:
         layer = self.net.layer.add(name=f"{kind} {len(self.net.layer)}", type=kind)
@@ -68,6 +67,7 @@ class _Builder:
     def activation(self, kind: str, bottom: str, in_place: bool, phase: int | None) -> str:
         top = bottom if in_place else f"{bottom}'"
         layer = self.layer("ReLU" if kind == "leaky" else kind, bottom, top, phase)
+        self.makers[top] = self.makers[bottom]
         if kind == "leaky":
             layer.relu_param.negative_slope = 0.5
         return top
@@ -77,6 +77,9 @@ class _Builder:
     ) -> str:
         top = f"blob {len(self.net.layer)}"
         layer = self.layer("InnerProduct", bottom, top, phase)
+        self.makers[top] = layer.name
+        if bottom in self.makers:
+            self.readers.setdefault(self.makers[bottom], []).append(layer.name)
         param = layer.inner_product_param
         param.num_output = outputs
         param.transpose = self._draw(st.booleans())
@@ -126,7 +129,7 @@ def cases(draw: st.DrawFn) -> Case:
         flags = draw(st.lists(st.booleans(), min_size=size, max_size=size).filter(any))
         keep[name] = np.array(flags, np.bool_)
     batch = np.random.default_rng(0).normal(size=(3, widths[0]))
-    return Case(net.net, Caffemodel(tuple(net.layers)), keep, outputs, batch)
+    return Case(net.net, Caffemodel(tuple(net.layers)), keep, net.readers, outputs, batch)
 
 
 def forward(
@@ -159,7 +162,7 @@ def without_outgoing(case: Case) -> Caffemodel:
     changed: dict[BlobKey, Blob] = {}
     transpose = {layer.name: layer.inner_product_param.transpose for layer in case.net.layer}
     for name, keep in case.keep.items():
-        for reader in following_layers(case.net, name):
+        for reader in case.readers[name]:
             blob = changed.get((reader, 0), case.model.layer(reader).blobs[0]).copy()
             (blob if transpose[reader] else blob.T)[~keep] = 0
             changed[reader, 0] = blob
@@ -170,6 +173,9 @@ def without_outgoing(case: Case) -> Caffemodel:
 def test_deleting_units_is_zeroing_what_leads_out_of_them(case: Case) -> None:
     small_net, small = delete_units(case.net, case.model, case.keep)
     masked = without_outgoing(case)
+    ours = mask_units(case.net, case.model, case.keep)
+    for (_, wanted), (_, found) in zip(masked.blobs(), ours.blobs(), strict=True):
+        np.testing.assert_array_equal(found, wanted)
     for phase, outputs in case.outputs.items():
         full = forward(case.net, masked, case.batch, phase)
         cut = forward(small_net, small, case.batch, phase)
@@ -203,7 +209,8 @@ def test_definitions_and_weights_shrink_together_and_the_arguments_not_at_all(ca
     for one in small.layers:
         units = definitions[one.name].inner_product_param.num_output
         assert one.param.inner_product_param.num_output == units
-        assert unit_weights(small_net, small, one.name).shape[0] == units
+        transposed = definitions[one.name].inner_product_param.transpose
+        assert one.blobs[0].shape[1 if transposed else 0] == units
         assert all(blob.shape == (units,) and blob.dtype == np.float32 for blob in one.blobs[1:])
 
     assert case.net.SerializeToString(deterministic=True) == text

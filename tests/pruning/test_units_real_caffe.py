@@ -8,17 +8,15 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
-from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import (
-    BlobKey,
     Caffemodel,
     Layer,
     read_caffemodel,
     write_caffemodel,
 )
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
-from pycaffe_prune.pruning.units import choose_units, delete_units, following_layers
+from pycaffe_prune.pruning.units import choose_units, delete_units, mask_units
 from pycaffe_prune.share import share_root
 
 pytestmark = pytest.mark.real_caffe
@@ -64,19 +62,12 @@ def check_in_caffe(
     """Delete units and mask them; the last layer must give the same in both nets."""
     keep = choose_units(net, model, ratios)
     assert not any(flags.all() for flags in keep.values())
-    masked: dict[BlobKey, Blob] = {}
-    for name, flags in keep.items():
-        for reader in following_layers(net, name):
-            blob = masked.get((reader, 0), model.layer(reader).blobs[0]).copy()
-            layer = next(layer for layer in net.layer if layer.name == reader)
-            (blob if layer.inner_product_param.transpose else blob.T)[~flags] = 0
-            masked[reader, 0] = blob
     small_net, small = delete_units(net, model, keep)
     images = np.random.default_rng(1).random((16, 1, 28, 28), np.float32)
     last = [layer.top[0] for layer in net.layer if layer.type == "InnerProduct"][-1]
     logits: dict[str, NDArray[np.float32]] = {}
     for kind, definition, weights in (
-        ("masked", net, model.with_blobs(masked)),
+        ("masked", net, mask_units(net, model, keep)),
         ("deleted", small_net, small),
     ):
         write_prototxt(folder / f"{kind}.prototxt", definition)

@@ -1,7 +1,8 @@
 """Which units go: one score a unit from the weights around it; the lowest are deleted.
 
 Each criterion is ``(incoming, outgoing, seed) -> scores``: ``incoming`` has shape (units, inputs),
-``outgoing`` (consumers' outputs, units), both float32; the scores have shape (units,), float64.
+``outgoing`` (connections to the consumers, units), both float32; the scores have shape (units,),
+float64. A unit may be a Convolution's filter: then a kernel's values all count.
 """
 
 from collections.abc import Callable
@@ -35,12 +36,31 @@ def inorm(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001 
     return np.asarray(np.abs(incoming).mean(axis=1, dtype=np.float64))
 
 
+def l1(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001  (common signature)
+    """Sum of the absolute incoming weights of each unit (filters: Li et al. 2017).
+
+    Within one layer it ranks as `inorm` does.
+    """
+    return np.asarray(np.abs(incoming).sum(axis=1, dtype=np.float64))
+
+
+def l2(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001  (common signature)
+    """Euclidean norm of the incoming weights of each unit."""
+    return np.asarray(np.sqrt(np.square(incoming).sum(axis=1, dtype=np.float64)))
+
+
 def random(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001  (common signature)
     """Uniform scores: the baseline that every other criterion must beat."""
     return np.random.default_rng(seed).random((incoming.shape[0],))
 
 
-UNIT_CRITERIA: dict[str, UnitCriterion] = {"inorm": inorm, "onorm": onorm, "random": random}
+UNIT_CRITERIA: dict[str, UnitCriterion] = {
+    "inorm": inorm,
+    "l1": l1,
+    "l2": l2,
+    "onorm": onorm,
+    "random": random,
+}
 """Every criterion by the name that the command line and the TOML files use."""
 
 

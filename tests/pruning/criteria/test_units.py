@@ -49,6 +49,18 @@ def test_inorm_is_the_mean_absolute_incoming_weight(
     np.testing.assert_allclose(scores, by_hand, rtol=1e-12)
 
 
+@given(weights_around())
+def test_l1_and_l2_are_the_norms_of_the_incoming_weights(
+    weights: tuple[NDArray[np.float32], NDArray[np.float32]],
+) -> None:
+    incoming, outgoing = weights
+    for name, order in (("l1", 1), ("l2", 2)):
+        scores = unit_criterion(name)(incoming, outgoing, 0)
+        assert scores.dtype == np.float64
+        by_hand = np.linalg.norm(incoming.astype(np.float64), ord=order, axis=1)
+        np.testing.assert_allclose(scores, by_hand, rtol=1e-6, atol=1e-30)
+
+
 def test_random_depends_on_the_seed_alone() -> None:
     random = unit_criterion("random")
     one, other = np.ones((50, 3), np.float32), np.zeros((50, 3), np.float32)
@@ -58,13 +70,13 @@ def test_random_depends_on_the_seed_alone() -> None:
 
 
 def test_the_registry_holds_the_names_that_users_type() -> None:
-    assert set(UNIT_CRITERIA) == {"inorm", "onorm", "random"}
+    assert set(UNIT_CRITERIA) == {"inorm", "l1", "l2", "onorm", "random"}
     for name, criterion in UNIT_CRITERIA.items():
         assert unit_criterion(name) is criterion
 
 
 def test_an_unknown_criterion_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SurgeryError, match=r"'entropie'.*inorm, onorm, random"):
+    with pytest.raises(SurgeryError, match=r"'entropie'.*inorm, l1, l2, onorm, random"):
         unit_criterion("entropie")
 
 

@@ -1,0 +1,49 @@
+"""Options that give one value to all layers or one to each: ``V`` and ``LAYER=V``, repeatable."""
+
+from collections.abc import Sequence
+
+import click
+
+from pycaffe_prune.pruning.selection import select_layers
+
+__all__ = ["layer_values"]
+
+
+def layer_values(
+    texts: Sequence[str], candidates: Sequence[tuple[str, str]], chosen: str | None
+) -> dict[str, float]:
+    """Return the value of each layer that gets one, in the candidates' order.
+
+    Args:
+        texts: ``V``, for the ``chosen`` layers, or ``LAYER=V``, where LAYER is what `select_layers`
+            takes. The more particular one wins: a name, then a pattern or type, then a plain V;
+            of equals the last.
+        candidates: Name and type of each layer that may be named.
+        chosen: The layers that a plain V is for, as `select_layers` takes them.
+
+    Raises:
+        SurgeryError: A LAYER, or ``chosen`` where a plain V is given, names none of the candidates.
+        click.BadParameter: A text is neither form.
+    """
+    names = {name for name, _ in candidates}
+    plain: dict[str, float] = {}
+    broad: dict[str, float] = {}
+    exact: dict[str, float] = {}
+    for text in texts:
+        layer, equals, number = text.rpartition("=")
+        value = _number(number, text)
+        if not equals:
+            plain = dict.fromkeys(select_layers(candidates, chosen), value)
+        elif layer in names:
+            exact[layer] = value
+        else:
+            broad |= dict.fromkeys(select_layers(candidates, layer), value)
+    values = plain | broad | exact
+    return {name: values[name] for name in dict(candidates) if name in values}
+
+
+def _number(text: str, whole: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f"'{whole}' is neither a number nor LAYER=number") from None

@@ -1,0 +1,59 @@
+"""Which layers a command works on: by name, by shell pattern or by type, as the user typed it."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffemodel import Caffemodel
+
+__all__ = ["connection_layers", "select_layers"]
+
+_ALL = "all"
+_WEIGHTED = frozenset({"Convolution", "InnerProduct"})
+
+
+def select_layers(candidates: Sequence[tuple[str, str]], text: str | None) -> list[str]:
+    """Return the candidates' names that ``text`` chooses, in the candidates' order.
+
+    Args:
+        candidates: Name and type of each layer that can be chosen; at least one.
+        text: Comma-separated, each a layer's name, a shell pattern of names (``conv*``), a layer
+            type (``Convolution``) or ``all``; where a layer is called so, its name comes first.
+            None: all of them.
+
+    Raises:
+        SurgeryError: There is no candidate, or a part of ``text`` chooses none; the sentence lists
+            those that there are.
+    """
+    if not candidates:
+        raise SurgeryError("the net has no layer that can be pruned so")
+    parts = [_ALL] if text is None else [part.strip() for part in text.split(",")]
+    chosen = {name for part in parts for name in _matching(candidates, part)}
+    return [name for name in dict.fromkeys(name for name, _ in candidates) if name in chosen]
+
+
+def _matching(candidates: Sequence[tuple[str, str]], part: str) -> set[str]:
+    names = {name for name, _ in candidates}
+    if part in names:
+        return {part}
+    found = {
+        name
+        for name, layer_type in candidates
+        if part in (layer_type, _ALL) or fnmatchcase(name, part)
+    }
+    if not found:
+        listed = ", ".join(f"{name} ({layer_type})" for name, layer_type in candidates)
+        raise SurgeryError(f"no layer '{part}' can be pruned so; the layers that can: {listed}")
+    return found
+
+
+def connection_layers(net: NetParameter, model: Caffemodel) -> list[tuple[str, str]]:
+    """Return name and type of the net's layers whose connections can be pruned, in its order.
+
+    Those are its InnerProduct and Convolution layers for which the model holds weights. Types are
+    the net's: weights read from some formats have none.
+    """
+    held = {layer.name for layer in model.layers if layer.blobs}
+    types = {layer.name: layer.type for layer in net.layer}
+    return [(name, kind) for name, kind in types.items() if kind in _WEIGHTED and name in held]

@@ -1,0 +1,107 @@
+"""The weights into and out of channels, arranged as the criteria read them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.blobs import Blob
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
+from pycaffe_prune.net.channels import BlobChannels, Channels, Ids
+from pycaffe_prune.pruning.counts import require_finite
+
+__all__ = ["weights_around"]
+
+
+def weights_around(
+    channels: Channels, model: Caffemodel, layers: Sequence[str], ids: Ids
+) -> tuple[Blob, Blob]:
+    """Return the weights into and out of the channels ``ids``.
+
+    Args:
+        channels: All channels of the net.
+        model: Its weights.
+        layers: The layers that make these channels.
+        ids: Their channels, ascending.
+
+    Returns:
+        incoming: float32, (channels, inputs): the weights of the units of all ``layers``.
+        outgoing: float32, (connections, channels): the weights by which other layers read them,
+            every kernel position and every pixel of a flattened map counted; 0 where a layer reads
+            some of the channels only. Biases, BatchNorm and Scale are in neither.
+
+    Raises:
+        SurgeryError: Weights are not finite.
+        FormatError: The caffemodel lacks a layer.
+    """
+    place = np.full(channels.count, -1, np.int64)
+    place[ids] = np.arange(len(ids))
+    readers = [(name, 0) for name, read in channels.readers.items() if (place[read] >= 0).any()]
+    require_finite(model, dict.fromkeys([*layers, *(name for name, _ in readers)]))
+    incoming = []
+    for name in layers:
+        units_axis = 0 if channels.blobs[name, 0].reads == 1 else 1
+        blob = np.moveaxis(_weights(model, (name, 0)), units_axis, 0)
+        rows = blob.reshape(len(blob), -1).T
+        incoming.append(_by_channel(rows, place[channels.units[name]], len(ids)))
+    outgoing = []
+    for key in readers:
+        columns, read = _columns_read(_weights(model, key), channels.blobs[key])
+        wanted = place[read] >= 0
+        if not wanted.all():
+            columns, read = columns[:, wanted], read[wanted]
+        outgoing.append(_by_channel(columns, place[read], len(ids)))
+    return _stacked(incoming).T, _stacked(outgoing)
+
+
+def _stacked(parts: Sequence[Blob]) -> Blob:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _weights(model: Caffemodel, key: BlobKey) -> Blob:
+    layer = model.layer(key[0])
+    if not layer.blobs:
+        raise SurgeryError(
+            f"layer '{layer.name}' of the caffemodel holds no weights; use the caffemodel that "
+            "belongs to this net"
+        )
+    return layer.blobs[key[1]]
+
+
+def _columns_read(weights: Blob, blob: BlobChannels) -> tuple[Blob, Ids]:
+    """Return weights with what they read along the last axis.
+
+    Returns:
+        The weights, float32 (connections, inputs), and the channel of each input, (inputs,).
+    """
+    assert blob.reads is not None  # noqa: S101  (the caller's condition, told to mypy)
+    ids = blob.axes[blob.reads]
+    assert ids is not None  # noqa: S101  (as above)
+    if ids.ndim == 1:
+        moved = np.moveaxis(weights, blob.reads, -1)
+        return moved.reshape(-1, moved.shape[-1]), ids
+    # Filters of group g read the inputs of group g: the groups go side by side.
+    groups, inputs = ids.shape
+    grouped = np.moveaxis(weights.reshape(groups, -1, *weights.shape[1:]), 2, -1)
+    columns = grouped.reshape(groups, -1, inputs).transpose(1, 0, 2).reshape(-1, groups * inputs)
+    return columns, ids.reshape(-1)
+
+
+def _by_channel(columns: Blob, place: NDArray[np.int64], channels: int) -> Blob:
+    """Bring (connections, inputs) to (connections × repeats, channels)."""
+    if len(place) == channels and (place == np.arange(channels)).all():
+        return columns
+    repeats = np.bincount(place, minlength=channels)
+    most = int(repeats.max())
+    order = np.argsort(place, kind="stable")
+    if (np.diff(order) != 1).any():
+        columns = columns[:, order]
+    if (repeats == most).all():
+        cube = columns.reshape(len(columns), channels, most)
+        return cube.transpose(0, 2, 1).reshape(-1, channels)
+    starts = np.cumsum(repeats) - repeats
+    rank = np.arange(len(place)) - np.repeat(starts, repeats)
+    cube = np.zeros((most, len(columns), channels), np.float32)
+    cube[rank, :, place[order]] = columns.T
+    return cube.reshape(-1, channels)

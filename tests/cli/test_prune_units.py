@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from google.protobuf import text_format
+
+from pycaffe_prune.cli.prune import prune
+from pycaffe_prune.errors import PruneError
+from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.net.fit import require_fitting
+from tests.pruning.random_nets import random_weights
+
+NET = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [1, 3, 8, 8] } } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  convolution_param { num_output: 10 kernel_size: 3 } }
+layer { name: "norm1" type: "LRN" bottom: "conv1" top: "norm1" lrn_param { local_size: 3 } }
+layer { name: "conv2a" type: "Convolution" bottom: "norm1" top: "conv2a"
+  convolution_param { num_output: 6 kernel_size: 1 } }
+layer { name: "conv2b" type: "Convolution" bottom: "norm1" top: "conv2b"
+  convolution_param { num_output: 6 kernel_size: 1 } }
+layer { name: "sum" type: "Eltwise" bottom: "conv2a" bottom: "conv2b" top: "sum" }
+layer { name: "fc1" type: "InnerProduct" bottom: "sum" top: "fc1"
+  inner_product_param { num_output: 20 } }
+layer { name: "relu" type: "ReLU" bottom: "fc1" top: "fc1" }
+layer { name: "fc2" type: "InnerProduct" bottom: "fc1" top: "fc2"
+  inner_product_param { num_output: 4 } }
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, ...]:
+    net = text_format.Parse(NET, NetParameter())
+    (tmp_path / "deploy.prototxt").write_text(NET)
+    write_caffemodel(tmp_path / "a.caffemodel", random_weights(net, 1))
+    return (
+        *("--net", str(tmp_path / "deploy.prototxt")),
+        *("--weights", str(tmp_path / "a.caffemodel")),
+        *("--out", str(tmp_path / "out")),
+    )
+
+
+def run(files: tuple[str, ...], *arguments: str) -> Result:
+    return CliRunner().invoke(prune, ["units", *files, *arguments])
+
+
+def units_left(out: Path) -> dict[str, int]:
+    net, model = read_net(out / "net.prototxt"), read_caffemodel(out / "pruned.caffemodel")
+    require_fitting(net, model)
+    return {layer.name: len(layer.blobs[1]) for layer in model.layers}
+
+
+FULL = {"conv1": 10, "conv2a": 6, "conv2b": 6, "fc1": 20, "fc2": 4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        (["--ratio", "0.5"], {"fc1": 10}),
+        (
+            ["--ratio", "0.5", "--layers", "all"],
+            {"conv1": 5, "conv2a": 3, "conv2b": 3, "fc1": 10},
+        ),
+        (["--ratio", "0.5", "--layers", "conv*"], {"conv1": 5, "conv2a": 3, "conv2b": 3}),
+        (["--ratio", "0.5", "--layers", "Convolution"], {"conv1": 5, "conv2a": 3, "conv2b": 3}),
+        # One of two layers that are added up speaks for both.
+        (["--ratio", "conv2b=0.5"], {"conv2a": 3, "conv2b": 3}),
+        (
+            ["--ratio", "0.2", "--ratio", "conv2b=0.5", "--layers", "all"],
+            {"conv1": 8, "conv2a": 3, "conv2b": 3, "fc1": 16},
+        ),
+    ],
+)
+def test_the_layers_asked_for_lose_their_share_with_all_that_hangs_on_them(
+    files: tuple[str, ...], tmp_path: Path, arguments: list[str], changed: dict[str, int]
+) -> None:
+    result = run(files, *arguments)
+    assert result.exit_code == 0, result.output
+    assert units_left(tmp_path / "out") == FULL | changed
+    for name, count in changed.items():
+        assert f"{name}: {count} of {FULL[name]} units kept" in result.output
+
+
+def test_the_masked_twin_has_the_full_size_and_zeros_where_the_other_has_nothing(
+    files: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert run(files, "--ratio", "fc1=0.75", "--masked").exit_code == 0
+    assert units_left(tmp_path / "out" / "masked") == FULL
+    twin = read_caffemodel(tmp_path / "out" / "masked" / "pruned.caffemodel")
+    small = read_caffemodel(tmp_path / "out" / "pruned.caffemodel")
+    weights = twin.layer("fc2").blobs[0]
+    kept = weights.any(axis=0)
+    assert kept.sum() == 5
+    np.testing.assert_array_equal(weights[:, kept], small.layer("fc2").blobs[0])
+
+
+def test_a_changed_lrn_is_said_and_can_be_avoided(files: tuple[str, ...], tmp_path: Path) -> None:
+    plain = run(files, "--ratio", "conv1=0.5")
+    assert "norm1 (LRN) add up neighbouring channels" in plain.stderr
+    assert units_left(tmp_path / "out")["conv1"] == 5
+    exact = run(files, "--ratio", "conv1=0.5", "--keep-lrn-neighbours", "--masked")
+    assert exact.exit_code == 0
+    assert "LRN" not in exact.stderr
+    assert 5 < units_left(tmp_path / "out")["conv1"] <= 10
+    assert "LRN" not in run(files, "--ratio", "fc1=0.5").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ratio", "fc2=0.5"], "'fc2' is an output layer"),
+        (["--ratio", "0.5", "--layers", "fc2"], "no layer 'fc2' can be pruned so"),
+        (["--ratio", "sum=0.5"], "no layer 'sum' can be pruned so"),
+        (["--ratio", "conv2a=0.5", "--ratio", "conv2b=0.2"], "need one ratio"),
+        (["--ratio", "1.5"], "not 1.5"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(
+    files: tuple[str, ...], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = run(files, *arguments)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, PruneError)
+    assert message in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_ratio_that_is_none_is_a_fault_of_the_command_line(files: tuple[str, ...]) -> None:
+    assert run(files, "--ratio", "half").exit_code == 2
