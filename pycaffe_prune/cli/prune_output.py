@@ -6,26 +6,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import write_prototxt
 from pycaffe_prune.pruning.counts import LayerReduction, overall
 
-__all__ = ["chosen_layers", "show_reductions", "write_model"]
-
-
-def chosen_layers(layers: str | None, default: Sequence[str]) -> list[str]:
-    """Return the layers that the user named with commas, else the default ones.
-
-    Raises:
-        SurgeryError: None is named and there is no default one.
-    """
-    if layers is None:
-        if not default:
-            raise SurgeryError("the net has no layer that can be pruned so")
-        return list(default)
-    return [name.strip() for name in layers.split(",")]
+__all__ = ["show_reductions", "write_model"]
 
 
 def show_reductions(rows: Sequence[LayerReduction]) -> None:
