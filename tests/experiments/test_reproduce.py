@@ -115,11 +115,13 @@ def test_an_experiment_killed_again_and_again_gives_the_same_result(
 
     monkeypatch.chdir(tmp_path)
     subprocess.run(command("whole"), check=True, capture_output=True)
-    for patience in (3, 5):
+    for stages in (1, 5):  # of 12: each kill comes in the middle of others
         with subprocess.Popen(
             command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
-            time.sleep(patience)
+            while len(list(Path("killed").glob("stages/*/stage.json"))) < stages:
+                assert process.poll() is None
+                time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
     assert not Path("killed/result.json").exists()
     subprocess.run(command("killed"), check=True, capture_output=True)
