@@ -22,6 +22,7 @@ __all__ = [
     "mapped_file",
     "naming_file",
     "read_blob",
+    "require_count",
     "squeeze_legacy",
     "write_blob",
     "written_size",
@@ -109,7 +110,7 @@ def read_blob(buffer: memoryview, start: int, end: int) -> tuple[Blob, bool]:
     shape = (
         (proto.num, proto.channels, proto.height, proto.width) if legacy else tuple(proto.shape.dim)
     )
-    _require_count(shape, flat.size)
+    require_count(shape, flat.size)
     with np.errstate(over="ignore", invalid="ignore"):  # too large a double becomes inf, as in C++
         return flat.astype(np.float32, copy=False).reshape(shape), legacy
 
@@ -120,8 +121,12 @@ def _joined(chunks: list[NDArray[np.generic]]) -> NDArray[np.generic]:
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
-def _require_count(shape: tuple[int, ...], count: int) -> None:
-    """Refuse a shape that ``count`` values do not fill, or that Caffe's blobs cannot have."""
+def require_count(shape: tuple[int, ...], count: int) -> None:
+    """Refuse a shape that ``count`` values do not fill, or that Caffe's blobs cannot have.
+
+    Raises:
+        FormatError: It is one; the sentence lacks file and layer, which the caller adds.
+    """
     if len(shape) > _MAX_AXES:
         raise FormatError(f"has {len(shape)} axes; Caffe's blobs have at most {_MAX_AXES}")
     extents = "x".join(map(str, shape)) or "()"

@@ -5,11 +5,12 @@ out byte for byte as it was when nothing is changed.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from google.protobuf.message import EncodeError
+from google.protobuf.message import EncodeError, Message
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats import wire
@@ -18,15 +19,32 @@ from pycaffe_prune.formats.blobs import (
     mapped_file,
     naming_file,
     read_blob,
+    require_count,
     squeeze_legacy,
     write_blob,
     written_size,
 )
-from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, V1LayerParameter
+from pycaffe_prune.formats.caffe_pb2 import (
+    LayerParameter,
+    NetParameter,
+    V0LayerParameter,
+    V1LayerParameter,
+)
 from pycaffe_prune.formats.files import atomic_write
-from pycaffe_prune.formats.upgrade import upgrade_v1_layer
+from pycaffe_prune.formats.upgrade import upgrade_net
+from pycaffe_prune.formats.upgrade_v0 import PADDING
 
-__all__ = ["BlobKey", "Caffemodel", "Layer", "read_caffemodel", "write_caffemodel"]
+__all__ = [
+    "BlobKey",
+    "Caffemodel",
+    "Layer",
+    "named_blobs",
+    "named_model",
+    "naming_blob",
+    "read_caffemodel",
+    "require_text",
+    "write_caffemodel",
+]
 
 BlobKey = tuple[str, int]
 """A blob's place: the layer's name and the position among its blobs (0 weight, 1 bias)."""
@@ -36,6 +54,8 @@ _LAYER = NetParameter.LAYER_FIELD_NUMBER
 _V1_LAYER = NetParameter.LAYERS_FIELD_NUMBER
 _BLOBS = LayerParameter.BLOBS_FIELD_NUMBER
 _V1_BLOBS = V1LayerParameter.BLOBS_FIELD_NUMBER
+_V0_LAYER = V1LayerParameter.LAYER_FIELD_NUMBER
+_V0_BLOBS = V0LayerParameter.BLOBS_FIELD_NUMBER
 
 
 @dataclass(frozen=True)
@@ -105,11 +125,78 @@ class Caffemodel:
         )
 
 
+def named_model(blobs: Mapping[BlobKey, Blob], net_name: str = "") -> Caffemodel:
+    """Return a model whose definitions are names alone, as files have it that hold only arrays.
+
+    Caffe finds weights by the layer's name, so that such a model loads as a whole one does.
+
+    Args:
+        blobs: Each blob with its place; layers come in the order in which they are first named.
+        net_name: The net's name, where the file tells it.
+
+    Raises:
+        FormatError: There is no blob, a layer lacks one below its last one, a name is no text, or
+            a shape is none of Caffe's.
+    """
+    if not blobs:
+        raise FormatError("holds no blob")
+    layers: dict[str, dict[int, Blob]] = {}
+    for (name, index), blob in blobs.items():
+        layers.setdefault(name, {})[index] = blob
+    for name, found in layers.items():
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise FormatError(f"has a layer whose name {name!r} is not UTF-8 text") from error
+        for index in range(len(found)):
+            if index not in found:
+                raise FormatError(
+                    f"layer '{name}' has blob {max(found)} but lacks blob {index}, as Caffe's HDF5 "
+                    "files have it where layers share parameters; save a .caffemodel there"
+                )
+            with naming_blob(name, index):
+                require_count(found[index].shape, found[index].size)
+    return Caffemodel(
+        tuple(
+            Layer(LayerParameter(name=name), tuple(found[index] for index in range(len(found))))
+            for name, found in layers.items()
+        ),
+        NetParameter(name=net_name) if net_name else NetParameter(),
+    )
+
+
+def named_blobs(model: Caffemodel) -> dict[BlobKey, Blob]:
+    """Return the model's blobs by their places, for files that hold only arrays.
+
+    Raises:
+        FormatError: Two layers with blobs have one name, which such a file cannot tell apart.
+    """
+    blobs: dict[BlobKey, Blob] = {}
+    for (name, index), blob in model.blobs():
+        if (name, index) in blobs:
+            raise FormatError(
+                f"two layers are called '{name}', which only a .caffemodel or a .sparse.npz can "
+                "hold; rename one"
+            )
+        blobs[name, index] = blob
+    return blobs
+
+
+@contextmanager
+def naming_blob(layer: str, index: int) -> Iterator[None]:
+    """Put the blob's place before the sentence of a `FormatError` from the body."""
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(f"layer '{layer}', blob {index}: {error}") from error
+
+
 def read_caffemodel(path: Path) -> Caffemodel:
-    """Read a binary caffemodel of the V2 (``layer``) or V1 (``layers``) form.
+    """Read a binary caffemodel of the V2 (``layer``), V1 (``layers``) or V0 form.
 
     The blobs are read-only float32 views of the mapped file. Legacy four-dimensional shapes are
-    squeezed by the layer's type; V1 definitions come upgraded (`formats.upgrade`).
+    squeezed by the layer's type. Definitions of the V1 and V0 forms come upgraded as Caffe upgrades
+    them (`formats.upgrade`); those of the V2 form stay as they are, since loading ignores them.
 
     Raises:
         FormatError: The file is missing, truncated, damaged, or no caffemodel.
@@ -117,57 +204,101 @@ def read_caffemodel(path: Path) -> Caffemodel:
     buffer = mapped_file(path, _WHAT)
     with naming_file(path, _WHAT):
         header = bytearray()
-        layers = []
-        forms = set()
+        net_layers = NetParameter()
+        places: list[list[wire.Field]] = []
         for part in wire.fields(buffer, 0, len(buffer)):
             if part.number in (_LAYER, _V1_LAYER) and part.wire_type == wire.LENGTH:
-                layers.append(_read_layer(buffer, part))
-                forms.add(part.number)
+                definition, blob_places = _split_layer(buffer, part)
+                if isinstance(definition, LayerParameter):
+                    net_layers.layer.append(definition)
+                else:
+                    net_layers.layers.append(definition)
+                    if definition.layer.type == PADDING:  # folded into the layer after it
+                        continue
+                places.append(blob_places)
             else:
                 header += buffer[part.tag : part.end]
-        if len(forms) > 1:
-            raise FormatError("holds both 'layer' and 'layers'; Caffe reads only one of the two")
-        net = NetParameter.FromString(bytes(header))
-        if not layers:
+        if not net_layers.ListFields():
             raise FormatError("holds no layer")
-    return Caffemodel(tuple(layers), net)
+        net = NetParameter.FromString(bytes(header))
+        require_text(net, "a net")
+        net.MergeFrom(net_layers)
+        if net.layers:
+            net = upgrade_net(net)
+        places = [[]] * (len(net.layer) - len(places)) + places  # an Input layer made of `input`
+        layers = [
+            _read_layer(buffer, param, blob_places)
+            for param, blob_places in zip(net.layer, places, strict=True)
+        ]
+        without_layers = NetParameter()
+        without_layers.CopyFrom(net)
+        without_layers.ClearField("layer")
+    return Caffemodel(tuple(layers), without_layers)
 
 
-def _read_layer(buffer: memoryview, part: wire.Field) -> Layer:
-    is_v1 = part.number == _V1_LAYER
-    blobs_field = _V1_BLOBS if is_v1 else _BLOBS
+def _split_layer(
+    buffer: memoryview, part: wire.Field
+) -> tuple[LayerParameter | V1LayerParameter, list[wire.Field]]:
+    """A layer's definition without its blobs, and where these lie."""
+    if part.number == _LAYER:
+        header, places = _split(buffer, part, _BLOBS)
+        definition: LayerParameter | V1LayerParameter = LayerParameter.FromString(header)
+    else:
+        header, places = _split(buffer, part, _V1_BLOBS, _V0_LAYER)
+        definition = V1LayerParameter.FromString(header)
+        require_text(definition.layer, "a layer")
+    require_text(definition, "a layer")
+    return definition, places
+
+
+def _split(
+    buffer: memoryview, part: wire.Field, blobs: int, v0_layer: int | None = None
+) -> tuple[bytes, list[wire.Field]]:
+    """The bytes of a layer's message without its blobs (field ``blobs``), and their places.
+
+    A V0 layer lies in field ``v0_layer`` of a V1 layer, which then has no blobs of its own.
+    """
     header = bytearray()
     places = []
+    v0_places = None
     for inner in wire.fields(buffer, part.start, part.end):
-        if inner.number == blobs_field and inner.wire_type == wire.LENGTH:
+        if inner.wire_type == wire.LENGTH and inner.number == blobs:
             places.append(inner)
+        elif inner.wire_type == wire.LENGTH and inner.number == v0_layer:
+            v0_header, v0_places = _split(buffer, inner, _V0_BLOBS)
+            header += wire.encode_varint(v0_layer << 3 | wire.LENGTH)
+            header += wire.encode_varint(len(v0_header)) + v0_header
         else:
             header += buffer[inner.tag : inner.end]
-    param = _definition(bytes(header), is_v1)
-    blobs = []
-    for index, place in enumerate(places):
-        try:
-            blob, legacy = read_blob(buffer, place.start, place.end)
-        except FormatError as error:
-            raise FormatError(f"layer '{param.name}', blob {index}: {error}") from error
-        blobs.append(squeeze_legacy(blob, param.type, index) if legacy else blob)
-    return Layer(param, tuple(blobs))
+    return bytes(header), places if v0_places is None else v0_places
 
 
-def _definition(header: bytes, is_v1: bool) -> LayerParameter:
-    read = (V1LayerParameter if is_v1 else LayerParameter).FromString(header)
-    for field_, value in read.ListFields():
-        # protobuf hands out a string that is not UTF-8 as bytes.
+def require_text(message: Message, what: str) -> None:
+    """Refuse strings that are not UTF-8, which protobuf hands out as bytes.
+
+    Raises:
+        FormatError: ``message`` has one in a field of its own; ``what`` says what the message is.
+    """
+    for field_, value in message.ListFields():
         if field_.type == field_.TYPE_STRING:
             texts = [value] if isinstance(value, str | bytes) else value
             if any(isinstance(text, bytes) for text in texts):
-                raise FormatError(f"has a layer whose '{field_.name}' is not UTF-8 text")
-    param = upgrade_v1_layer(read) if isinstance(read, V1LayerParameter) else read
+                raise FormatError(f"has {what} whose '{field_.name}' is not UTF-8 text")
+
+
+def _read_layer(buffer: memoryview, param: LayerParameter, places: list[wire.Field]) -> Layer:
+    definition = LayerParameter()
+    definition.CopyFrom(param)
     try:
-        param.SerializeToString()  # parsing does not ask for required fields, writing does
+        definition.SerializeToString()  # parsing does not ask for required fields, writing does
     except EncodeError as error:
         raise FormatError(f"layer '{param.name}': {error}") from error
-    return param
+    blobs = []
+    for index, place in enumerate(places):
+        with naming_blob(param.name, index):
+            blob, legacy = read_blob(buffer, place.start, place.end)
+        blobs.append(squeeze_legacy(blob, param.type, index) if legacy else blob)
+    return Layer(definition, tuple(blobs))
 
 
 def write_caffemodel(path: Path, model: Caffemodel) -> None:

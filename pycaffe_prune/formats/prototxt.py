@@ -9,7 +9,7 @@ from google.protobuf.message import EncodeError, Message
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter, SolverParameter
 from pycaffe_prune.formats.files import existing_file, write_text
-from pycaffe_prune.formats.upgrade import upgrade_v1_net
+from pycaffe_prune.formats.upgrade import upgrade_net
 
 __all__ = ["read_net", "read_solver", "refuse_python_layers", "write_prototxt"]
 
@@ -34,15 +34,16 @@ def _read(path: Path, message: _M, what: str) -> _M:
 
 
 def read_net(path: Path) -> NetParameter:
-    """Read a net prototxt; V1 layers come upgraded to V2.
+    """Read a net prototxt; old forms come upgraded as Caffe upgrades them (`formats.upgrade`).
 
     Raises:
-        FormatError: The file is missing, no text, or against the schema (with line and column).
+        FormatError: The file is missing, no text, or against the schema (with line and column), or
+            an old form cannot be upgraded.
     """
     what = "a net prototxt"
     net = _read(path, NetParameter(), what)
     try:
-        net = upgrade_v1_net(net)
+        net = upgrade_net(net)
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
     if not net.layer:

@@ -1,9 +1,17 @@
-"""Old layer messages brought to today's form, as `src/caffe/util/upgrade_proto.cpp` does."""
+"""Old nets brought to today's form, as `src/caffe/util/upgrade_proto.cpp` does."""
+
+from collections.abc import Iterable
 
 from pycaffe_prune.errors import FormatError
-from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, V1LayerParameter
+from pycaffe_prune.formats.caffe_pb2 import (
+    BlobShape,
+    LayerParameter,
+    NetParameter,
+    V1LayerParameter,
+)
+from pycaffe_prune.formats.upgrade_v0 import is_v0, upgrade_v0_net
 
-__all__ = ["upgrade_v1_layer", "upgrade_v1_net", "v1_type"]
+__all__ = ["upgrade_net"]
 
 # Where V1 data layers keep what today is the transform_param of any data layer.
 _OLD_TRANSFORM = {
@@ -28,27 +36,20 @@ _IRREGULAR = {
 }
 
 
-def v1_type(value: V1LayerParameter.LayerType) -> str:
-    """Return today's type string of a V1 layer type."""
+def _v1_type(value: V1LayerParameter.LayerType) -> str:
+    """Today's type string of a V1 layer type (UpgradeV1LayerType)."""
     name = V1LayerParameter.LayerType.Name(value)
     return _IRREGULAR.get(name, "".join(word.capitalize() for word in name.split("_")))
 
 
-def upgrade_v1_layer(old: V1LayerParameter) -> LayerParameter:
-    """Return the V2 form of a V1 layer without its blobs (type, param and all parameters).
-
-    Raises:
-        FormatError: The layer is an even older V0 layer (``layers { layer { … } }``), or its
-            sharing mode has no parameter to belong to.
-    """
-    if old.HasField("layer"):
+def _upgrade_v1_layer(old: V1LayerParameter) -> LayerParameter:
+    """The V2 form of a V1 layer (UpgradeV1LayerParameter, and the data layers' transforms)."""
+    if not old.HasField("type"):
         raise FormatError(
-            f"layer '{old.layer.name}' has the V0 form of 2013 (layers {{ layer {{ … }} }}); "
-            "run Caffe's upgrade_net_proto_text or upgrade_net_proto_binary on it first"
+            f"layer '{old.name}' has no type that Caffe knows among its V1 types; give it one of "
+            'V1LayerParameter.LayerType in caffe.proto, or write it as layer { type: "…" }'
         )
-    new = LayerParameter()
-    if old.HasField("type"):
-        new.type = v1_type(old.type)
+    new = LayerParameter(type=_v1_type(old.type))
     specs = max(len(old.param), len(old.blob_share_mode), len(old.blobs_lr), len(old.weight_decay))
     params = [new.param.add() for _ in range(specs)]
     for spec, name in zip(params, old.param, strict=False):
@@ -62,7 +63,7 @@ def upgrade_v1_layer(old: V1LayerParameter) -> LayerParameter:
     known = LayerParameter.DESCRIPTOR.fields_by_name
     for field, value in old.ListFields():
         target = known.get(field.name)
-        if field.name in ("type", "param", "blobs") or target is None:
+        if field.name in ("type", "param") or target is None:
             continue
         if isinstance(getattr(new, field.name), (float, int, str, bool)):
             setattr(new, field.name, value)
@@ -82,20 +83,67 @@ def _move_transform(layer: LayerParameter, old_place: str | None) -> None:
             old.ClearField(name)
 
 
-def upgrade_v1_net(net: NetParameter) -> NetParameter:
-    """Return ``net`` with its V1 layers (field ``layers``) as V2 layers (field ``layer``).
+def upgrade_net(net: NetParameter) -> NetParameter:
+    """Return ``net`` in today's form: all that Caffe's UpgradeNetAsNeeded does, and in its order.
 
-    A net without V1 layers is returned as it is.
+    V0 layers become V1 layers and these V2 layers, ``input`` fields an Input layer in front of
+    all others (or nothing, when no dimensions stand beside them, as in old caffemodels), and the
+    three statistics of a BatchNorm layer get ``lr_mult: 0`` and ``decay_mult: 0``. A net without
+    old parts is returned as it is.
 
     Raises:
-        FormatError: The net mixes both forms, which Caffe refuses too.
+        FormatError: The net mixes forms, which Caffe refuses too; a type is unknown or missing; V0
+            padding layers cannot be folded in; or inputs lack dimensions.
     """
-    if not net.layers:
-        return net
-    if net.layer:
+    if net.layers and net.layer:
         raise FormatError("holds both 'layer' and 'layers'; Caffe reads only one of the two forms")
+    if is_v0(net):
+        net = upgrade_v0_net(net)
+    if net.layers:
+        net = _with_layers(net, [_upgrade_v1_layer(old) for old in net.layers])
+    if net.input:
+        net = _inputs_as_layer(net)
+    if any(map(_has_three_specs, net.layer)):
+        net = _with_layers(net, map(_with_fixed_statistics, net.layer))
+    return net
+
+
+def _with_layers(net: NetParameter, layers: Iterable[LayerParameter]) -> NetParameter:
     new = NetParameter()
     new.CopyFrom(net)
     del new.layers[:]
-    new.layer.extend(upgrade_v1_layer(old) for old in net.layers)
+    del new.layer[:]
+    new.layer.extend(layers)
+    return new
+
+
+def _inputs_as_layer(net: NetParameter) -> NetParameter:
+    """UpgradeNetInput: names and dimensions of the inputs become one Input layer."""
+    new = _with_layers(net, [])
+    for name in ("input", "input_dim", "input_shape"):
+        new.ClearField(name)
+    if net.input_dim or net.input_shape:
+        dims = range(0, len(net.input_dim) - 3, 4)
+        shapes = list(net.input_shape) or [BlobShape(dim=net.input_dim[i : i + 4]) for i in dims]
+        if len(shapes) < len(net.input):
+            raise FormatError(
+                f"has {len(net.input)} inputs but dimensions of {len(shapes)}; each input needs an "
+                "input_shape, or else four times input_dim"
+            )
+        layer = new.layer.add(name="input", type="Input", top=net.input)
+        layer.input_param.shape.extend(shapes[: len(net.input)])
+    new.layer.extend(net.layer)
+    return new
+
+
+def _has_three_specs(layer: LayerParameter) -> bool:
+    return layer.type == "BatchNorm" and len(layer.param) == 3
+
+
+def _with_fixed_statistics(layer: LayerParameter) -> LayerParameter:
+    """UpgradeNetBatchNorm: mean, variance and their factor are no weights to be trained."""
+    new = LayerParameter()
+    new.CopyFrom(layer)
+    for spec in new.param if _has_three_specs(new) else ():
+        spec.lr_mult = spec.decay_mult = 0
     return new

@@ -1,5 +1,4 @@
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,18 @@ from hypothesis.extra import numpy as hnp
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats import wire
 from pycaffe_prune.formats.caffe_pb2 import (
+    BlobProto,
     LayerParameter,
     NetParameter,
     V0LayerParameter,
     V1LayerParameter,
 )
 from pycaffe_prune.formats.caffemodel import (
+    BlobKey,
     Caffemodel,
     Layer,
+    named_blobs,
+    named_model,
     read_caffemodel,
     write_caffemodel,
 )
@@ -213,6 +216,36 @@ def test_a_failed_write_keeps_the_file(small_file: Path) -> None:
     assert [path.name for path in small_file.parent.iterdir()] == [small_file.name]
 
 
+def test_blobs_by_name_and_place_make_a_model_of_names() -> None:
+    blobs_by_key = {("b", 1): np.ones(2, np.float32), ("a", 0): np.zeros((3, 1), np.float32)}
+    blobs_by_key["b", 0] = np.zeros(4, np.float32)
+    model = named_model(blobs_by_key, "small")
+    assert model.net == NetParameter(name="small")
+    assert [layer.param for layer in model.layers] == [
+        LayerParameter(name="b"),
+        LayerParameter(name="a"),
+    ]
+    assert [key for key, _ in model.blobs()] == [("b", 0), ("b", 1), ("a", 0)]
+    assert named_blobs(model).keys() == blobs_by_key.keys()
+    assert all(named_blobs(model)[key] is blob for key, blob in blobs_by_key.items())
+
+
+@pytest.mark.parametrize(
+    ("blobs_by_key", "sentence"),
+    [
+        ({}, "holds no blob"),
+        ({("a", 1): np.ones(1, np.float32)}, "layer 'a' has blob 1 but lacks blob 0"),
+        ({("a", 0): np.ones((1,) * 33, np.float32)}, "layer 'a', blob 0: has 33 axes"),
+        ({("\udcff", 0): np.ones(1, np.float32)}, "is not UTF-8 text"),
+    ],
+)
+def test_blobs_that_make_no_model_are_refused(
+    blobs_by_key: dict[BlobKey, np.ndarray], sentence: str
+) -> None:
+    with pytest.raises(FormatError, match=sentence):
+        named_model(blobs_by_key)
+
+
 def incomplete_layer() -> bytes:
     layer = LayerParameter(name="clip1")
     layer.clip_param.min = 1
@@ -226,8 +259,9 @@ def wrong_count() -> bytes:
     return net.SerializeToString()
 
 
-def v0_layer() -> bytes:
-    old = V1LayerParameter(layer=V0LayerParameter(name="conv", type="conv"))
+def v0_layer(layer_type: str) -> bytes:
+    old = V1LayerParameter(layer=V0LayerParameter(name="conv", type=layer_type))
+    old.layer.blobs.add(data=[1, 2, 3], num=2)
     return NetParameter(layers=[old]).SerializeToString()
 
 
@@ -241,7 +275,11 @@ def v0_layer() -> bytes:
             "holds both 'layer' and 'layers'",
         ),
         (incomplete_layer(), "layer 'clip1': .*clip_param.max"),
-        (v0_layer(), "layer 'conv' has the V0 form"),
+        (v0_layer("fold"), "layer 'conv' has the type 'fold'"),
+        (v0_layer("conv"), "layer 'conv', blob 0: has shape 2x0x0x0 but holds 3 values"),
+        (b"\x12\x03\x22\x01a", "layer 'a' has no type that Caffe knows"),
+        (b"\x12\x05\x0a\x03\x0a\x01\xff", "(UTF|utf)-8"),
+        (b"\x0a\x01\xff\x12\x02\x28\x04", "(UTF|utf)-8"),
         (b"\xa2\x06\x04\x0a\x02\xff\xfe", "(UTF|utf)-8"),
         (b"\x12\x04\x1a\x02\xff\xfe", "(UTF|utf)-8"),
         (b"layer { name: 'text' }", "at byte"),
@@ -259,13 +297,23 @@ def test_what_is_wrong_is_told_with_file_and_layer(
 
 def fuzz_seed() -> bytes:
     """A small file of many forms: V2 and V1, legacy, doubles, unpacked floats."""
-    net = NetParameter(name="seed")
+    net = NetParameter(name="seed", input=["a"], input_dim=[1, 2, 3, 4])
     old = net.layers.add(name="v1", type=V1LayerParameter.CONVOLUTION, param=["w"], blobs_lr=[1])
     old.blobs.add(num=1, channels=1, height=2, width=1, data=[1, 2])
     old.blobs.add(double_data=[1.5]).shape.dim.append(1)
     unpacked = b"\x2d" + np.float32(3).tobytes() + b"\x3a\x02\x0a\x00"
     layer = b"\x22\x03ip2\x28\x0e\x32" + bytes([len(unpacked)]) + unpacked
     return net.SerializeToString() + b"\x12" + bytes([len(layer)]) + layer
+
+
+def v0_fuzz_seed() -> bytes:
+    net = NetParameter(input=["a"], input_dim=[1, 2, 3, 4])
+    net.layers.add(bottom=["a"], top=["p"]).layer.type = "padding"
+    conv = V0LayerParameter(
+        name="c", type="conv", blobs=[BlobProto(num=1, channels=1, height=1, width=1, data=[1])]
+    )
+    net.layers.add(bottom=["p"]).layer.CopyFrom(conv)
+    return net.SerializeToString()
 
 
 def read_or_refuse(path: Path, content: bytes) -> None:
@@ -283,7 +331,7 @@ def read_or_refuse(path: Path, content: bytes) -> None:
 
 @pytest.mark.usefixtures("no_fsync")
 def test_a_file_cut_anywhere_is_read_or_refused(small_file: Path, tmp_path: Path) -> None:
-    for content in (small_file.read_bytes(), fuzz_seed()):
+    for content in (small_file.read_bytes(), fuzz_seed(), v0_fuzz_seed()):
         (tmp_path / "whole").write_bytes(content)
         read_caffemodel(tmp_path / "whole")
         for cut in range(len(content)):
@@ -293,7 +341,7 @@ def test_a_file_cut_anywhere_is_read_or_refused(small_file: Path, tmp_path: Path
 @pytest.mark.usefixtures("no_fsync")
 def test_flipped_bits_are_read_or_refused(small_file: Path, tmp_path: Path) -> None:
     pick = random.Random(11)  # noqa: S311 -- no secret
-    for content in (small_file.read_bytes(), fuzz_seed()):
+    for content in (small_file.read_bytes(), fuzz_seed(), v0_fuzz_seed()):
         single = [[bit] for bit in range(len(content) * 8)]
         several = [pick.choices(range(len(content) * 8), k=pick.randint(2, 9)) for _ in range(500)]
         for bits in single + several:
@@ -312,80 +360,3 @@ def test_random_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> Non
     read_or_refuse(tmp_path / "layer", header + content)
     inner = b"\x3a" + wire.encode_varint(len(content)) + content
     read_or_refuse(tmp_path / "blob", b"\xa2\x06" + wire.encode_varint(len(inner)) + inner)
-
-
-NET = """
-name: "tiny"
-layer { name: "data" type: "Input" top: "data"
-        input_param { shape { dim: 2 dim: 2 dim: 4 dim: 5 } } }
-layer { name: "block/conv" type: "Convolution" bottom: "data" top: "conv"
-        convolution_param { num_output: 4 kernel_size: 3 group: 2
-                            weight_filler { type: "gaussian" } bias_filler { type: "gaussian" } } }
-layer { name: "slope" type: "PReLU" bottom: "conv" top: "conv" }
-layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "conv" }
-layer { name: "one" type: "InnerProduct" bottom: "conv" top: "one"
-        inner_product_param { num_output: 1 weight_filler { type: "xavier" } } }
-"""
-
-
-def as_keys(npz: Path) -> dict[tuple[str, int], np.ndarray]:
-    with np.load(npz) as arrays:
-        return {
-            (name.rpartition(":")[0], int(name.rpartition(":")[2])): arrays[name] for name in arrays
-        }
-
-
-def require_same_values(
-    model: Caffemodel, theirs: dict[tuple[str, int], np.ndarray], count: int
-) -> None:
-    ours = dict(model.blobs())
-    assert len(ours) == count
-    assert ours.keys() == theirs.keys()
-    for key, blob in ours.items():
-        assert blob.shape == theirs[key].shape
-        assert blob.tobytes() == theirs[key].tobytes()
-
-
-@pytest.mark.real_caffe
-def test_what_pycaffe_saves_is_read_and_what_we_write_is_loaded(
-    run_caffe: Callable[..., None], tmp_path: Path
-) -> None:
-    (tmp_path / "net.prototxt").write_text(NET)
-    run_caffe("save", "net.prototxt", "theirs", "saved.npz", cwd=tmp_path)
-    model = read_caffemodel(tmp_path / "theirs")
-    require_same_values(model, as_keys(tmp_path / "saved.npz"), 8)
-    write_caffemodel(tmp_path / "same", model)
-    assert (tmp_path / "same").read_bytes() == (tmp_path / "theirs").read_bytes()
-
-    random_ = np.random.default_rng(1)
-    changed = model.with_blobs(
-        {key: random_.standard_normal(blob.shape, dtype=np.float32) for key, blob in model.blobs()}
-    )
-    write_caffemodel(tmp_path / "ours", changed)
-    run_caffe("load", "net.prototxt", "ours", "loaded.npz", cwd=tmp_path)
-    require_same_values(changed, as_keys(tmp_path / "loaded.npz"), 8)
-
-
-@pytest.mark.real_caffe
-def test_a_v1_file_with_legacy_shapes_has_the_values_that_pycaffe_loads(
-    run_caffe: Callable[..., None], tmp_path: Path
-) -> None:
-    (tmp_path / "net.prototxt").write_text(NET)
-    run_caffe("save", "net.prototxt", "new", "saved.npz", cwd=tmp_path)
-    old = NetParameter()
-    for layer in read_caffemodel(tmp_path / "new").layers:
-        kind = {"Convolution": V1LayerParameter.CONVOLUTION}.get(
-            layer.type, V1LayerParameter.INNER_PRODUCT
-        )
-        if layer.type in ("Convolution", "InnerProduct"):
-            added = old.layers.add(name=layer.name, type=kind)
-            for blob in layer.blobs:
-                num, channels, height, width = (1,) * (4 - blob.ndim) + blob.shape
-                added.blobs.add(num=num, channels=channels, height=height, width=width).data.extend(
-                    (blob * 2).reshape(-1).tolist()
-                )
-    (tmp_path / "old").write_bytes(old.SerializeToString())
-    run_caffe("load", "net.prototxt", "old", "loaded.npz", cwd=tmp_path)
-    loaded = as_keys(tmp_path / "loaded.npz")
-    kept = {key: blob for key, blob in loaded.items() if key[0] in ("block/conv", "one")}
-    require_same_values(read_caffemodel(tmp_path / "old"), kept, 4)

@@ -68,7 +68,9 @@ def test_a_solver_written_is_read_back(
         ("name: 'only'", "holds no layer; a net prototxt is needed"),
         ("", "holds no layer"),
         ("layer {} layers {}", "holds both 'layer' and 'layers'"),
-        ("layers { layer { name: 'c' type: 'conv' } }", "layer 'c' has the V0 form"),
+        ("layers { layer { name: 'c' type: 'fold' } }", "layer 'c' has the type 'fold'"),
+        ("layers { name: 'c' }", "layer 'c' has no type that Caffe knows"),
+        ("input: 'a' input_dim: 1 layer {}", "has 1 inputs but dimensions of 0"),
     ],
 )
 def test_what_is_wrong_in_a_net_is_told_with_its_place(
@@ -140,6 +142,38 @@ def test_v1_text_comes_upgraded(tmp_path: Path) -> None:
     assert [spec.lr_mult for spec in net.layer[0].param] == [1, 2]
     assert net.layer[0].param[0].decay_mult == 0
     assert net.layer[0].inner_product_param.num_output == 3
+
+
+def test_v0_text_comes_upgraded(tmp_path: Path) -> None:
+    path = tmp_path / "older.prototxt"
+    path.write_text("""
+        input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8
+        layers { layer { name: "pad" type: "padding" pad: 1 } bottom: "data" top: "pad" }
+        layers { layer { name: "conv" type: "conv" num_output: 4 kernelsize: 3 blobs_lr: 2 }
+                 bottom: "pad" top: "conv" }
+    """)
+    net = read_net(path)
+    assert not net.layers
+    assert [layer.type for layer in net.layer] == ["Input", "Convolution"]
+    assert list(net.layer[1].bottom) == ["data"]
+    assert list(net.layer[1].convolution_param.pad) == [1]
+    assert net.layer[1].param[0].lr_mult == 2
+
+
+def test_inputs_of_a_net_come_as_an_input_layer(tmp_path: Path) -> None:
+    path = tmp_path / "deploy.prototxt"
+    path.write_text("""
+        input: "data" input_shape { dim: 2 dim: 5 }
+        layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" }
+    """)
+    net = read_net(path)
+    assert not net.input
+    assert [(layer.name, layer.type) for layer in net.layer] == [
+        ("input", "Input"),
+        ("ip", "InnerProduct"),
+    ]
+    assert list(net.layer[0].top) == ["data"]
+    assert list(net.layer[0].input_param.shape[0].dim) == [2, 5]
 
 
 def test_python_layers_are_refused_by_name_of_file_layer_and_module() -> None:

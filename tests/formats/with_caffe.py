@@ -1,15 +1,18 @@
 """What the tests here ask of the real Caffe; runs under Caffe's own Python, 3.6 or later.
 
 with_caffe.py schema OUT                        its FileDescriptorProto
-with_caffe.py upgrade IN.prototxt OUT           the net after its own V1 upgrade, binary
+with_caffe.py upgrade FOLDER                    each *.prototxt there as *.upgraded, binary
 with_caffe.py load NET WEIGHTS OUT.npz          the parameters of a net with these weights
 with_caffe.py save NET OUT.caffemodel OUT.npz   a fresh net's file, and its parameters
+with_caffe.py save_hdf5 NET OUT.h5 OUT.caffemodel OUT.npz   the same, in HDF5 as well
+with_caffe.py blob IN.binaryproto OUT.npz       the array of a BlobProto
 with_caffe.py train SOLVER STEPS RESTORE|- SNAPSHOT|- OUT.npz   iter and parameters after steps
 """
 
 import ctypes
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 
@@ -28,22 +31,36 @@ def schema(out):
         file.write(caffe_pb2.DESCRIPTOR.serialized_pb)
 
 
-def upgrade(source, out):
-    """Call libcaffe's functions of util/upgrade_proto.cpp, which pycaffe does not wrap."""
+class StdString(ctypes.Structure):
+    """What a std::string of libstdc++ looks like, enough to be read."""
+
+    _fields_ = (
+        ("data", ctypes.c_char_p),
+        ("length", ctypes.c_size_t),
+        ("rest", ctypes.c_char * 16),
+    )
+
+
+def upgrade(folder):
+    """Call libcaffe's UpgradeNetAsNeeded (util/upgrade_proto.cpp), which pycaffe does not wrap."""
     library = ctypes.CDLL(caffe._caffe.__file__)  # its symbols include those of libcaffe
-    nets = [ctypes.create_string_buffer(1 << 14) for _ in range(2)]
-    for net in nets:
+    read = library._ZN5caffe21ReadProtoFromTextFileEPKcPN6google8protobuf7MessageE
+    read.restype = ctypes.c_bool
+    as_needed = library[
+        "_ZN5caffe18UpgradeNetAsNeededERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
+        "PNS_12NetParameterE"
+    ]
+    for source in sorted(Path(folder).glob("*.prototxt")):
+        net = ctypes.create_string_buffer(1 << 14)
         if hasattr(library, "_ZN5caffe12NetParameterC1EPN6google8protobuf5ArenaE"):
             library._ZN5caffe12NetParameterC1EPN6google8protobuf5ArenaE(net, None)
         else:
             library._ZN5caffe12NetParameterC1Ev(net)
-    old, new = nets
-    read = library._ZN5caffe21ReadProtoFromTextFileEPKcPN6google8protobuf7MessageE
-    read.restype = ctypes.c_bool
-    assert read(source.encode(), old)
-    library._ZN5caffe28UpgradeNetDataTransformationEPNS_12NetParameterE(old)
-    library._ZN5caffe12UpgradeV1NetERKNS_12NetParameterEPS0_(old, new)
-    library._ZN5caffe22WriteProtoToBinaryFileERKN6google8protobuf7MessageEPKc(new, out.encode())
+        name = str(source).encode()
+        assert read(name, net), source
+        as_needed(ctypes.byref(StdString(name, len(name))), net)
+        out = str(source.with_suffix(".upgraded")).encode()
+        library._ZN5caffe22WriteProtoToBinaryFileERKN6google8protobuf7MessageEPKc(net, out)
 
 
 def parameters(net):
@@ -64,6 +81,20 @@ def save(net, weights, out):
     np.savez(out, **parameters(net))
 
 
+def save_hdf5(net, hdf5, weights, out):
+    net = caffe.Net(net, caffe.TRAIN)
+    net.save_hdf5(hdf5)
+    net.save(weights)
+    np.savez(out, **parameters(net))
+
+
+def blob(source, out):
+    message = caffe_pb2.BlobProto()
+    with open(source, "rb") as file:  # noqa: PTH123 -- as plain as Python 3.6 needs it
+        message.ParseFromString(file.read())
+    np.savez(out, blob=caffe.io.blobproto_to_array(message))
+
+
 def train(solver_path, steps, restore, snapshot, out):
     solver = caffe.SGDSolver(solver_path)
     if restore != "-":
@@ -75,6 +106,5 @@ def train(solver_path, steps, restore, snapshot, out):
     np.savez(out, restored_iter=restored_iter, iter=solver.iter, **parameters(solver.net))
 
 
-{"schema": schema, "upgrade": upgrade, "load": load, "save": save, "train": train}[sys.argv[1]](
-    *sys.argv[2:]
-)
+TASKS = (schema, upgrade, load, save, save_hdf5, blob, train)
+{task.__name__: task for task in TASKS}[sys.argv[1]](*sys.argv[2:])
