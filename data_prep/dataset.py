@@ -28,10 +28,11 @@ from data_prep.manifest import (
     load_manifest,
     write_manifest,
 )
-from data_prep.mean import MeanImage, write_mean
+from data_prep.mean import MeanImage
 from pycaffe_prune import __version__
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.files import sha256_of
+from pycaffe_prune.formats.mean import write_mean
 
 __all__ = ["Content", "Recipe", "build_data_set", "in_batches"]
 

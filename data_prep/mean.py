@@ -1,15 +1,11 @@
 """The mean image of a data set, as Caffe's compute_image_mean makes it."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.errors import DataError
-from pycaffe_prune.formats.caffe_pb2 import BlobProto
-from pycaffe_prune.formats.files import atomic_write
 
-__all__ = ["MeanImage", "write_mean"]
+__all__ = ["MeanImage"]
 
 _EXACT_IN_FLOAT32 = 2**24  # every whole number up to here is a float32
 
@@ -44,20 +40,3 @@ class MeanImage:
         if not self._count:
             raise DataError("the mean of no images is not defined")
         return self._sum / np.float32(self._count)
-
-
-def write_mean(path: Path, mean: NDArray[np.float32]) -> None:
-    """Write a mean image as the binary BlobProto that ``transform_param.mean_file`` names.
-
-    Args:
-        path: The file, ``mean.binaryproto`` by custom; replaced atomically.
-        mean: float32, channels × height × width.
-
-    Raises:
-        PruneError: The file cannot be written.
-    """
-    channels, height, width = mean.shape
-    # The legacy dimension fields: compute_image_mean writes these, and every Caffe reads them.
-    blob = BlobProto(num=1, channels=channels, height=height, width=width, data=mean.ravel())
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(blob.SerializeToString())

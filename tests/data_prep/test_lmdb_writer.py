@@ -23,9 +23,10 @@ from data_prep.lmdb_writer import (
     staged_lmdb,
     write_lmdb,
 )
-from data_prep.mean import MeanImage, write_mean
+from data_prep.mean import MeanImage
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import Datum
+from pycaffe_prune.formats.mean import write_mean
 
 Shape = tuple[int, int, int]
 

@@ -8,9 +8,9 @@ import pytest
 
 from data_prep.lmdb_writer import Batch, write_lmdb
 from data_prep.manifest import Manifest, Split, load_manifest, verify_manifest, write_manifest
-from data_prep.mean import write_mean
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.files import sha256_of
+from pycaffe_prune.formats.mean import write_mean
 
 
 @pytest.fixture

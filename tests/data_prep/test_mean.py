@@ -1,14 +1,11 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data_prep.mean import MeanImage, write_mean
+from data_prep.mean import MeanImage
 from pycaffe_prune.errors import DataError
-from pycaffe_prune.formats.caffe_pb2 import BlobProto
 
 
 def as_caffe_does(images: np.ndarray) -> np.ndarray:
@@ -45,13 +42,3 @@ def test_past_the_exact_whole_numbers_it_rounds_as_caffe_does() -> None:
 def test_no_image_has_no_mean() -> None:
     with pytest.raises(DataError, match="no images"):
         MeanImage((1, 2, 2)).value()
-
-
-def test_the_file_is_a_blob_with_the_legacy_dimensions(tmp_path: Path) -> None:
-    mean = np.random.default_rng(2).random((3, 4, 5), dtype=np.float32)
-    write_mean(tmp_path / "mean.binaryproto", mean)
-    blob = BlobProto.FromString((tmp_path / "mean.binaryproto").read_bytes())
-    assert (blob.num, blob.channels, blob.height, blob.width) == (1, 3, 4, 5)
-    assert not blob.HasField("shape")
-    assert np.array_equal(np.array(blob.data, np.float32).reshape(3, 4, 5), mean)
-    assert [path.name for path in tmp_path.iterdir()] == ["mean.binaryproto"]
