@@ -1,84 +1,152 @@
-"""``caffe-prune inspect``: what a model holds."""
+"""``caffe-prune inspect``: what a net or a file of weights holds."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
+from pycaffe_prune.cli.input_shapes import input_shapes_option
+from pycaffe_prune.cli.inspect_tables import show_model, show_net, show_storage, show_totals
 from pycaffe_prune.cli.options import path_type
 from pycaffe_prune.errors import SurgeryError
-from pycaffe_prune.formats.caffemodel import read_caffemodel
+from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
 from pycaffe_prune.formats.mask import read_mask
+from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.formats.sparse import storage_sizes
+from pycaffe_prune.formats.weights import read_weights
+from pycaffe_prune.net.counts import NetCounts, count_file
+from pycaffe_prune.net.fit import require_fitting
+from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.net.shapes import Shape
 from pycaffe_prune.net.summary import ModelSummary, summarise
 from pycaffe_prune.pruning.connections import nonzero_where_masked
 
 
 @click.command()
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=path_type)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=path_type)
 @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of tables.")
+@click.option("--totals", is_flag=True, help="One row per prototxt instead of one per layer.")
+@click.option(
+    "--phase",
+    type=click.Choice(["train", "test"]),
+    default="test",
+    show_default=True,
+    help="Which layers of a prototxt count.",
+)
+@click.option(
+    "--storage", is_flag=True, help="Bytes of caffemodels: dense, sparse, and either zipped."
+)
+@input_shapes_option
+@click.option(
+    "--net",
+    type=path_type,
+    help="The prototxt that weights are used in, for their MACs (default: what their file says).",
+)
 @click.option(
     "--audit",
     type=path_type,
     metavar="MASK",
     help="Check that every weight this mask file prunes is exactly zero.",
 )
-def inspect(models: tuple[Path, ...], as_json: bool, audit: Path | None) -> None:
-    """Show the layers, shapes, parameters and non-zeros of caffemodels.
+def inspect(
+    files: tuple[Path, ...],
+    as_json: bool,
+    totals: bool,
+    phase: str,
+    storage: bool,
+    inputs: Mapping[str, Shape],
+    net: Path | None,
+    audit: Path | None,
+) -> None:
+    """Show layers, shapes, parameters and multiply-accumulates (MACs) of nets and weights.
 
-    With --audit, exit code 1 when a pruned weight is not zero.
+    A FILE that ends in .prototxt is a net: shapes, parameters, MACs and activations of its layers
+    for one image. Any other is a file of weights (.caffemodel, .caffemodel.h5): shapes and
+    non-zeros. With --audit, exit code 1 when a pruned weight is not zero.
 
     \b
     Examples:
       caffe-prune inspect lenet_iter_10000.caffemodel
       caffe-prune inspect before.caffemodel after.caffemodel --json
       caffe-prune inspect final.caffemodel --audit kept.mask.h5
+      caffe-prune inspect pruned.caffemodel --storage
+      caffe-prune inspect prototxt/vgg_16/deploy.prototxt
+      caffe-prune inspect train_val.prototxt --phase train --input-shape data=64x1x28x28
+      caffe-prune inspect prototxt/*/deploy.prototxt --totals
     """
-    summaries = [summarise(path) for path in models]
-    if as_json:
-        click.echo(json.dumps([summary.model_dump(mode="json") for summary in summaries], indent=1))
+    state = NetState(TRAIN if phase == "train" else TEST)
+    nets = [path for path in files if path.suffix == ".prototxt"]
+    models = [path for path in files if path not in nets]
+    if models and totals:
+        raise click.UsageError(f"--totals counts prototxts; {models[0]} is none")
+    if nets and (net or audit or storage):
+        raise click.UsageError(
+            f"--net, --audit and --storage are for weights; {nets[0]} is a prototxt"
+        )
+    if storage:
+        _show_storage(models, as_json)
     else:
-        # Layers and files may be called [anything]: no markup.
-        console = Console(markup=False, emoji=False, highlight=False)
-        for summary in summaries:
-            _show(console, summary)
+        shown = [
+            count_file(path, state, inputs)
+            if path in nets
+            else _summarise(path, net, state, inputs)
+            for path in files
+        ]
+        if as_json:
+            dumped = [item.model_dump(mode="json") for item in shown]
+            click.echo(json.dumps(dumped, indent=1))
+        else:
+            _show(shown, totals)
     if audit is not None:
         for path in models:
             _audit(path, audit)
 
 
-def _show(console: Console, summary: ModelSummary) -> None:
-    name = summary.name or "no name"
-    console.print(f"{summary.path}: {name}, {summary.bytes:,} bytes", style="bold", soft_wrap=True)
-    console.print(_table(summary))
-    console.print(f"{summary.nonzero:,} of {summary.parameters:,} parameters are not zero\n")
+def _summarise(
+    path: Path, net: Path | None, state: NetState, inputs: Mapping[str, Shape]
+) -> ModelSummary:
+    if net is None:
+        return summarise(path, inputs=inputs)
+    definition = read_net(net)
+    try:
+        require_fitting(definition, read_weights(path), inputs)
+    except SurgeryError as error:
+        raise SurgeryError(f"{path} does not fit {net}: {error}") from error
+    return summarise(path, layers_in_state(definition, state), inputs)
 
 
-def _table(summary: ModelSummary) -> Table:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("blob", no_wrap=True)
-    table.add_column("type", overflow="ellipsis")  # the column that gives way when space is short
-    table.add_column("shape", no_wrap=True)
-    for column in ("values", "nonzero", "zero %", "std"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for blob in summary.blobs:
-        zeros = 100 * (1 - blob.nonzero / blob.count) if blob.count else 0.0
-        table.add_row(
-            f"{blob.layer}/{blob.index}",
-            blob.type,
-            "x".join(map(str, blob.shape)),
-            f"{blob.count:,}",
-            f"{blob.nonzero:,}",
-            f"{zeros:.2f}",
-            f"{blob.std:#.2g}" if blob.finite else "NaN/Inf",
-        )
-    return table
+def _console() -> Console:
+    # Layers and files may be called [anything]: no markup.
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+def _show_storage(models: Sequence[Path], as_json: bool) -> None:
+    sizes = {path: storage_sizes(path) for path in models}
+    if as_json:
+        dumped = [{"path": str(path), **asdict(found)} for path, found in sizes.items()]
+        click.echo(json.dumps(dumped, indent=1))
+    else:
+        for path, found in sizes.items():
+            show_storage(_console(), path, found)
+
+
+def _show(shown: Sequence[NetCounts | ModelSummary], totals: bool) -> None:
+    console = _console()
+    if totals:
+        show_totals(console, [item for item in shown if isinstance(item, NetCounts)])
+        return
+    for item in shown:
+        if isinstance(item, NetCounts):
+            show_net(console, item)
+        else:
+            show_model(console, item)
 
 
 def _audit(path: Path, mask_path: Path) -> None:
-    found = nonzero_where_masked(read_caffemodel(path), read_mask(mask_path).masks)
+    found = nonzero_where_masked(read_weights(path), read_mask(mask_path).masks)
     bad = {f"{name}/{index}": count for (name, index), count in found.items() if count}
     if bad:
         listed = ", ".join(f"{count} in {place}" for place, count in bad.items())

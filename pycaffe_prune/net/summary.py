@@ -1,13 +1,24 @@
-"""What a caffemodel holds: counts of weights and non-zeros per blob."""
+"""What a file of weights holds: counts of weights, non-zeros and multiply-accumulates per blob."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from pycaffe_prune.formats.caffemodel import read_caffemodel
+from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.blobs import Blob
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
+from pycaffe_prune.formats.weights import read_weights
+from pycaffe_prune.net.counts import uses_of_a_weight
+from pycaffe_prune.net.shapes import Shape, infer_shapes
 
 __all__ = ["BlobSummary", "ModelSummary", "summarise"]
+
+
+_NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
 
 
 class _Model(BaseModel):
@@ -29,50 +40,99 @@ class BlobSummary(_Model):
     maximum: float
     std: float
     """Population standard deviation over all values, in float64."""
+    macs: int | None
+    """Multiply-accumulates with these values for one image; None: not known."""
+    macs_nonzero: int | None
+    """Those of them whose value is not zero."""
 
 
 class ModelSummary(_Model):
-    """One caffemodel."""
+    """One file of weights."""
 
     path: str
     name: str
     bytes: int
     parameters: int
     nonzero: int
+    macs: int | None
+    """Sum over the blobs; None: not known, as the layers around the weights are not."""
+    macs_nonzero: int | None
     blobs: tuple[BlobSummary, ...]
 
 
-def summarise(path: Path) -> ModelSummary:
-    """Count and measure every blob of a caffemodel.
+def summarise(
+    path: Path,
+    layers: Sequence[LayerParameter] | None = None,
+    inputs: Mapping[str, Shape] = _NO_INPUTS,
+) -> ModelSummary:
+    """Count and measure every blob of a file of weights.
+
+    Args:
+        path: A file of any form that `read_weights` knows.
+        layers: The net that the weights are used in (one state of it), for the
+            multiply-accumulates; None: the definitions in the file itself, if they tell enough.
+        inputs: Shapes of blobs that the definitions do not tell, as for `infer_shapes`.
 
     Raises:
-        FormatError: The file is missing, damaged, or no caffemodel.
+        FormatError: The file is missing, damaged, or holds no weights.
+        SurgeryError: ``layers`` contradict themselves.
     """
-    model = read_caffemodel(path)
-    blobs = []
-    for layer in model.layers:
-        for index, blob in enumerate(layer.blobs):
-            sound = bool(np.isfinite(blob).all())
-            measurable = sound and blob.size > 0
-            blobs.append(
-                BlobSummary(
-                    layer=layer.name,
-                    type=layer.type,
-                    index=index,
-                    shape=blob.shape,
-                    count=blob.size,
-                    nonzero=int(np.count_nonzero(blob)),
-                    finite=sound,
-                    minimum=float(blob.min()) if measurable else 0.0,
-                    maximum=float(blob.max()) if measurable else 0.0,
-                    std=float(blob.std(dtype=np.float64)) if measurable else 0.0,
-                )
-            )
+    model = read_weights(path)
+    uses = _own_uses(model, inputs) if layers is None else _uses(layers, inputs)
+    blobs = tuple(
+        _summary(layer, index, blob, None if uses is None else uses.get(layer.name, 0))
+        for layer in model.layers
+        for index, blob in enumerate(layer.blobs)
+    )
     return ModelSummary(
         path=str(path),
         name=model.net.name,
         bytes=path.stat().st_size,
         parameters=sum(blob.count for blob in blobs),
         nonzero=sum(blob.nonzero for blob in blobs),
-        blobs=tuple(blobs),
+        macs=_sum([blob.macs for blob in blobs]),
+        macs_nonzero=_sum([blob.macs_nonzero for blob in blobs]),
+        blobs=blobs,
     )
+
+
+def _uses(layers: Sequence[LayerParameter], inputs: Mapping[str, Shape]) -> dict[str, int | None]:
+    shapes = infer_shapes(layers, inputs)
+    return {
+        layer.name: uses_of_a_weight(layer, around)
+        for layer, around in zip(layers, shapes, strict=True)
+    }
+
+
+def _own_uses(model: Caffemodel, inputs: Mapping[str, Shape]) -> dict[str, int | None] | None:
+    try:
+        return _uses([layer.param for layer in model.layers], inputs)
+    except SurgeryError:  # a caffemodel may say anything of its layers: Caffe does not read it
+        return None
+
+
+def _summary(layer: Layer, index: int, blob: Blob, uses: int | None) -> BlobSummary:
+    sound = bool(np.isfinite(blob).all())
+    measurable = sound and blob.size > 0
+    nonzero = int(np.count_nonzero(blob))
+    if index > 0:
+        uses = 0
+    return BlobSummary(
+        layer=layer.name,
+        type=layer.type,
+        index=index,
+        shape=blob.shape,
+        count=blob.size,
+        nonzero=nonzero,
+        finite=sound,
+        minimum=float(blob.min()) if measurable else 0.0,
+        maximum=float(blob.max()) if measurable else 0.0,
+        std=float(blob.std(dtype=np.float64)) if measurable else 0.0,
+        macs=None if uses is None else uses * blob.size,
+        macs_nonzero=None if uses is None else uses * nonzero,
+    )
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

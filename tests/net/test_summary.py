@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -16,6 +17,14 @@ from pycaffe_prune.formats.caffemodel import (
     write_caffemodel,
 )
 from pycaffe_prune.net.summary import summarise
+
+IMAGE = "input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } }"
+NET = f"""
+layer {{ name: "data" type: "Input" top: "data" {IMAGE} }}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param {{ num_output: 4 kernel_size: 3 }} }}
+layer {{ name: "slope" type: "PReLU" bottom: "conv" top: "conv" }}
+"""
 
 blobs_with_zeros = st.lists(
     hnp.arrays(
@@ -84,3 +93,35 @@ def test_an_empty_blob_has_no_values(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"nowhere\.caffemodel: no such file"):
         summarise(tmp_path / "nowhere.caffemodel")
+
+
+def write_conv(path: Path, net: NetParameter) -> Path:
+    """Weights of NET with 7 zeros, defined as ``net`` says."""
+    weights = np.ones((4, 3, 3, 3), np.float32)
+    weights.reshape(-1)[:7] = 0
+    values = {"conv": (weights, np.zeros(4, np.float32)), "slope": (np.ones(4, np.float32),)}
+    layers = tuple(Layer(param, values.get(param.name, ())) for param in net.layer)
+    write_caffemodel(path, Caffemodel(layers))
+    return path
+
+
+def test_macs_are_those_of_the_weights_at_every_place(tmp_path: Path) -> None:
+    net = text_format.Parse(NET, NetParameter())
+    path = write_conv(tmp_path / "a.caffemodel", net)
+    found = summarise(path)
+    assert [row.macs for row in found.blobs] == [4 * 27 * 16, 0, 0]
+    assert [row.macs_nonzero for row in found.blobs] == [(4 * 27 - 7) * 16, 0, 0]
+    assert (found.macs, found.macs_nonzero) == (4 * 27 * 16, (4 * 27 - 7) * 16)
+    smaller = summarise(path, net.layer, {"data": (1, 3, 4, 4)})
+    assert smaller.macs == 4 * 27 * 4
+
+
+@pytest.mark.parametrize("change", ["kernel_size: 9", "kernel_size: 3 group: 2"])
+def test_definitions_that_tell_nothing_or_nonsense_leave_macs_unknown(
+    tmp_path: Path, change: str
+) -> None:
+    nonsense = text_format.Parse(NET.replace("kernel_size: 3", change), NetParameter())
+    found = summarise(write_conv(tmp_path / "a.caffemodel", nonsense))
+    assert (found.macs, found.macs_nonzero, found.nonzero) == (None, None, 4 * 27 - 7 + 4)
+    unknown = text_format.Parse(NET.replace(IMAGE, ""), NetParameter())
+    assert summarise(write_conv(tmp_path / "b.caffemodel", unknown)).macs is None
