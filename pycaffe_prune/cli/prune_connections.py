@@ -1,42 +1,80 @@
 """``caffe-prune prune connections``: zero small weights and write their mask."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
+from pycaffe_prune.cli.layer_values import layer_values
 from pycaffe_prune.cli.options import path_type
-from pycaffe_prune.cli.prune_output import chosen_layers, show_reductions, write_model
-from pycaffe_prune.errors import SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel
+from pycaffe_prune.cli.prune_output import read_model, show_reductions, write_model
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.formats.files import sha256_of
-from pycaffe_prune.formats.mask import MaskFile, read_mask, write_mask
-from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.formats.mask import Mask, MaskFile, read_mask, write_mask
+from pycaffe_prune.formats.weights import read_weights
+from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.pruning.connections import (
     DEFAULT_SIGMA_RULE,
     SigmaRule,
+    apply_masks,
+    global_thresholds,
+    layer_thresholds,
     prune_connections,
-    thresholds,
+    prune_to_global_ratio,
+    prune_to_ratios,
+    resulting_thresholds,
 )
-from pycaffe_prune.pruning.counts import masked_reduction, weight_layers
-from pycaffe_prune.pruning.units import unit_weights
+from pycaffe_prune.pruning.counts import masked_reduction
+from pycaffe_prune.pruning.selection import connection_layers
+from pycaffe_prune.pruning.sharing import (
+    masks_for_all,
+    one_of_each,
+    require_equal_blobs,
+    shared_blobs,
+)
 
 __all__ = ["connections"]
+
+_LAYER, _GLOBAL = "layer", "global"
 
 
 @click.command()
 @click.option("--net", type=path_type, required=True, help="Net prototxt of the weights.")
 @click.option("--weights", type=path_type, required=True, help="Caffemodel to prune.")
-@click.option("--alpha", type=float, required=True, help="Prune where |w| < alpha * sigma.")
+@click.option(
+    "--alpha",
+    "alphas",
+    multiple=True,
+    metavar="A | LAYER=A",
+    help="Prune where |w| < A * sigma: in all chosen layers, or in one (that one wins).",
+)
+@click.option(
+    "--ratio",
+    "ratios",
+    multiple=True,
+    metavar="R | LAYER=R",
+    help="Instead: prune this share of the weights, 0 to 1, lowest |w| first.",
+)
 @click.option("--out", type=path_type, required=True, help="Folder for the pruned model.")
-@click.option("--layers", help="Comma-separated; default: all InnerProduct layers.")
+@click.option(
+    "--layers",
+    default="InnerProduct",
+    show_default=True,
+    help="Comma-separated names, patterns (conv*), types (Convolution), or all.",
+)
+@click.option(
+    "--scope",
+    type=click.Choice([_LAYER, _GLOBAL]),
+    default=_LAYER,
+    show_default=True,
+    help="One threshold for each layer, or one for all chosen layers together.",
+)
 @click.option(
     "--sigma",
     type=click.Choice([rule.value for rule in SigmaRule]),  # from members click takes the names
-    default=DEFAULT_SIGMA_RULE.value,
-    show_default=True,
-    help="Sigma of: the original, all weights now, survivors now.",
+    help="Sigma of: the original (the default), all weights now, survivors now.",
 )
 @click.option("--mask", type=path_type, help="Mask of the round before; pruned stays pruned.")
 @click.option(
@@ -48,10 +86,12 @@ __all__ = ["connections"]
 def connections(
     net: Path,
     weights: Path,
-    alpha: float,
+    alphas: tuple[str, ...],
+    ratios: tuple[str, ...],
     out: Path,
-    layers: str | None,
-    sigma: str,
+    layers: str,
+    scope: str,
+    sigma: str | None,
     mask: Path | None,
     original: Path | None,
     dry_run: bool,
@@ -59,7 +99,8 @@ def connections(
     """Zero small weights; write net.prototxt, pruned.caffemodel and kept.mask.h5.
 
     Sigma is the standard deviation of each layer's weights in the trained, unpruned network; in
-    later rounds give that network as --original and the last mask as --mask.
+    later rounds give that network as --original and the last mask as --mask. With --ratio, what the
+    last mask pruned counts.
 
     \b
     Examples:
@@ -67,36 +108,109 @@ def connections(
           --alpha 1.5 --out pruned
       caffe-prune prune connections --net train_val.prototxt --weights retrained.caffemodel \\
           --alpha 1.5 --original final.caffemodel --mask pruned/kept.mask.h5 --out round2
+      caffe-prune prune connections --net train_val.prototxt --weights final.caffemodel \\
+          --layers all --ratio 0.9 --ratio 'conv*=0.5' --out pruned
+      caffe-prune prune connections --net train_val.prototxt --weights final.caffemodel \\
+          --layers all --ratio 0.9 --scope global --out pruned
     """
-    if mask is not None and original is None and sigma == SigmaRule.INITIAL:
-        raise click.UsageError("with --mask and --sigma initial, name the unpruned --original")
-    definition, model = read_net(net), read_caffemodel(weights)
-    names = chosen_layers(layers, weight_layers(model))
-    _require_fit(definition, model, names)
-    earlier = read_mask(mask).masks if mask else None
-    first = read_caffemodel(original) if original else model
-    rule = SigmaRule(sigma)
-    limits = thresholds(first, model, alpha, names, masks=earlier, rule=rule)
-    pruned, masks = prune_connections(model, limits, earlier)
-    show_reductions(masked_reduction(masks))
+    _require_consistent(alphas, ratios, scope, sigma, mask, original)
+    definition, model = read_model(net, weights)
+    require_fitting(definition, model)
+    candidates = connection_layers(definition, model)
+    values = layer_values(alphas or ratios, candidates, layers)
+    shared = shared_blobs(definition)
+    names = one_of_each(shared, values)
+    require_equal_blobs(shared, model, names)
+    earlier = masks_for_all(shared, model, read_mask(mask).masks) if mask else {}
+    chosen = {name: values[name] for name in names}
+    if alphas:
+        first = read_weights(original) if original else model
+        rule = SigmaRule(sigma) if sigma else DEFAULT_SIGMA_RULE
+        pruned = _by_alpha(first, model, chosen, scope, rule, earlier)
+    else:
+        pruned = _by_ratio(model, chosen, scope, earlier)
+    masks = masks_for_all(shared, model, pruned.masks)
+    counted = one_of_each(shared, dict.fromkeys(name for name, _ in masks))
+    show_reductions(masked_reduction({key: masks[key] for key in masks if key[0] in counted}))
     if dry_run:
         return
     parameters = {
-        "alpha": alpha,
-        "sigma": rule.value,
-        "thresholds": {f"{name}/{index}": limit for (name, index), limit in limits.items()},
+        **pruned.parameters,
+        "scope": scope,
+        "thresholds": {f"{name}/{index}": limit for (name, index), limit in pruned.limits.items()},
     }
     # The checksum first: --weights may be the very file that is replaced.
-    mask_file = MaskFile(masks, sha256_of(weights), "threshold", parameters)
-    write_model(out, definition, pruned)
+    mask_file = MaskFile(masks, sha256_of(weights), pruned.criterion, parameters)
+    write_model(out, definition, apply_masks(model, masks))
     write_mask(out / "kept.mask.h5", mask_file)
     click.echo(f"written to {out}")
 
 
-def _require_fit(net: NetParameter, model: Caffemodel, names: Sequence[str]) -> None:
-    types = {layer.name: layer.type for layer in net.layer}
-    for name in names:
-        if name not in types:
-            raise SurgeryError(f"the net has no layer '{name}'; it has {', '.join(sorted(types))}")
-        if types[name] == "InnerProduct":
-            unit_weights(net, model, name)
+def _require_consistent(
+    alphas: Sequence[str],
+    ratios: Sequence[str],
+    scope: str,
+    sigma: str | None,
+    mask: Path | None,
+    original: Path | None,
+) -> None:
+    if bool(alphas) == bool(ratios):
+        raise click.UsageError("give either --alpha or --ratio")
+    if ratios and (sigma or original):
+        raise click.UsageError("--sigma and --original go with --alpha; a ratio needs no sigma")
+    if scope == _GLOBAL and (len(alphas or ratios) > 1 or "=" in (alphas or ratios)[0]):
+        raise click.UsageError("--scope global takes one value for all layers together")
+    initial = (sigma or DEFAULT_SIGMA_RULE) == SigmaRule.INITIAL
+    if alphas and mask is not None and original is None and initial:
+        raise click.UsageError("with --mask and --sigma initial, name the unpruned --original")
+
+
+@dataclass(frozen=True)
+class _Pruned:
+    """The masks, and what the mask file says about them."""
+
+    masks: Mapping[BlobKey, Mask]
+    criterion: str
+    limits: Mapping[BlobKey, float]
+    parameters: Mapping[str, Any]
+
+
+def _by_alpha(
+    original: Caffemodel,
+    model: Caffemodel,
+    alphas: Mapping[str, float],
+    scope: str,
+    rule: SigmaRule,
+    earlier: Mapping[BlobKey, Mask],
+) -> _Pruned:
+    if scope == _GLOBAL:
+        (alpha,) = set(alphas.values())
+        limits = global_thresholds(original, model, alpha, alphas, masks=earlier, rule=rule)
+    else:
+        limits = layer_thresholds(original, model, alphas, masks=earlier, rule=rule)
+    _, masks = prune_connections(model, limits, earlier)
+    parameters = {"alpha": _one_or_each(alphas), "sigma": rule.value}
+    return _Pruned(masks, "threshold", limits, parameters)
+
+
+def _by_ratio(
+    model: Caffemodel,
+    ratios: Mapping[str, float],
+    scope: str,
+    earlier: Mapping[BlobKey, Mask],
+) -> _Pruned:
+    if scope == _GLOBAL:
+        (ratio,) = set(ratios.values())
+        _, masks = prune_to_global_ratio(model, ratio, ratios, earlier)
+    else:
+        _, masks = prune_to_ratios(model, ratios, earlier)
+    limits = resulting_thresholds(model, {(name, 0): masks[name, 0] for name in ratios})
+    if scope == _GLOBAL:
+        limits = dict.fromkeys(limits, min(limits.values()))
+    return _Pruned(masks, "ratio", limits, {"ratio": _one_or_each(ratios)})
+
+
+def _one_or_each(values: Mapping[str, float]) -> float | dict[str, float]:
+    """The value, where all layers have the same, else each layer's."""
+    different = set(values.values())
+    return different.pop() if len(different) == 1 else dict(values)

@@ -1,4 +1,4 @@
-"""What the prune commands share: the table they print and the files they write."""
+"""What the prune commands share: the files they read and write, the table they print."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,12 +6,26 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from pycaffe_prune.convert.definitions import with_definitions
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
-from pycaffe_prune.formats.prototxt import write_prototxt
+from pycaffe_prune.formats.prototxt import read_net, write_prototxt
+from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.pruning.counts import LayerReduction, overall
 
-__all__ = ["show_reductions", "write_model"]
+__all__ = ["read_model", "show_reductions", "write_model"]
+
+
+def read_model(net: Path, weights: Path) -> tuple[NetParameter, Caffemodel]:
+    """Read a net and its weights, in any form; weights that come as names alone get definitions.
+
+    Raises:
+        FormatError: A file is missing, damaged, or of no known form.
+    """
+    definition, model = read_net(net), read_weights(weights)
+    if not any(layer.type for layer in model.layers):
+        model = with_definitions(model, definition)
+    return definition, model
 
 
 def show_reductions(rows: Sequence[LayerReduction]) -> None:

@@ -7,10 +7,9 @@ import click
 
 from pycaffe_prune.cli.layer_values import layer_values
 from pycaffe_prune.cli.options import path_type
-from pycaffe_prune.cli.prune_output import show_reductions, write_model
+from pycaffe_prune.cli.prune_output import read_model, show_reductions, write_model
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel
-from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.pruning.counts import deleted_reduction
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
 from pycaffe_prune.pruning.units import (
@@ -29,7 +28,7 @@ __all__ = ["units"]
 
 @click.command()
 @click.option("--net", type=path_type, required=True, help="Net prototxt of the weights.")
-@click.option("--weights", type=path_type, required=True, help="Caffemodel to prune.")
+@click.option("--weights", type=path_type, required=True, help="Weights to prune, in any form.")
 @click.option(
     "--ratio",
     "ratios",
@@ -89,7 +88,7 @@ def units(
           --ratio 0.3 --layers all --criterion l1 --masked --out thin
       caffe-prune verify thin/masked thin
     """
-    definition, model = read_net(net), read_caffemodel(weights)
+    definition, model = read_model(net, weights)
     wanted = _ratios(ratios, definition, model, layers)
     chosen = choose_units(definition, model, wanted, criterion=criterion, seed=seed)
     kept, source = chosen, model

@@ -13,6 +13,7 @@ from pycaffe_prune.net.shapes import LayerShapes, Shape, extents, infer_shapes
 __all__ = ["require_fitting"]
 
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
+_MOST_NAMES = 12
 _Told = tuple[int | None, ...]
 
 
@@ -78,11 +79,13 @@ def _require_blobs(
     ]
     if not blobs:
         if not all(shared):
-            names = ", ".join(layer.name for layer in model.layers if layer.blobs) or "none"
+            names = [layer.name for layer in model.layers if layer.blobs]
+            more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+            listed = ", ".join(names[:_MOST_NAMES]) or "none"
             raise SurgeryError(
                 f"layer '{layer.name}': the net has it with blobs {_listed(told)}, the caffemodel "
                 f"holds none for it; rename the layer, or give the weights of this net (layers "
-                f"with blobs there: {names})"
+                f"with blobs there: {listed}{more})"
             )
         return
     if len(blobs) != len(told) and not (len(blobs) < len(told) and all(shared[len(blobs) :])):

@@ -4,9 +4,13 @@ The rule (paper section 5, and its Table 5 by arithmetic): in every fully connec
 goes when |w| < alpha * sigma. Sigma is the standard deviation of that layer's weights in the
 trained, unpruned network; it is taken once and the thresholds stay fixed through the rounds of
 pruning and retraining. The other readings are named in `SigmaRule`; the default stands here only.
+
+Beyond the paper: an alpha for each layer, one threshold for all layers together, and ratios, which
+say how many weights go and leave the threshold to the weights. Any layer's blob 0 can be pruned so,
+a convolution's too.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 import numpy as np
@@ -16,14 +20,26 @@ from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.formats.mask import Mask, require_fitting_masks
 from pycaffe_prune.pruning.counts import require_finite
-from pycaffe_prune.pruning.criteria.connections import magnitude_mask, sigma_of
+from pycaffe_prune.pruning.criteria.connections import (
+    magnitude_mask,
+    pooled_sigma,
+    rank_masks,
+    smallest_kept,
+    weights_to_prune,
+)
 
 __all__ = [
     "DEFAULT_SIGMA_RULE",
     "SigmaRule",
+    "alpha_for_count",
     "apply_masks",
+    "global_thresholds",
+    "layer_thresholds",
     "nonzero_where_masked",
     "prune_connections",
+    "prune_to_global_ratio",
+    "prune_to_ratios",
+    "resulting_thresholds",
     "thresholds",
 ]
 
@@ -40,6 +56,8 @@ class SigmaRule(StrEnum):
 
 
 DEFAULT_SIGMA_RULE = SigmaRule.INITIAL
+
+_HUGE = 1e6  # no weight is so many sigmas large, unless all of them are equal
 
 
 def thresholds(
@@ -66,12 +84,75 @@ def thresholds(
             networks or a mask and its blob differ in shape.
         FormatError: A layer is not in the model.
     """
+    alphas = dict.fromkeys(layers, alpha)
+    return layer_thresholds(original, current, alphas, masks=masks, rule=rule)
+
+
+def layer_thresholds(
+    original: Caffemodel,
+    current: Caffemodel,
+    alphas: Mapping[str, float],
+    *,
+    masks: Mapping[BlobKey, Mask] | None = None,
+    rule: SigmaRule = DEFAULT_SIGMA_RULE,
+) -> dict[BlobKey, float]:
+    """Return alpha * sigma for the weight blob of each layer, each with an alpha of its own.
+
+    Args:
+        original: The trained, unpruned network.
+        current: The network as it is before this round (the first round: the same).
+        alphas: Per layer, the multiple of its standard deviation, not negative.
+        masks: The masks so far, for `SigmaRule.SURVIVORS`.
+        rule: Which sigma.
+
+    Raises:
+        As `thresholds`.
+    """
+    weights = _judged_weights(original, current, alphas, masks or {}, rule)
+    return {
+        key: _checked(alphas[key[0]]) * pooled_sigma([blob], [kept])
+        for key, (blob, kept) in weights.items()
+    }
+
+
+def global_thresholds(
+    original: Caffemodel,
+    current: Caffemodel,
+    alpha: float,
+    layers: Iterable[str],
+    *,
+    masks: Mapping[BlobKey, Mask] | None = None,
+    rule: SigmaRule = DEFAULT_SIGMA_RULE,
+) -> dict[BlobKey, float]:
+    """Return the same threshold for every layer: alpha * sigma of all their weights together.
+
+    Args and errors are those of `thresholds`.
+    """
+    names = dict.fromkeys(layers, _checked(alpha))
+    weights = _judged_weights(original, current, names, masks or {}, rule)
+    blobs = [blob for blob, _ in weights.values()]
+    sigma = pooled_sigma(blobs, [kept for _, kept in weights.values()])
+    return dict.fromkeys(weights, alpha * sigma)
+
+
+def _checked(alpha: float) -> float:
     if not (np.isfinite(alpha) and alpha >= 0):
         raise SurgeryError(f"alpha is a number from 0 on, not {alpha}")
+    return alpha
+
+
+def _judged_weights(
+    original: Caffemodel,
+    current: Caffemodel,
+    layers: Iterable[str],
+    masks: Mapping[BlobKey, Mask],
+    rule: SigmaRule,
+) -> dict[BlobKey, tuple[Blob, Mask | None]]:
+    """The weights that the rule takes sigma over, each with the mask that restricts it."""
     names = list(layers)
     source = original if rule is SigmaRule.INITIAL else current
     require_finite(source, names)
-    require_fitting_masks(source, masks or {})
+    require_fitting_masks(source, masks)
     found = {}
     for name in names:
         weights, now = _blob(source, name, 0), _blob(current, name, 0)
@@ -81,8 +162,7 @@ def thresholds(
                 f"layer '{name}': the unpruned weights are {shapes[0]}, those to prune "
                 f"{shapes[1]}; name the unpruned network of these weights"
             )
-        kept = (masks or {}).get((name, 0)) if rule is SigmaRule.SURVIVORS else None
-        found[name, 0] = alpha * sigma_of(weights, kept)
+        found[name, 0] = (weights, masks.get((name, 0)) if rule is SigmaRule.SURVIVORS else None)
     return found
 
 
@@ -114,6 +194,101 @@ def prune_connections(
         kept = masks.get((name, index))
         masks[name, index] = magnitude_mask(blob, limit, kept)
     return apply_masks(model, masks), masks
+
+
+def prune_to_ratios(
+    model: Caffemodel,
+    ratios: Mapping[str, float],
+    previous: Mapping[BlobKey, Mask] | None = None,
+) -> tuple[Caffemodel, dict[BlobKey, Mask]]:
+    """Zero exactly round(ratio * n) of the n weights of each layer, those with the lowest |w|.
+
+    What ``previous`` pruned stays pruned and counts: a layer that lost more already loses no more.
+
+    Args:
+        model: The network to prune.
+        ratios: Per layer, the share of its weights (blob 0) that is gone afterwards.
+        previous: Masks of the round before.
+
+    Returns:
+        As `prune_connections`.
+
+    Raises:
+        SurgeryError: A ratio is not in 0 <= ratio < 1, or as `prune_connections`.
+        FormatError: A layer is not in the model.
+    """
+    masks = dict(previous or {})
+    for name, ratio in ratios.items():
+        count = weights_to_prune(_blob(model, name, 0).size, ratio)
+        masks |= _ranked(model, [name], count, previous or {})
+    return apply_masks(model, masks), masks
+
+
+def prune_to_global_ratio(
+    model: Caffemodel,
+    ratio: float,
+    layers: Iterable[str],
+    previous: Mapping[BlobKey, Mask] | None = None,
+) -> tuple[Caffemodel, dict[BlobKey, Mask]]:
+    """Zero exactly round(ratio * n) of the n weights of all layers together, the lowest |w| first.
+
+    Args, results and errors are those of `prune_to_ratios`, with one ratio for all.
+    """
+    names = list(dict.fromkeys(layers))
+    count = weights_to_prune(sum(_blob(model, name, 0).size for name in names), ratio)
+    masks = dict(previous or {}) | _ranked(model, names, count, previous or {})
+    return apply_masks(model, masks), masks
+
+
+def _ranked(
+    model: Caffemodel, names: Sequence[str], count: int, previous: Mapping[BlobKey, Mask]
+) -> dict[BlobKey, Mask]:
+    require_finite(model, names)
+    require_fitting_masks(model, previous)
+    keys = [(name, 0) for name in names]
+    blobs = [_blob(model, *key) for key in keys]
+    masks = rank_masks(blobs, count, [previous.get(key) for key in keys])
+    return dict(zip(keys, masks, strict=True))
+
+
+def alpha_for_count(model: Caffemodel, layers: Iterable[str], count: int) -> float:
+    """Return the one alpha for all layers by which the paper's rule prunes nearest to ``count``.
+
+    Of all alphas that prune at most ``count`` weights it is the largest, to about nine digits; more
+    than equal |w| / sigma at that place are missing only where many weights are equal.
+
+    Args:
+        model: The trained, unpruned network.
+        layers: Whose blobs 0 are pruned.
+        count: How many weights are to go, over all layers.
+
+    Raises:
+        As `thresholds`.
+    """
+    weights = [model.layer(name).blobs[0] for (name, _) in thresholds(model, model, 1.0, layers)]
+    sigmas = [pooled_sigma([blob], [None]) for blob in weights]
+
+    def pruned(alpha: float) -> int:
+        return sum(
+            blob.size - int(np.count_nonzero(magnitude_mask(blob, alpha * sigma)))
+            for blob, sigma in zip(weights, sigmas, strict=True)
+        )
+
+    low, high = 0.0, 1.0
+    while pruned(high) <= count and high < _HUGE:
+        low, high = high, 2 * high
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if pruned(middle) <= count else (low, middle)
+    return low
+
+
+def resulting_thresholds(model: Caffemodel, masks: Mapping[BlobKey, Mask]) -> dict[BlobKey, float]:
+    """Return the threshold that each mask amounts to (`criteria.connections.smallest_kept`)."""
+    return {
+        key: smallest_kept([model.layer(key[0]).blobs[key[1]]], [mask])
+        for key, mask in masks.items()
+    }
 
 
 def _blob(model: Caffemodel, name: str, index: int) -> Blob:

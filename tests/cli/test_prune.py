@@ -287,7 +287,10 @@ BAD = [
         "connections --net other.prototxt --weights {weights} --alpha 1",
         "layer 'ip1', blob 0: the net says 21x?, the caffemodel holds 20x30",
     ),
-    ("connections --net foreign.prototxt --weights {weights} --alpha 1", "layer 'out': the net has"),
+    (
+        "connections --net foreign.prototxt --weights {weights} --alpha 1",
+        "layer 'out': the net has",
+    ),
     ("connections --net {net} --weights {weights} --alpha 1 --layers ip9", "no layer 'ip9'"),
     ("connections --net {net} --weights {weights} --alpha 1 --layers relu1", "'relu1'"),
     (
@@ -356,7 +359,8 @@ def test_a_ratio_that_is_no_number_is_a_fault_of_the_command_line(
 
 def test_a_net_without_hidden_units_is_refused(weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "flat.prototxt"
-    path.write_text('layer { name: "ip3" type: "InnerProduct" bottom: "x" top: "ip3" '
+    path.write_text(
+        'layer { name: "ip3" type: "InnerProduct" bottom: "x" top: "ip3" '
         "inner_product_param { num_output: 4 } }"
     )
     arguments = ("--net", path, "--weights", weights, "--ratio", 0.5, "--out", tmp_path / "out")

@@ -10,6 +10,7 @@ from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.formats.weights import write_weights
 from pycaffe_prune.net.fit import require_fitting
 from tests.pruning.random_nets import random_weights
 
@@ -82,6 +83,27 @@ def test_the_layers_asked_for_lose_their_share_with_all_that_hangs_on_them(
     assert units_left(tmp_path / "out") == FULL | changed
     for name, count in changed.items():
         assert f"{name}: {count} of {FULL[name]} units kept" in result.output
+
+
+@pytest.mark.parametrize("ending", [".h5", ".npz", ".sparse.npz", ".safetensors"])
+def test_weights_in_any_form_give_the_same_caffemodel(
+    files: tuple[str, ...], tmp_path: Path, ending: str
+) -> None:
+    assert run(files, "--ratio", "0.5", "--layers", "all").exit_code == 0
+    expected = (tmp_path / "out" / "pruned.caffemodel").read_bytes()
+    other = tmp_path / f"other{ending}"
+    write_weights(other, read_caffemodel(tmp_path / "a.caffemodel"))
+    changed = [str(other) if item.endswith("a.caffemodel") else item for item in files]
+    assert run(tuple(changed), "--ratio", "0.5", "--layers", "all").exit_code == 0
+    found = read_caffemodel(tmp_path / "out" / "pruned.caffemodel")
+    (tmp_path / "expected.caffemodel").write_bytes(expected)
+    for (key, blob), (name, wanted) in zip(
+        found.blobs(), read_caffemodel(tmp_path / "expected.caffemodel").blobs(), strict=True
+    ):
+        assert key == name
+        np.testing.assert_array_equal(blob, wanted)
+    types = {layer.name: layer.type for layer in found.layers}
+    assert types["fc1"] == "InnerProduct"
 
 
 def test_the_masked_twin_has_the_full_size_and_zeros_where_the_other_has_nothing(

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -13,9 +13,15 @@ from pycaffe_prune.formats.mask import Mask
 from pycaffe_prune.pruning.connections import (
     DEFAULT_SIGMA_RULE,
     SigmaRule,
+    alpha_for_count,
     apply_masks,
+    global_thresholds,
+    layer_thresholds,
     nonzero_where_masked,
     prune_connections,
+    prune_to_global_ratio,
+    prune_to_ratios,
+    resulting_thresholds,
     thresholds,
 )
 
@@ -170,6 +176,10 @@ def test_an_alpha_that_is_no_multiple_is_refused(alpha: float) -> None:
     model = trained(0)
     with pytest.raises(SurgeryError, match=f"alpha .* not {alpha}"):
         thresholds(model, model, alpha, NAMES)
+    with pytest.raises(SurgeryError, match=f"alpha .* not {alpha}"):
+        layer_thresholds(model, model, {"ip1": 1.0, "ip2": alpha})
+    with pytest.raises(SurgeryError, match=f"alpha .* not {alpha}"):
+        global_thresholds(model, model, alpha, NAMES)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -183,7 +193,161 @@ def test_weights_that_are_not_finite_are_refused(bad: float) -> None:
         thresholds(model, model, 1, NAMES)
     with pytest.raises(SurgeryError, match=message):
         prune_connections(model, thresholds(good, good, 1, NAMES))
+    with pytest.raises(SurgeryError, match=message):
+        prune_to_ratios(model, {"ip1": 0.5})
     thresholds(model, model, 1, ["ip2"])
+
+
+ALL_LAYERS = ["conv1", "ip1", "ip2"]
+ratios = st.floats(0, 1, exclude_max=True)
+
+
+def pruned_counts(masks: Mapping[BlobKey, Mask]) -> dict[str, int]:
+    return {name: int((~mask).sum()) for (name, _), mask in masks.items()}
+
+
+@given(seeds, st.dictionaries(st.sampled_from(ALL_LAYERS), alphas, min_size=1))
+def test_an_alpha_for_each_layer_is_each_layer_by_itself(
+    seed: int, alpha_of: dict[str, float]
+) -> None:
+    model = trained(seed)
+    limits = layer_thresholds(model, model, alpha_of)
+    together, masks = prune_connections(model, limits)
+    step = model
+    for name, alpha in alpha_of.items():
+        step, mask = prune_connections(step, thresholds(model, model, alpha, [name]))
+        np.testing.assert_array_equal(mask[name, 0], masks[name, 0])
+    for (_, one), (_, other) in zip(together.blobs(), step.blobs(), strict=True):
+        np.testing.assert_array_equal(bits(one), bits(other))
+
+
+@given(seeds, alphas, st.sampled_from(SigmaRule))
+def test_a_global_threshold_is_that_of_all_weights_as_one_layer(
+    seed: int, alpha: float, rule: SigmaRule
+) -> None:
+    original, current = trained(seed), trained(seed + 1, scale=3)
+    random = np.random.default_rng(seed)
+    masks = {
+        (name, 0): random.random(current.layer(name).blobs[0].shape) < 0.7 for name in ALL_LAYERS
+    }
+    limits = global_thresholds(original, current, alpha, ALL_LAYERS, masks=masks, rule=rule)
+    source = original if rule is SigmaRule.INITIAL else current
+    parts = [
+        source.layer(name).blobs[0][masks[name, 0]]
+        if rule is SigmaRule.SURVIVORS
+        else source.layer(name).blobs[0].reshape(-1)
+        for name in ALL_LAYERS
+    ]
+    sigma = np.concatenate(parts).std(dtype=np.float64)
+    assert list(limits) == [(name, 0) for name in ALL_LAYERS]
+    assert set(limits.values()) == {limits["ip1", 0]}
+    assert limits["ip1", 0] == pytest.approx(alpha * sigma, rel=1e-12)
+
+
+@given(seeds, st.dictionaries(st.sampled_from(ALL_LAYERS), ratios, min_size=1))
+def test_a_ratio_prunes_exactly_its_share_of_each_layer(
+    seed: int, ratio_of: dict[str, float]
+) -> None:
+    model = trained(seed)
+    pruned, masks = prune_to_ratios(model, ratio_of)
+    expected = {
+        name: round(ratio * model.layer(name).blobs[0].size) for name, ratio in ratio_of.items()
+    }
+    assert pruned_counts(masks) == expected
+    assert not any(nonzero_where_masked(pruned, masks).values())
+    limits = resulting_thresholds(model, masks)
+    for (name, _), mask in masks.items():
+        size = np.abs(model.layer(name).blobs[0])
+        assert size[mask].min(initial=np.inf) >= size[~mask].max(initial=0)
+        np.testing.assert_array_equal(mask, size >= np.float32(limits[name, 0]))
+
+
+@given(seeds, ratios)
+def test_a_global_ratio_prunes_exactly_its_share_of_all_and_only_the_smallest(
+    seed: int, ratio: float
+) -> None:
+    model = trained(seed)
+    pruned, masks = prune_to_global_ratio(model, ratio, ALL_LAYERS)
+    sizes = {name: np.abs(model.layer(name).blobs[0]) for name in ALL_LAYERS}
+    total = sum(size.size for size in sizes.values())
+    assert sum(pruned_counts(masks).values()) == round(ratio * total)
+    kept = [size[masks[name, 0]].min(initial=np.inf) for name, size in sizes.items()]
+    gone = [size[~masks[name, 0]].max(initial=0) for name, size in sizes.items()]
+    assert min(kept) >= max(gone)
+    assert not any(nonzero_where_masked(pruned, masks).values())
+
+
+@given(seeds, ratios, ratios, st.booleans())
+def test_ratios_in_rounds_count_what_is_gone_and_masks_only_shrink(
+    seed: int, one: float, other: float, together: bool
+) -> None:
+    def prune(
+        model: Caffemodel, ratio: float, before: Mapping[BlobKey, Mask] | None
+    ) -> tuple[Caffemodel, dict[BlobKey, Mask]]:
+        if together:
+            return prune_to_global_ratio(model, ratio, ALL_LAYERS, before)
+        return prune_to_ratios(model, dict.fromkeys(ALL_LAYERS, ratio), before)
+
+    low, high = sorted((one, other))
+    pruned, first = prune(trained(seed), low, None)
+    again, same = prune(pruned, low, first)
+    for key, mask in first.items():
+        np.testing.assert_array_equal(same[key], mask)
+        np.testing.assert_array_equal(
+            bits(again.layer(key[0]).blobs[0]), bits(pruned.layer(key[0]).blobs[0])
+        )
+    grown = trained(seed + 1, scale=100)
+    after, second = prune(grown, high, first)
+    total = sum(mask.size for mask in second.values())
+    expected = (
+        round(high * total) if together else sum(round(high * m.size) for m in second.values())
+    )
+    assert sum(pruned_counts(second).values()) == expected
+    for key, mask in first.items():
+        assert not (second[key] & ~mask).any()
+    assert not any(nonzero_where_masked(after, first).values())
+    _, fewer = prune(grown, low / 2, first)
+    assert pruned_counts(fewer) == pruned_counts(first)
+
+
+def test_ratio_zero_prunes_nothing_and_exact_zeros_go_first() -> None:
+    weights = np.ones((7, 6), np.float32)
+    weights[3:5] = 0
+    model = with_weights(trained(0), "ip1", weights)
+    _, masks = prune_to_ratios(model, {"ip1": 0.0})
+    assert masks["ip1", 0].all()
+    _, masks = prune_to_ratios(model, {"ip1": 12 / 42})
+    np.testing.assert_array_equal(masks["ip1", 0], weights != 0)
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.0, 90.0, float("nan")])
+def test_a_ratio_that_is_no_share_is_refused(ratio: float) -> None:
+    with pytest.raises(SurgeryError, match=f"share .* not {ratio}"):
+        prune_to_ratios(trained(0), {"ip1": ratio})
+    with pytest.raises(SurgeryError, match=f"share .* not {ratio}"):
+        prune_to_global_ratio(trained(0), ratio, NAMES)
+
+
+@given(seeds, st.integers(0, 81))
+def test_one_alpha_for_a_count_is_the_largest_that_prunes_no_more(seed: int, count: int) -> None:
+    model = trained(seed)
+    alpha = alpha_for_count(model, ALL_LAYERS, count)
+
+    def pruned(at: float) -> int:
+        _, masks = prune_connections(model, thresholds(model, model, at, ALL_LAYERS))
+        return sum(pruned_counts(masks).values())
+
+    assert pruned(alpha) <= count
+    assert pruned(alpha * 1.001 + 1e-6) >= count
+    if count < 81:
+        assert pruned(alpha) >= count - 1
+
+
+def test_no_alpha_prunes_more_than_all_weights() -> None:
+    model = with_weights(trained(0), "ip1", np.full((7, 6), 0.5, np.float32))
+    alpha = alpha_for_count(model, ["ip1"], 3)
+    _, masks = prune_connections(model, thresholds(model, model, alpha, ["ip1"]))
+    assert masks["ip1", 0].all()
 
 
 TRANSPOSED = {("ip1", 0): np.ones((6, 7), np.bool_)}
@@ -193,6 +357,8 @@ MASK_OF_ANOTHER_SHAPE: list[Callable[[Caffemodel], object]] = [
     lambda model: prune_connections(model, {("ip1", 0): 0.5}, TRANSPOSED),
     lambda model: prune_connections(model, {("ip2", 0): 0.5}, TRANSPOSED),
     lambda model: thresholds(model, model, 1, ["ip1"], masks=TRANSPOSED, rule=SigmaRule.SURVIVORS),
+    lambda model: prune_to_ratios(model, {"ip1": 0.5}, TRANSPOSED),
+    lambda model: prune_to_global_ratio(model, 0.5, NAMES, TRANSPOSED),
 ]
 
 
@@ -216,6 +382,8 @@ MISSING: list[tuple[Callable[[Caffemodel], object], type[PruneError], str]] = [
     (lambda model: thresholds(model, model, 1, ["relu1"]), SurgeryError, r"'relu1' \(ReLU\)"),
     (lambda model: prune_connections(model, {("ip9", 0): 1.0}), FormatError, "'ip9'"),
     (lambda model: prune_connections(model, {("relu1", 0): 1.0}), SurgeryError, "'relu1'"),
+    (lambda model: prune_to_ratios(model, {"ip9": 0.5}), FormatError, "'ip9'"),
+    (lambda model: prune_to_global_ratio(model, 0.5, ["relu1"]), SurgeryError, "'relu1'"),
     (lambda model: apply_masks(model, {("ip9", 0): ALL}), FormatError, "'ip9'"),
     (lambda model: apply_masks(model, {("ip1", 2): ALL}), SurgeryError, "'ip1'.* 2 blobs.* 2"),
     (lambda model: nonzero_where_masked(model, {("ip9", 0): ALL}), FormatError, "'ip9'"),

@@ -1,11 +1,14 @@
 from fnmatch import fnmatchcase
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pycaffe_prune.errors import SurgeryError
-from pycaffe_prune.pruning.selection import select_layers
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
+from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
+from pycaffe_prune.pruning.selection import connection_layers, select_layers
 
 LENET = [
     ("conv1", "Convolution"),
@@ -73,7 +76,7 @@ def test_a_pattern_chooses_what_a_shell_would(net: list[tuple[str, str]], patter
 
 @pytest.mark.parametrize("text", ["ip9", "fc*", "Deconvolution", "", "ip1,", "ip1,ip9", "IP1"])
 def test_a_part_that_chooses_nothing_is_refused_with_what_there_is(text: str) -> None:
-    with pytest.raises(SurgeryError, match="no layer '.*' can be pruned so") as refusal:
+    with pytest.raises(SurgeryError, match=r"no layer '.*' can be pruned so") as refusal:
         select_layers(LENET, text)
     assert "conv1 (Convolution)" in str(refusal.value)
     assert "ip2 (InnerProduct)" in str(refusal.value)
@@ -82,3 +85,22 @@ def test_a_part_that_chooses_nothing_is_refused_with_what_there_is(text: str) ->
 def test_a_net_without_candidates_is_refused() -> None:
     with pytest.raises(SurgeryError, match="no layer that can be pruned"):
         select_layers([], "all")
+
+
+def test_connections_are_those_of_layers_that_the_net_has_and_the_model_holds() -> None:
+    def definition(name: str, layer_type: str) -> LayerParameter:
+        return LayerParameter(name=name, type=layer_type)
+
+    net = NetParameter(
+        layer=[
+            definition("conv1", "Convolution"),
+            definition("bn1", "BatchNorm"),
+            definition("conv1", "Convolution"),  # as for another phase
+            definition("ip1", "InnerProduct"),
+            definition("ip2", "InnerProduct"),
+        ]
+    )
+    names = ["ip1", "conv1", "bn1", "gone"]  # without types, as some formats have them
+    blobs = (np.ones((1, 1), np.float32),)
+    model = Caffemodel(tuple(Layer(LayerParameter(name=name), blobs) for name in names))
+    assert connection_layers(net, model) == [("conv1", "Convolution"), ("ip1", "InnerProduct")]
