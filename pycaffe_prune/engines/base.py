@@ -104,14 +104,15 @@ class Engine(Protocol):
         ...
 
     def stop(self) -> None:
-        """Ask all runs in progress for a snapshot and an end: they raise InterruptedRunError."""
+        """Ask all work in progress for an end, runs with a snapshot: InterruptedRunError there."""
         ...
 
-    def evaluate(self, folder: RunFolder, job: EvaluationJob) -> TestScore:
-        """Test the weights of ``job`` over its test images.
+    def evaluate(self, folder: RunFolder, job: EvaluationJob) -> Iterator[TestScore]:
+        """Test each of the job's weights over its test images; yield the scores as they come.
 
         Raises:
             EngineError: The engine failed; the message carries its own sentence.
+            InterruptedRunError: The engine was asked to stop; the scores so far are good.
         """
         ...
 

@@ -89,12 +89,15 @@ class CaffeEngine:
         write_result(folder, result)
         return result
 
-    def evaluate(self, folder: RunFolder, job: EvaluationJob) -> TestScore:
-        """Test the weights of ``job`` over exactly its test images."""
+    def evaluate(self, folder: RunFolder, job: EvaluationJob) -> Iterator[TestScore]:
+        """Test the job's weights one after the other in one process; see `engines.base.Engine`."""
+        done = 0
         for event in self._events("evaluate", folder, job.threads):
             if event.event == "test":
-                return TestScore.model_validate(event.model_dump())
-        raise EngineError(f"{folder.path}: the test gave no result")
+                done += 1
+                yield TestScore.model_validate(event.model_dump())
+        if done < len(job.weights):
+            raise InterruptedRunError(f"stopped with {done} of {len(job.weights)} tests done")
 
     def forward(
         self,

@@ -371,9 +371,17 @@ def _save_final(net):
 
 
 def evaluate(caffe, job, emit):
-    """Test given weights over exactly N images."""
-    net = caffe.Net("net.prototxt", job["weights"], caffe.TEST)
-    emit(event="test", iteration=0, **Tester(net, job).run())
+    """Test given weights, one file after the other, each over exactly the same N images."""
+    net = None
+    for path in job["weights"]:
+        if net is None or job["rewind"]:
+            net = None  # the old net lets go of the LMDB first
+            net = caffe.Net("net.prototxt", caffe.TEST)
+        net.copy_from(path)
+        emit(event="test", iteration=0, **Tester(net, job).run())
+        if _stop_asked:
+            emit(event="stopped", iteration=0)
+            return
     emit(event="done", iteration=0)
 
 

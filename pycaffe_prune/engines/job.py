@@ -93,12 +93,17 @@ class Job(BaseModel):
 
 
 class EvaluationJob(BaseModel):
-    """Weights to test over exactly ``test_images`` images."""
+    """Weights of one net to test, each over exactly the same ``test_images`` images."""
 
     model_config = ConfigDict(frozen=True)
 
-    weights: str
+    net_sha256: str
+    weights: tuple[str, ...]
+    """Paths of caffemodels that all hold the same blobs."""
     test_images: int
+    rewind: bool
+    """Whether each caffemodel needs a net of its own: Caffe's Data layers never rewind, so only
+    whole passes in whole batches leave the next one the same batches."""
     scores_blob: str
     label_blob: str
     device: str = "cpu"

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import lmdb
@@ -90,22 +90,42 @@ def prepare(request: TrainRequest, folder: RunFolder) -> Job:
 
 
 def prepare_evaluation(
-    net_path: Path, weights: Path, data: Path | None, folder: RunFolder
+    net_path: Path,
+    weights: Sequence[Path],
+    data: Path | None,
+    folder: RunFolder,
+    images: int | None = None,
 ) -> EvaluationJob:
-    """Write what an engine needs to test ``weights`` into ``folder``.
+    """Write what an engine needs to test caffemodels of one net into ``folder``.
+
+    Args:
+        net_path: The net, with a test to it (Accuracy or SoftmaxWithLoss).
+        weights: The caffemodels; all hold the same blobs.
+        data: Folder in which the net's relative LMDB and mean paths are looked up.
+        folder: Where to prepare.
+        images: Test on the first images only; None: on all.
 
     Raises:
-        As `prepare`; FormatError too when the net has nothing to test.
+        As `prepare`; FormatError too when the net has nothing to test, DataError when the test
+        LMDB holds fewer images, SurgeryError when the caffemodels hold different blobs.
     """
     net = _trusted_net(net_path, data)
-    _check_fit(net, weights, None)
+    for path in weights:
+        _check_fit(net, path, None)
+    _require_same_blobs(weights)
     test = layers_in_state(net, NetState(TEST))
     scores, labels = _judged_blobs(test)
     if scores is None or labels is None:
         raise FormatError(f"{net_path}: has no Accuracy or SoftmaxWithLoss layer to test with")
+    there, batch = _images(test), _batch(test)
+    wanted = there if images is None else images
+    if wanted > there:
+        raise DataError(f"{net_path}: its test LMDB holds {there} images, fewer than {wanted}")
     job = EvaluationJob(
-        weights=str(weights.resolve()),
-        test_images=_images(test),
+        net_sha256=_fingerprint(_without_places(net)),
+        weights=tuple(str(path.resolve()) for path in weights),
+        test_images=wanted,
+        rewind=wanted < there or there % batch != 0,
         scores_blob=scores,
         label_blob=labels,
     )
@@ -123,6 +143,25 @@ def _trusted_net(path: Path, data: Path | None) -> NetParameter:
 
 def _images(layers: Iterable[LayerParameter]) -> int:
     return sum(records(layer) for layer in layers if layer.type == "Data")
+
+
+def _batch(layers: Iterable[LayerParameter]) -> int:
+    return sum(layer.data_param.batch_size for layer in layers if layer.type == "Data")
+
+
+def _require_same_blobs(weights: Sequence[Path]) -> None:
+    """Refuse caffemodels of which one would leave the last one's blobs in the net."""
+    found = {
+        path: {key: blob.shape for key, blob in read_caffemodel(path).blobs()} for path in weights
+    }
+    for path, shapes in found.items():
+        first = found[weights[0]]
+        if differing := sorted(set(shapes.items()) ^ set(first.items())):
+            (name, index), _ = differing[0]
+            raise SurgeryError(
+                f"{path}: layer '{name}', blob {index} is not as in {weights[0]}; caffemodels that "
+                "are tested together hold the same blobs"
+            )
 
 
 def _refuse_other_run(folder: RunFolder, job: Job) -> None:
@@ -191,7 +230,7 @@ def _job(
         keep_snapshots=request.keep_snapshots,
         test_interval=interval,
         display=original.display or 100,
-        batch=sum(layer.data_param.batch_size for layer in train if layer.type == "Data"),
+        batch=_batch(train),
         test_images=_images(test),
         scores_blob=scores,
         label_blob=labels,

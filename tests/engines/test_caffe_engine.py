@@ -19,7 +19,7 @@ from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import EngineError, InterruptedRunError, PruneError
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel, write_caffemodel
-from pycaffe_prune.formats.files import sha256_of
+from pycaffe_prune.formats.files import sha256_of, write_text
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.solverstate import read_solverstate
 from pycaffe_prune.pruning.connections import nonzero_where_masked, prune_connections, thresholds
@@ -91,9 +91,9 @@ def test_the_final_score_is_the_accuracy_layers_and_the_loss_layers(tmp_path, re
     assert result.final_test.accuracy > 0.7 > result.tests[0].accuracy
     folder = RunFolder(tmp_path / "again")
     job = prepare_evaluation(
-        tmp_path / "run" / "net.prototxt", tmp_path / "run" / "final.caffemodel", None, folder
+        tmp_path / "run" / "net.prototxt", [tmp_path / "run" / "final.caffemodel"], None, folder
     )
-    again = engine.evaluate(folder, job)
+    (again,) = engine.evaluate(folder, job)
     assert (again.correct, again.images) == (result.final_test.correct, 297)
     assert again.loss == pytest.approx(result.final_test.loss, rel=1e-6)
     assert [blob.shape for _, blob in final.blobs()] == [(20, 784), (20,), (10, 20), (10,)]
@@ -267,9 +267,68 @@ def test_nan_scores_count_as_wrong(tmp_path, digits, make_solver, engine, pruned
     bad = tmp_path / "nan.caffemodel"
     write_caffemodel(bad, _with_first_weight(read_caffemodel(weights), np.nan))
     folder = RunFolder(tmp_path / "test")
-    job = prepare_evaluation(make_solver().parent / "net.prototxt", bad, digits, folder)
-    score = engine.evaluate(folder, job)
+    job = prepare_evaluation(make_solver().parent / "net.prototxt", [bad], digits, folder)
+    (score,) = engine.evaluate(folder, job)
     assert (score.correct, score.loss, score.finite) == (0, None, False)
+
+
+@pytest.fixture
+def three(tmp_path, pruned) -> list[Path]:
+    """Three caffemodels of the small net whose scores differ, the first two times."""
+    weights, _, _ = pruned
+    model = read_caffemodel(weights)
+    paths = [weights]
+    for scale in (-1, 0.5):
+        paths.append(tmp_path / f"times{scale}.caffemodel")
+        changed = model.layer("ip2").blobs[0] * np.float32(scale)
+        write_caffemodel(paths[-1], model.with_blobs({("ip2", 0): changed}))
+    return [*paths, weights]
+
+
+@pytest.mark.parametrize(("images", "batch"), [(None, 99), (None, 100), (150, 100), (20, 100)])
+def test_many_weights_in_one_process_score_as_each_alone(
+    tmp_path, digits, make_solver, engine, three, images, batch
+):
+    net = make_solver().parent / "net.prototxt"
+    net.write_text(net.read_text().replace("batch_size: 100", f"batch_size: {batch}"))
+    folder = RunFolder(tmp_path / "test")
+    together = list(engine.evaluate(folder, prepare_evaluation(net, three, digits, folder, images)))
+    alone = [
+        score
+        for path in three
+        for score in engine.evaluate(
+            folder, prepare_evaluation(net, [path], digits, folder, images)
+        )
+    ]
+    assert together == alone
+    assert together[0] == together[3]
+    assert len({score.loss for score in together}) == 3
+    assert {score.images for score in together} == {images or 297}
+
+
+def test_an_evaluation_that_is_asked_to_stop_keeps_its_scores(
+    tmp_path, digits, make_solver, engine, three
+):
+    folder = RunFolder(tmp_path / "test")
+    job = prepare_evaluation(make_solver().parent / "net.prototxt", three * 50, digits, folder)
+    scores = engine.evaluate(folder, job)
+    assert next(scores).images == 297
+    engine.stop()
+    with pytest.raises(InterruptedRunError, match="of 200 tests done"):
+        list(scores)
+
+
+def test_weights_that_do_not_fit_are_caffes_error_after_the_scores_before_them(
+    tmp_path, digits, make_solver, engine, three
+):
+    folder = RunFolder(tmp_path / "test")
+    job = prepare_evaluation(make_solver().parent / "net.prototxt", three[:1], digits, folder)
+    gone = job.model_copy(update={"weights": (*job.weights, str(tmp_path / "gone.caffemodel"))})
+    write_text(folder.job, gone.model_dump_json())
+    scores = engine.evaluate(folder, gone)
+    assert next(scores).images == 297
+    with pytest.raises(EngineError, match=r"gone\.caffemodel"):
+        next(scores)
 
 
 def test_a_run_that_is_asked_to_stop_leaves_a_snapshot_and_goes_on(tmp_path, request_for, engine):

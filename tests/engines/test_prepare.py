@@ -8,12 +8,12 @@ import lmdb
 import numpy as np
 import pytest
 
-from pycaffe_prune.engines.job import Job, TrainRequest
+from pycaffe_prune.engines.job import EvaluationJob, Job, TrainRequest
 from pycaffe_prune.engines.prepare import net_of_solver, prepare, prepare_evaluation
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
+from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.prototxt import read_net, read_solver
 
@@ -186,7 +186,52 @@ def test_a_net_without_a_judge_cannot_be_evaluated(ask, folder, digits, tmp_path
     _edit(ask.solver, 'type: "Accuracy"', 'type: "Silence"')
     _edit(ask.solver, 'type: "SoftmaxWithLoss"', 'type: "Silence"')
     with pytest.raises(FormatError, match="no Accuracy"):
-        prepare_evaluation(net, _weights(tmp_path / "w.caffemodel"), digits, folder)
+        prepare_evaluation(net, [_weights(tmp_path / "w.caffemodel")], digits, folder)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "rewind"), [(None, 99, False), (None, 100, True), (198, 99, True)]
+)
+def test_only_whole_passes_in_whole_batches_need_no_rewinding(
+    ask, folder, digits, tmp_path, images, batch, rewind
+):
+    _edit(ask.solver, "batch_size: 100", f"batch_size: {batch}")
+    net, weights = ask.solver.parent / "net.prototxt", [_weights(tmp_path / "w.caffemodel")]
+    job = prepare_evaluation(net, weights, digits, folder, images)
+    assert (job.test_images, job.rewind) == (images or 297, rewind)
+    assert EvaluationJob.model_validate_json(folder.job.read_bytes()) == job
+
+
+def test_more_test_images_than_there_are_is_refused(ask, folder, digits, tmp_path):
+    net, weights = ask.solver.parent / "net.prototxt", [_weights(tmp_path / "w.caffemodel")]
+    with pytest.raises(DataError, match="holds 297 images, fewer than 298"):
+        prepare_evaluation(net, weights, digits, folder, 298)
+    assert not folder.path.exists()
+
+
+def test_caffemodels_that_would_leave_each_others_blobs_in_the_net_are_refused(
+    ask, folder, digits, tmp_path
+):
+    net = ask.solver.parent / "net.prototxt"
+    both = [_weights(tmp_path / "a.caffemodel"), _weights(tmp_path / "b.caffemodel")]
+    extra = Layer(LayerParameter(name="ip2", type="InnerProduct"), (np.ones((10, 20), np.float32),))
+    model = read_caffemodel(both[1])
+    write_caffemodel(both[1], Caffemodel((*model.layers, extra)))
+    with pytest.raises(
+        SurgeryError, match=r"b\.caffemodel: layer 'ip2', blob 0 is not as in .*a\."
+    ):
+        prepare_evaluation(net, both, digits, folder)
+    assert not folder.path.exists()
+
+
+def test_moved_data_is_the_same_net_to_evaluate(ask, folder, digits, tmp_path):
+    net, weights = ask.solver.parent / "net.prototxt", [_weights(tmp_path / "w.caffemodel")]
+    shutil.copytree(digits, tmp_path / "elsewhere")
+    jobs = [
+        prepare_evaluation(net, weights, place, folder)
+        for place in (digits, tmp_path / "elsewhere")
+    ]
+    assert jobs[0].net_sha256 == jobs[1].net_sha256
 
 
 def test_preparing_the_same_run_again_changes_no_byte(ask, folder):
