@@ -1,6 +1,6 @@
 """Progress bars of training runs and of sweeps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -18,7 +18,7 @@ from pycaffe_prune.engines.base import Event, Observer
 from pycaffe_prune.experiments.scheduler import StageObserver
 from pycaffe_prune.experiments.stages import Stage
 
-__all__ = ["console", "sweep_progress", "training_progress"]
+__all__ = ["console", "sweep_progress", "tests_progress", "training_progress"]
 
 console = Console(stderr=True)
 """Progress and remarks go to standard error; results to standard output."""
@@ -72,6 +72,14 @@ def training_progress(name: str, iterations: int) -> Iterator[Observer]:
                 bar.console.print(_test_line(event), highlight=False)
 
         yield observe
+
+
+@contextmanager
+def tests_progress(name: str, tests: int, done: int) -> Iterator[Callable[[int, str], None]]:
+    """Show tests one after the other; give a function of how many are done and what was last."""
+    with _bar() as bar:
+        task = bar.add_task(name, total=tests, completed=done, detail="starting")
+        yield lambda completed, detail: bar.update(task, completed=completed, detail=detail)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pycaffe_prune.engines.run_folder import RunFolder
 
-__all__ = ["ExperimentFolder", "StageFolder"]
+__all__ = ["ExperimentFolder", "SensitivityFolder", "StageFolder"]
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,25 @@ class ExperimentFolder:
     def stage(self, name: str, key: str) -> StageFolder:
         """The folder of the stage called ``name`` with the content key ``key``."""
         return StageFolder(self.path / "stages" / f"{name}-{key[:12]}")
+
+
+@dataclass(frozen=True)
+class SensitivityFolder:
+    """The folder of one sensitivity analysis."""
+
+    path: Path
+
+    @property
+    def result(self) -> Path:
+        """Every point so far (`experiments.sensitivity_result.SensitivityResult`)."""
+        return self.path / "sensitivity.json"
+
+    @property
+    def testing(self) -> RunFolder:
+        """Where pruned weights wait for their test; gone when all are done."""
+        return RunFolder(self.path / "testing")
+
+    @property
+    def lock(self) -> Path:
+        """Held while a process works in this folder."""
+        return self.path / ".lock"

@@ -1,11 +1,12 @@
 """The paper's figure, accuracy against the reduction of FC weights, as PNG and as SVG.
 
-The only module that imports matplotlib, which takes a second.
+Like `sensitivity_figure` it imports matplotlib, which takes a second; no other module does.
 """
 
+from collections.abc import Callable
 from io import BytesIO
 from textwrap import fill
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -13,9 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pycaffe_prune.experiments.result import Method
+from pycaffe_prune.reports.paper import Axis
 from pycaffe_prune.reports.plot import Curve, Plot, caption, ticks
 
-__all__ = ["draw", "png", "svg"]
+__all__ = ["DPI", "GRID", "INK", "SIZE", "draw", "png", "saved", "style_axes", "svg"]
 
 
 class _Style(NamedTuple):
@@ -30,29 +32,30 @@ _STYLES: dict[Method, _Style] = {
     "connections": _Style("#0072b2", "o", 7),
     "small": _Style("#009e73", "^", 8),
 }
-_INK = "#222222"
-_GRID = "#dddddd"
-_SIZE = (8.0, 5.6)  # inches
-_DPI = 100
+INK = "#222222"
+GRID = "#dddddd"
+SIZE = (8.0, 5.6)  # inches
+DPI = 100
 
 
 def png(plot: Plot) -> bytes:
     """Return the figure as PNG, twice the size of its nominal 800 pixels."""
-    return _save(plot, "png")
+    return saved(lambda: draw(plot), "png")
 
 
 def svg(plot: Plot) -> bytes:
     """Return the figure as SVG; the same plot gives the same bytes."""
-    return _save(plot, "svg")
+    return saved(lambda: draw(plot), "svg")
 
 
-def _save(plot: Plot, kind: str) -> bytes:
+def saved(make: Callable[[], Figure], kind: Literal["png", "svg"]) -> bytes:
+    """Return the figure that ``make`` draws as a file's content; equal figures give equal SVGs."""
     buffer = BytesIO()
     with mpl.rc_context({"svg.hashsalt": "pycaffe-prune", "svg.fonttype": "path"}):
-        draw(plot).savefig(
+        make().savefig(
             buffer,
             format=kind,
-            dpi=2 * _DPI,
+            dpi=2 * DPI,
             metadata={"Date": None} if kind == "svg" else None,
         )
     return buffer.getvalue()
@@ -60,7 +63,7 @@ def _save(plot: Plot, kind: str) -> bytes:
 
 def draw(plot: Plot) -> Figure:
     """Draw the plot; nothing of pyplot's global state is touched."""
-    figure = Figure(figsize=_SIZE, dpi=_DPI, facecolor="white", layout="constrained")
+    figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     _draw_axes(axes, plot)
@@ -69,7 +72,7 @@ def draw(plot: Plot) -> Figure:
     if plot.baseline is not None and plot.baseline_inside:
         axes.axhline(
             plot.baseline,
-            color=_INK,
+            color=INK,
             linestyle=(0, (6, 3)),
             linewidth=1.4,
             zorder=1.5,
@@ -77,7 +80,7 @@ def draw(plot: Plot) -> Figure:
             gid="baseline",
         )
     if plot.curves or plot.baseline_inside:
-        axes.legend(loc="best", frameon=True, framealpha=0.9, edgecolor=_GRID, fontsize=11)
+        axes.legend(loc="best", frameon=True, framealpha=0.9, edgecolor=GRID, fontsize=11)
     below = figure.supxlabel(fill(caption(plot), 110), fontsize=8.5, color="#555555")
     below.set_parse_math(False)
     if plot.warning is not None:
@@ -89,15 +92,20 @@ def draw(plot: Plot) -> Figure:
 
 
 def _draw_axes(axes: Axes, plot: Plot) -> None:
-    axes.set_xlim(plot.x.low, plot.x.high)
-    axes.set_ylim(plot.y.low, plot.y.high)
-    axes.set_xticks(ticks(plot.x))
-    axes.set_yticks(ticks(plot.y))
-    axes.set_xlabel("FC parameter reduction rate (%)", fontsize=12, color=_INK)
-    axes.set_ylabel("Accuracy (%)", fontsize=12, color=_INK)
-    axes.set_title(plot.title, fontsize=13, color=_INK, parse_math=False)
-    axes.tick_params(labelsize=11, colors=_INK)
-    axes.grid(visible=True, color=_GRID, linewidth=0.8)
+    axes.set_xlabel("FC parameter reduction rate (%)", fontsize=12, color=INK)
+    axes.set_title(plot.title, fontsize=13, color=INK, parse_math=False)
+    style_axes(axes, plot.x, plot.y)
+
+
+def style_axes(axes: Axes, x: Axis, y: Axis) -> None:
+    """Give a figure of accuracies its limits, ticks and grid."""
+    axes.set_xlim(x.low, x.high)
+    axes.set_ylim(y.low, y.high)
+    axes.set_xticks(ticks(x))
+    axes.set_yticks(ticks(y))
+    axes.set_ylabel("Accuracy (%)", fontsize=12, color=INK)
+    axes.tick_params(labelsize=11, colors=INK)
+    axes.grid(visible=True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

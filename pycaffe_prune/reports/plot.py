@@ -9,7 +9,7 @@ from pycaffe_prune.experiments.result import ExperimentResult, Method
 from pycaffe_prune.reports.paper import FIGURES, Axis
 from pycaffe_prune.reports.rows import METHOD_NAMES, Row, rows, sample_warning
 
-__all__ = ["Curve", "Plot", "caption", "own_plot", "paper_plot", "plot_of", "ticks"]
+__all__ = ["Curve", "Plot", "axis_around", "caption", "own_plot", "paper_plot", "plot_of", "ticks"]
 
 _CURVES: tuple[Method, ...] = ("units", "connections", "small")
 _MARGIN = 1.0  # % to each side of values that are all the same
@@ -82,8 +82,8 @@ def own_plot(result: ExperimentResult) -> Plot:
     """Return the plot on axes that show every point."""
     curves, baseline = _content(result)
     points = [row for curve in curves for row in curve.points]
-    x = _axis(row.reduction for row in points)
-    y = _axis([*(row.after for row in points), *([] if baseline is None else [baseline])])
+    x = axis_around(row.reduction for row in points)
+    y = axis_around([*(row.after for row in points), *([] if baseline is None else [baseline])])
     return _plot(result, "Axes chosen to show every point, not the paper's.", x, y)
 
 
@@ -121,8 +121,8 @@ def ticks(axis: Axis) -> list[float]:
     return [axis.low + index * axis.tick for index in range(count + 1)]
 
 
-def _axis(values: Iterable[float]) -> Axis:
-    """An axis in % with at most ten round steps around ``values``, within 0 to 100."""
+def axis_around(values: Iterable[float]) -> Axis:
+    """Return an axis in % with at most ten round steps around ``values``, within 0 to 100."""
     found = list(values) or [0.0, 100.0]
     low, high = min(found), max(found)
     if high - low < _MARGIN:

@@ -69,6 +69,12 @@ def toml(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def net_text() -> str:
+    """The experiment's net."""
+    return NET
+
+
+@pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """LMDBs of 1,500 and 297 real digits."""
     folder = tmp_path_factory.mktemp("digits")

@@ -1,0 +1,155 @@
+"""What a sensitivity analysis found (``sensitivity.json``): each layer's accuracy against rate."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pycaffe_prune.errors import FormatError
+from pycaffe_prune.experiments.result import Machine, Score
+from pycaffe_prune.formats.files import existing_file, write_text
+
+__all__ = [
+    "LayerSize",
+    "Measured",
+    "PrunedLayer",
+    "SensitivityMethod",
+    "SensitivityPoint",
+    "SensitivityResult",
+    "SensitivitySettings",
+    "Suggestion",
+    "read_sensitivity",
+    "write_sensitivity",
+]
+
+SensitivityMethod = Literal["connections", "units"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class LayerSize(_Model):
+    """A layer that was pruned alone."""
+
+    layer: str
+    type: str
+    size: int = Field(gt=0)
+    """Its weights (connections) or its units or filters (units)."""
+
+
+class SensitivitySettings(_Model):
+    """What was asked: a folder holds the points of one such request."""
+
+    net_sha256: str
+    """Over the net with the sizes of its data sets."""
+    weights_sha256: str
+    method: SensitivityMethod
+    criterion: str | None
+    """Of the units; None for connections, which go by magnitude."""
+    layers: tuple[LayerSize, ...] = Field(min_length=1)
+    rates: tuple[float, ...] = Field(min_length=1)
+    """Shares of a layer that are pruned, rising."""
+    images: int = Field(gt=0)
+    """Test images."""
+
+    def differences(self, other: "SensitivitySettings") -> list[str]:
+        """Name what ``other`` asks otherwise."""
+        return [
+            name.removesuffix("_sha256")
+            for name in type(self).model_fields
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+
+class SensitivityPoint(_Model):
+    """The net with one layer pruned at one rate, not retrained."""
+
+    layer: str
+    rate: float
+    """As asked."""
+    kept: int = Field(ge=0)
+    """Weights or units left in the layer."""
+    alpha: float | None
+    """Connections: the threshold as a multiple of the layer's sigma; None for units."""
+    score: Score
+
+
+class PrunedLayer(_Model):
+    """One layer of a net in which all chosen layers are pruned."""
+
+    layer: str
+    weights: int = Field(gt=0)
+    kept: int = Field(ge=0)
+    alpha: float
+
+
+class Measured(_Model):
+    """A net with all chosen layers pruned by |w| < alpha * sigma, not retrained, and its test."""
+
+    layers: tuple[PrunedLayer, ...]
+    score: Score
+
+    @property
+    def reduction(self) -> float:
+        """Share of all weights of the chosen layers that is gone."""
+        kept = sum(row.kept for row in self.layers)
+        return 1 - kept / sum(row.weights for row in self.layers)
+
+
+class Suggestion(_Model):
+    """Rates per layer for one total reduction, beside one alpha for all layers."""
+
+    total: float
+    """As asked: share of all weights of the chosen layers."""
+    predicted_drop: float
+    """Of the accuracy, if what the layers lose alone added up."""
+    suggested: Measured
+    single: Measured
+    """The paper's rule, one alpha, at the same total reduction."""
+
+
+class SensitivityResult(_Model):
+    """A sensitivity analysis: settings, points, and where it ran."""
+
+    schema_version: Literal[1] = 1
+    title: str
+    """The net's name."""
+    data: str
+    """Name of the data set."""
+    is_sample: bool
+    """True for the small bundled sample: then the numbers say nothing about the real data set."""
+    engine: str
+    versions: dict[str, str]
+    machine: Machine
+    settings: SensitivitySettings
+    baseline: Score
+    """Without pruning."""
+    points: tuple[SensitivityPoint, ...]
+    """In the order of the settings' layers and rates; not all of them while it is measured."""
+    suggestion: Suggestion | None = None
+
+    def curve(self, layer: str) -> list[SensitivityPoint]:
+        """Return the points of one layer by rising rate."""
+        return [point for point in self.points if point.layer == layer]
+
+
+def read_sensitivity(path: Path) -> SensitivityResult:
+    """Read a ``sensitivity.json``.
+
+    Raises:
+        FormatError: The file is missing, damaged, or of another schema version.
+    """
+    what = "a sensitivity.json"
+    existing_file(path, what)
+    try:
+        return SensitivityResult.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "the file"
+        raise FormatError(f"{path}: {where}: {problem['msg']}; {what} is needed") from error
+
+
+def write_sensitivity(path: Path, result: SensitivityResult) -> None:
+    """Write ``sensitivity.json`` atomically."""
+    write_text(path, result.model_dump_json(indent=1) + "\n")

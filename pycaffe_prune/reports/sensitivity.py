@@ -1,0 +1,127 @@
+"""A sensitivity analysis as tables and as files."""
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pycaffe_prune.experiments.result import Score
+from pycaffe_prune.experiments.sensitivity_result import SensitivityResult, Suggestion
+from pycaffe_prune.formats.files import atomic_write
+from pycaffe_prune.reports.rows import accuracy, percent
+
+__all__ = [
+    "print_sensitivity",
+    "rate_names",
+    "sample_note",
+    "sensitivity_table",
+    "suggestion_table",
+    "write_figures",
+]
+
+_WIDE = 200
+
+
+def sample_note(result: SensitivityResult) -> str | None:
+    """Return the sentence that every output shows when the data is the bundled sample."""
+    if not result.is_sample:
+        return None
+    return (
+        f"SAMPLE DATA, NOT MNIST: tested on {result.settings.images:,} images of '{result.data}'. "
+        "These numbers say nothing about the real data set's."
+    )
+
+
+def print_sensitivity(result: SensitivityResult, console: Console) -> None:
+    """Print accuracy by layer and rate, and the suggestion where there is one."""
+    if not console.is_terminal:
+        console.width = max(console.width, _WIDE)  # a file has no edge at which to fold figures
+    parts: list[RenderableType] = [sensitivity_table(result)]
+    if result.suggestion is not None:
+        parts += ["", suggestion_table(result.suggestion)]
+    note = sample_note(result)
+    if note is not None:
+        warning = Text(note, "bold red")
+        parts = [warning, *parts, warning]
+    console.print(Group(*parts))
+
+
+def _percent(score: Score) -> str:
+    return f"{percent(accuracy(score)):.2f}"
+
+
+def rate_names(result: SensitivityResult) -> list[str]:
+    """Return the rates as % for people."""
+    return [f"{percent(rate):.4g}" for rate in result.settings.rates]
+
+
+def sensitivity_table(result: SensitivityResult) -> Table:
+    """Return a line for each layer: its accuracy at each rate, in %, without retraining."""
+    what = "weights" if result.settings.method == "connections" else "units"
+    table = Table(
+        title=Text(f"{result.title}: accuracy % with one layer pruned, not retrained"),
+        caption=Text(
+            f"Columns: % of the layer's {what} that are pruned. "
+            f"{result.settings.images:,} test images; "
+            f"{_percent(result.baseline)} % with none pruned."
+        ),
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+        show_edge=False,
+    )
+    table.add_column("layer")
+    for head in (what, *rate_names(result)):
+        table.add_column(head, justify="right")
+    for layer in result.settings.layers:
+        found = {point.rate: _percent(point.score) for point in result.curve(layer.layer)}
+        cells = (found.get(rate, "–") for rate in result.settings.rates)
+        table.add_row(Text(layer.layer), f"{layer.size:,}", *cells)
+    return table
+
+
+def suggestion_table(suggestion: Suggestion) -> Table:
+    """Return the suggested rates beside those of one alpha for all, and what both cost."""
+    table = Table(
+        title=Text(f"{percent(suggestion.total):g} % of the weights, not retrained"),
+        caption=Text(
+            f"Predicted for the suggestion: {percent(suggestion.predicted_drop):.2f} points lost, "
+            "if what the layers lose alone added up."
+        ),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    table.add_column("layer")
+    for head in ("weights", "suggested α", "pruned %", "single α", "pruned %"):
+        table.add_column(head, justify="right")
+    both = (suggestion.suggested, suggestion.single)
+    for own, single in zip(*(measured.layers for measured in both), strict=True):
+        cells = [
+            cell
+            for row in (own, single)
+            for cell in (f"{row.alpha:g}", f"{percent(1 - row.kept / row.weights):.2f}")
+        ]
+        table.add_row(Text(own.layer), f"{own.weights:,}", *cells)
+    table.add_section()
+    weights = sum(row.weights for row in suggestion.suggested.layers)
+    reductions = [cell for row in both for cell in ("", f"{percent(row.reduction):.2f}")]
+    table.add_row("all", f"{weights:,}", *reductions)
+    accuracies = [cell for row in both for cell in ("", _percent(row.score))]
+    table.add_row("accuracy %", "", *accuracies)
+    return table
+
+
+def write_figures(result: SensitivityResult, out: Path) -> None:
+    """Write ``sensitivity.png`` and ``sensitivity.svg`` into ``out``.
+
+    Raises:
+        PruneError: The folder cannot be written to, or the disk is full.
+    """
+    from pycaffe_prune.reports.sensitivity_figure import png, svg
+
+    for name, content in {"sensitivity.png": png(result), "sensitivity.svg": svg(result)}.items():
+        with atomic_write(out / name) as temporary:
+            temporary.write_bytes(content)

@@ -1,0 +1,312 @@
+"""Sensitivity on scikit-learn's digits: each point is what pruning and testing by hand gives."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.job import TrainRequest
+from pycaffe_prune.engines.prepare import prepare_evaluation
+from pycaffe_prune.engines.run import train
+from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.errors import FormatError, InterruptedRunError, PruneError, SurgeryError
+from pycaffe_prune.experiments.sensitivity import (
+    Analysis,
+    SensitivityRequest,
+    measure,
+    plan,
+    working_in,
+)
+from pycaffe_prune.experiments.sensitivity_result import (
+    SensitivityResult,
+    read_sensitivity,
+    write_sensitivity,
+)
+from pycaffe_prune.experiments.suggestion import alphas_of_rates, cost_curves, suggest
+from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.hdf5 import write_hdf5_weights
+from pycaffe_prune.formats.prototxt import read_net, write_prototxt
+from pycaffe_prune.pruning.allocation import predicted_cost, uniform
+from pycaffe_prune.pruning.connections import prune_connections, prune_to_ratios, thresholds
+from pycaffe_prune.pruning.units import choose_units, delete_units
+
+pytestmark = pytest.mark.real_caffe
+
+RATES = (0.3, 0.6, 0.9)
+SIZES = {"ip1": 20 * 784, "ip2": 12 * 20, "ip3": 10 * 12}
+
+
+@pytest.fixture(scope="session")
+def engine(caffe_python: Path) -> CaffeEngine:
+    return CaffeEngine(caffe_python)
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, digits: Path, engine: CaffeEngine, net_text: str
+) -> Path:
+    """A folder with net.prototxt and w.caffemodel, trained on the digits."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "net.prototxt").write_text(net_text)
+    (folder / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.02 momentum: 0.9 lr_policy: "fixed" max_iter: 300'
+    )
+    request = TrainRequest(solver=folder / "solver.prototxt", data=digits, test_interval=0)
+    train(request, folder / "run", engine, lambda _: None)
+    shutil.copy(folder / "run" / "final.caffemodel", folder / "w.caffemodel")
+    return folder
+
+
+@pytest.fixture
+def request_(trained: Path, digits: Path) -> SensitivityRequest:
+    return SensitivityRequest(
+        net=trained / "net.prototxt", weights=trained / "w.caffemodel", data=digits, rates=RATES
+    )
+
+
+@pytest.fixture
+def score_of(digits: Path, engine: CaffeEngine, tmp_path: Path) -> Callable[..., int]:
+    """Test one net and its weights by themselves; give the number of right answers."""
+
+    def score(net: Path, model: Caffemodel, images: int | None = None) -> int:
+        path = tmp_path / "alone.caffemodel"
+        write_caffemodel(path, model)
+        folder = RunFolder(tmp_path / "alone")
+        (found,) = engine.evaluate(folder, prepare_evaluation(net, [path], digits, folder, images))
+        return found.correct
+
+    return score
+
+
+def ignore(_: SensitivityResult) -> None:
+    """An observer that looks away."""
+
+
+@pytest.mark.parametrize("images", [None, 120])
+def test_each_point_is_one_layer_pruned_and_tested_by_itself(
+    request_: SensitivityRequest,
+    engine: CaffeEngine,
+    tmp_path: Path,
+    score_of: Callable[..., int],
+    images: int | None,
+) -> None:
+    out = tmp_path / "out"
+    seen: list[int] = []
+    analysis = plan(replace(request_, images=images), out)
+    assert not out.exists()
+    result = measure(analysis, engine, lambda found: seen.append(len(found.points)))
+    assert seen == list(range(1, 10))
+    assert read_sensitivity(out / "sensitivity.json") == result
+    assert {layer.layer: layer.size for layer in result.settings.layers} == SIZES
+    assert [(point.layer, point.rate) for point in result.points] == [
+        (layer, rate) for layer in SIZES for rate in RATES
+    ]
+    model = read_caffemodel(request_.weights)
+    assert result.baseline.correct == score_of(request_.net, model, images)
+    assert result.baseline.images == (images or 297)
+    for layer, rate in [("ip1", 0.9), ("ip2", 0.6), ("ip3", 0.9)]:
+        pruned, masks = prune_to_ratios(model, {layer: rate})
+        (point,) = [point for point in result.curve(layer) if point.rate == rate]
+        assert point.score.correct == score_of(request_.net, pruned, images)
+        assert point.kept == masks[layer, 0].sum() == SIZES[layer] - round(rate * SIZES[layer])
+        again = thresholds(model, model, point.alpha or 0, [layer])
+        np.testing.assert_array_equal(prune_connections(model, again)[1][layer, 0], masks[layer, 0])
+
+
+def test_units_score_as_the_net_that_they_are_deleted_from(
+    request_: SensitivityRequest,
+    engine: CaffeEngine,
+    tmp_path: Path,
+    score_of: Callable[..., int],
+) -> None:
+    units = replace(request_, method="units", criterion="inorm")
+    result = measure(plan(units, tmp_path / "out"), engine, ignore)
+    assert {layer.layer: layer.size for layer in result.settings.layers} == {"ip1": 20, "ip2": 12}
+    net, model = read_net(request_.net), read_caffemodel(request_.weights)
+    for point in result.points:
+        kept = choose_units(net, model, {point.layer: point.rate}, criterion="inorm")
+        small_net, small = delete_units(net, model, kept)
+        write_prototxt(tmp_path / "small.prototxt", small_net)
+        assert point.score.correct == score_of(tmp_path / "small.prototxt", small)
+        assert point.kept == kept[point.layer].sum()
+        assert point.alpha is None
+
+
+def test_weights_in_hdf5_have_the_same_points(
+    request_: SensitivityRequest, engine: CaffeEngine, tmp_path: Path
+) -> None:
+    write_hdf5_weights(tmp_path / "w.caffemodel.h5", read_caffemodel(request_.weights))
+    few = replace(request_, rates=(0.8,))
+    binary = measure(plan(few, tmp_path / "binary"), engine, ignore)
+    hdf5 = replace(few, weights=tmp_path / "w.caffemodel.h5")
+    assert measure(plan(hdf5, tmp_path / "hdf5"), engine, ignore).points == binary.points
+
+
+class Interrupted(CaffeEngine):
+    """Asks for an end after so many tests, as a user does."""
+
+    tests = 3
+
+    def evaluate(self, folder, job):  # type: ignore[no-untyped-def]
+        for number, score in enumerate(super().evaluate(folder, job), 1):
+            yield score
+            if number == self.tests:
+                raise InterruptedRunError("stopped")
+
+
+def test_an_interrupted_analysis_goes_on_and_ends_with_the_same_points(
+    request_: SensitivityRequest, engine: CaffeEngine, tmp_path: Path, caffe_python: Path
+) -> None:
+    whole = measure(plan(request_, tmp_path / "whole"), engine, ignore)
+    out = tmp_path / "parts"
+    with pytest.raises(InterruptedRunError, match="3 of 9 points done; the same command"):
+        measure(plan(request_, out), Interrupted(caffe_python), ignore)
+    left = plan(request_, out)
+    assert len(left.todo) == 6
+    assert measure(left, engine, ignore) == whole
+    finished = plan(request_, out)
+    assert finished.todo == []
+    assert measure(finished, CaffeEngine(Path("/nowhere")), ignore) == whole
+
+
+def finished(request: SensitivityRequest, out: Path, drops: dict[str, list[int]]) -> Analysis:
+    """An analysis whose points are given: images lost at each rate."""
+    analysis = plan(request, out)
+    score = {"accuracy": 0.9, "correct": 270, "images": 297, "loss": 0.3, "finite": True}
+    points = [
+        {
+            "layer": layer,
+            "rate": rate,
+            "kept": 1,
+            "alpha": 1.0,
+            "score": score | {"correct": 270 - lost},
+        }
+        for layer, losses in drops.items()
+        for rate, lost in zip(RATES, losses, strict=True)
+    ]
+    content = {
+        "title": "small",
+        "data": "digits",
+        "is_sample": True,
+        "engine": "caffe",
+        "versions": {},
+        "machine": {"cpu": "x", "cores": 1, "system": "y"},
+        "settings": analysis.settings.model_dump(),
+        "baseline": score,
+        "points": points,
+    }
+    write_sensitivity(out / "sensitivity.json", SensitivityResult.model_validate(content))
+    return plan(request, out)
+
+
+DROPS = {"ip1": [-2, 0, 3], "ip2": [5, 90, 80], "ip3": [1, 2, 3]}
+
+
+def test_a_suggestion_is_measured_as_its_command_prunes_beside_one_alpha(
+    request_: SensitivityRequest,
+    engine: CaffeEngine,
+    tmp_path: Path,
+    score_of: Callable[..., int],
+) -> None:
+    analysis = finished(request_, tmp_path / "out", DROPS)
+    assert analysis.earlier is not None
+    result = suggest(analysis, analysis.earlier, 0.85, engine)
+    assert read_sensitivity(tmp_path / "out" / "sensitivity.json") == result
+    found = result.suggestion
+    assert found is not None
+    model = read_caffemodel(request_.weights)
+    for measured in (found.suggested, found.single):
+        assert measured.reduction == pytest.approx(0.85, abs=0.002)
+        pruned = model
+        for row in measured.layers:
+            limits = thresholds(model, model, row.alpha, [row.layer])
+            pruned, masks = prune_connections(pruned, limits)
+            assert row.kept == masks[row.layer, 0].sum()
+            assert row.weights == SIZES[row.layer]
+        assert measured.score.correct == score_of(request_.net, pruned)
+    assert len({row.alpha for row in found.single.layers}) == 1
+    rates = {row.layer: 1 - row.kept / row.weights for row in found.suggested.layers}
+    assert rates["ip2"] < 0.4 < rates["ip1"]  # ip2 loses a lot from there on
+    curves = cost_curves(result)
+    assert found.predicted_drop <= predicted_cost(curves, uniform(curves, 0.85))
+    again = suggest(analysis, result, 0.85, CaffeEngine(Path("/nowhere")))
+    assert again is result
+
+
+def test_costs_are_what_is_lost_to_the_baseline_never_falling(
+    request_: SensitivityRequest, tmp_path: Path
+) -> None:
+    result = finished(request_, tmp_path / "out", DROPS).earlier
+    assert result is not None
+    curves = cost_curves(result)
+    assert curves["ip1"].costs == pytest.approx((0, 0, 0, 3 / 297))
+    assert curves["ip2"].costs == pytest.approx((0, 5 / 297, 90 / 297, 90 / 297))
+    assert {name: curve.weights for name, curve in curves.items()} == SIZES
+
+
+def test_alphas_prune_the_rates_that_they_stand_for(request_: SensitivityRequest) -> None:
+    model = read_caffemodel(request_.weights)
+    rates = {"ip1": 0.731, "ip2": 0.25, "ip3": 0.0}
+    for name, alpha in alphas_of_rates(model, rates).items():
+        assert alpha == float(f"{alpha:.5g}")
+        _, masks = prune_connections(model, thresholds(model, model, alpha, [name]))
+        gone = SIZES[name] - int(masks[name, 0].sum())
+        assert gone == pytest.approx(rates[name] * SIZES[name], abs=2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"rates": (0.5,)}, "rates"),
+        ({"layers": "ip2"}, "layers"),
+        ({"method": "units"}, "method, criterion, layers"),
+        ({"images": 100}, "images"),
+    ],
+)
+def test_a_folder_of_another_analysis_is_refused_and_left_alone(
+    request_: SensitivityRequest, tmp_path: Path, changed: dict[str, object], named: str
+) -> None:
+    finished(request_, tmp_path / "out", DROPS)
+    before = (tmp_path / "out" / "sensitivity.json").read_bytes()
+    with pytest.raises(FormatError, match=f"another analysis, with other {named}"):
+        plan(replace(request_, **changed), tmp_path / "out")  # type: ignore[arg-type]
+    assert (tmp_path / "out" / "sensitivity.json").read_bytes() == before
+
+
+def test_other_weights_are_another_analysis(request_: SensitivityRequest, tmp_path: Path) -> None:
+    finished(request_, tmp_path / "out", DROPS)
+    model = read_caffemodel(request_.weights)
+    changed = model.with_blobs({("ip3", 1): model.layer("ip3").blobs[1] + 1})
+    write_caffemodel(tmp_path / "other.caffemodel", changed)
+    with pytest.raises(FormatError, match="with other weights"):
+        plan(replace(request_, weights=tmp_path / "other.caffemodel"), tmp_path / "out")
+
+
+def test_a_layer_that_is_not_there_is_refused(request_: SensitivityRequest, tmp_path: Path) -> None:
+    with pytest.raises(SurgeryError, match=r"no layer 'fc6' .* ip1 \(InnerProduct\)"):
+        plan(replace(request_, layers="fc6"), tmp_path / "out")
+
+
+def test_a_damaged_file_is_refused_with_its_name(
+    request_: SensitivityRequest, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    finished(request_, out, DROPS)
+    text = (out / "sensitivity.json").read_text()
+    (out / "sensitivity.json").write_text(text.replace('"rate"', '"speed"'))
+    with pytest.raises(FormatError, match=r"sensitivity\.json: points\.0\.rate"):
+        plan(request_, out)
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    with (
+        FileLock(tmp_path / ".lock"),
+        pytest.raises(PruneError, match="another process is working"),
+        working_in(tmp_path),
+    ):
+        pytest.fail("two at once")
