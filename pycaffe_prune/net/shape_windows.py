@@ -11,11 +11,18 @@ from pycaffe_prune.formats.caffe_pb2 import (
 )
 from pycaffe_prune.net.axes import Shape, canonical_axis, extents
 
-__all__ = ["convolution", "deconvolution", "pooling"]
+__all__ = [
+    "Window",
+    "convolution",
+    "convolution_window",
+    "deconvolution",
+    "pooling",
+    "pooling_window",
+]
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """How a convolution slides: one number per spatial axis each."""
 
     kernel: Shape
@@ -36,7 +43,7 @@ def convolution(
 ) -> tuple[list[Shape], tuple[Shape, ...]]:
     """Return the tops and the parameters (`conv_layer.cpp`): sizes are rounded down."""
     bottom, axis = _common(param.convolution_param, bottoms)
-    window = _window(param.convolution_param, len(bottom) - axis - 1)
+    window = convolution_window(param.convolution_param, len(bottom) - axis - 1)
     # C++ rounds towards zero: a kernel that hangs over by less than a stride still counts once.
     spatial = [
         int((size + 2 * pad - reach) / stride) + 1
@@ -54,7 +61,7 @@ def deconvolution(
 ) -> tuple[list[Shape], tuple[Shape, ...]]:
     """Return the tops and the parameters (`deconv_layer.cpp`): inputs and outputs change places."""
     bottom, axis = _common(param.convolution_param, bottoms)
-    window = _window(param.convolution_param, len(bottom) - axis - 1)
+    window = convolution_window(param.convolution_param, len(bottom) - axis - 1)
     spatial = [
         stride * (size - 1) + reach - 2 * pad
         for size, pad, reach, stride in zip(
@@ -105,7 +112,7 @@ def _convolved(
     return [top] * len(bottoms), (weight, *bias)
 
 
-def _window(settings: ConvolutionParameter, axes: int) -> _Window:
+def convolution_window(settings: ConvolutionParameter, axes: int) -> Window:
     """The window as `base_conv_layer.cpp` (LayerSetUp) reads it."""
     if settings.HasField("kernel_h") or settings.HasField("kernel_w"):
         kernel = _pair("kernel", settings.kernel_h, settings.kernel_w, axes)
@@ -123,7 +130,7 @@ def _window(settings: ConvolutionParameter, axes: int) -> _Window:
     for name, values in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
         if 0 in values:
             raise SurgeryError(f"its {name} {extents(values)} must not be 0")
-    return _Window(kernel, stride, pad, dilation)
+    return Window(kernel, stride, pad, dilation)
 
 
 def _pair(name: str, height: int, width: int, axes: int) -> Shape:
@@ -149,7 +156,7 @@ def pooling(param: LayerParameter, bottom: Shape) -> Shape:
         raise SurgeryError(f"pools 4 axes (N x C x H x W); its bottom has shape {extents(bottom)}")
     if settings.global_pooling:
         return (*bottom[:2], 1, 1)
-    kernel, stride, pad = _pooling_window(settings)
+    kernel, stride, pad = pooling_window(settings)
     floor = settings.round_mode == PoolingParameter.FLOOR
     spatial = []
     for size, reach, step, edge in zip(bottom[2:], kernel, stride, pad, strict=True):
@@ -167,7 +174,8 @@ def pooling(param: LayerParameter, bottom: Shape) -> Shape:
     return (*bottom[:2], *spatial)
 
 
-def _pooling_window(settings: PoolingParameter) -> tuple[Shape, Shape, Shape]:
+def pooling_window(settings: PoolingParameter) -> tuple[Shape, Shape, Shape]:
+    """Kernel, stride and pad, (height, width) each, as `pooling_layer.cpp` reads them."""
     if settings.HasField("kernel_size"):
         kernel = (settings.kernel_size, settings.kernel_size)
     else:

@@ -1,0 +1,257 @@
+"""From a net for training to a net for use: data in by an Input layer, probabilities out."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from google.protobuf import text_format
+
+from pycaffe_prune.convert.definitions import LEARNING
+from pycaffe_prune.convert.input_shapes import input_shape
+from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
+from pycaffe_prune.formats.caffemodel import Caffemodel
+from pycaffe_prune.net.graph import NetGraph, NetState, Top, layers_in_state
+from pycaffe_prune.net.shapes import Shape
+
+__all__ = ["preprocessing", "to_deploy", "used_layers"]
+
+_NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
+_ACTIVATION = {
+    "SoftmaxWithLoss": "Softmax",
+    "InfogainLoss": "Softmax",
+    "SigmoidCrossEntropyLoss": "Sigmoid",
+}
+_REPORTS = frozenset({"Accuracy", "HDF5Output", "Silence"})
+_FILLERS = ("weight_filler", "bias_filler", "filler")
+
+
+def to_deploy(
+    net: NetParameter,
+    inputs: Mapping[str, Shape] = _NO_INPUTS,
+    model: Caffemodel | None = None,
+) -> NetParameter:
+    """Return the deploy form of a train_val net; a deploy net comes back without its fillers.
+
+    It is the TEST net with an Input layer for every blob that a data layer made and a prediction
+    needs. SoftmaxWithLoss and InfogainLoss become the Softmax ``prob``, SigmoidCrossEntropyLoss
+    the Sigmoid ``prob``: what these losses compute inside (`softmax_loss_layer.cpp` and
+    `sigmoid_cross_entropy_loss_layer.cpp` of `src/caffe/layers`). Out go the other losses,
+    Accuracy, whatever served only them and the labels, auxiliary heads (of several losses on the
+    same labels those with less than the greatest loss_weight), fillers, learning rates and phase
+    rules.
+
+    Args:
+        net: A net in the V2 form.
+        inputs: Shapes of data blobs by name; they come before what the net tells.
+        model: Its weights, if at hand: they tell the number of channels where the net does not.
+
+    Raises:
+        SurgeryError: The shape of a data blob is not known, or the net predicts nothing.
+    """
+    graph, losses, kept = _needed(net)
+    activations = _activations(graph, kept, losses)
+    deploy = NetParameter()
+    if net.HasField("name"):
+        deploy.name = net.name
+    for place, layer in enumerate(graph.layers):
+        if place in activations:
+            deploy.layer.append(activations[place])
+        elif place in kept and _computes(layer):
+            deploy.layer.append(_for_use(layer))
+        elif place in kept:
+            deploy.layer.extend(_inputs(graph, kept, place, inputs, model))
+    return deploy
+
+
+def used_layers(net: NetParameter) -> list[LayerParameter]:
+    """Return the layers of `to_deploy` that compute something of the net's own, without data.
+
+    Raises:
+        SurgeryError: The net predicts nothing.
+    """
+    graph, _, kept = _needed(net)
+    layers = [graph.layers[place] for place in sorted(kept)]
+    return [_for_use(layer) for layer in layers if _computes(layer)]
+
+
+def preprocessing(net: NetParameter) -> list[str]:
+    """Say what the data layers of the TEST net do to the images, which a deploy net does not."""
+    said = []
+    for layer in layers_in_state(net, NetState()):
+        if not layer.bottom and layer.HasField("transform_param"):
+            settings = text_format.MessageToString(layer.transform_param, as_one_line=True)
+            said.append(
+                f"note: layer '{layer.name}' prepared the images with {{ {settings} }}; whoever "
+                "feeds the deploy net does it instead"
+            )
+    return said
+
+
+def _needed(net: NetParameter) -> tuple[NetGraph, list[int], set[int]]:
+    """The TEST net, the places of its main losses, and those of the layers that it predicts by."""
+    state = NetState(TEST, net.state.level, tuple(net.state.stage))
+    layers = layers_in_state(net, state)
+    layers += _losses_of_training(net, layers)
+    graph = NetGraph(layers)
+    losses = _main_losses(graph)
+    kept = _ancestors(graph, _predictions(graph, losses))
+    if not any(graph.layers[place].bottom for place in kept):
+        raise SurgeryError(
+            f"net '{net.name}' predicts nothing in the phase TEST: no layer there leads from data "
+            "to a loss or to an output; check its include and exclude rules"
+        )
+    return graph, losses, kept
+
+
+def _computes(layer: LayerParameter) -> bool:
+    return bool(layer.bottom) or layer.type == "Parameter"
+
+
+def _is_loss(layer: LayerParameter) -> bool:
+    return layer.type.endswith("Loss")
+
+
+def _losses_of_training(
+    net: NetParameter, layers: Sequence[LayerParameter]
+) -> list[LayerParameter]:
+    """The losses of the TRAIN net if the TEST net has none: they tell what the scores mean."""
+    if any(_is_loss(layer) for layer in layers):
+        return []
+    made = {top for layer in layers for top in layer.top}
+    training = layers_in_state(net, NetState(TRAIN, net.state.level, tuple(net.state.stage)))
+    return [layer for layer in training if _is_loss(layer) and made.issuperset(layer.bottom)]
+
+
+def _main_losses(graph: NetGraph) -> list[int]:
+    """Places of the losses that count: of those on the same labels the ones of greatest weight."""
+    places = [place for place, layer in enumerate(graph.layers) if _is_loss(layer)]
+    greatest: dict[tuple[Top | None, ...], float] = {}
+    for place in places:
+        labels = graph.bottoms[place][1:]
+        greatest[labels] = max(_weight(graph.layers[place]), greatest.get(labels, 0.0))
+    return [
+        place
+        for place in places
+        if _weight(graph.layers[place]) >= greatest[graph.bottoms[place][1:]]
+    ]
+
+
+def _weight(loss: LayerParameter) -> float:
+    return loss.loss_weight[0] if loss.loss_weight else 1.0
+
+
+def _predictions(graph: NetGraph, losses: Sequence[int]) -> list[Top]:
+    """What the net is there for: what its losses judge, and learned outputs that nothing reads."""
+    judges = losses or [
+        place for place, layer in enumerate(graph.layers) if layer.type == "Accuracy"
+    ]
+    wanted = []
+    for place in judges:
+        judged = graph.bottoms[place]
+        if graph.layers[place].type in {*_ACTIVATION, "Accuracy"}:
+            judged = judged[:1]
+        wanted += [top for top in judged if top is not None and _is_learned(graph, top)]
+    unread = [
+        top
+        for top in graph.tops()
+        if not graph.readers(top)
+        and graph.layers[top.layer].bottom
+        and not _is_loss(graph.layers[top.layer])
+        and graph.layers[top.layer].type not in _REPORTS
+    ]
+    wanted += [top for top in unread if _is_learned(graph, top)]
+    return wanted or unread
+
+
+def _is_learned(graph: NetGraph, top: Top) -> bool:
+    return any(graph.layers[place].type in LEARNING for place in _ancestors(graph, [top]))
+
+
+def _ancestors(graph: NetGraph, tops: Iterable[Top]) -> set[int]:
+    """Places of the layers that ``tops`` depend on, those that make them included."""
+    found: set[int] = set()
+    waiting = [top.layer for top in tops]
+    while waiting:
+        place = waiting.pop()
+        if place not in found:
+            found.add(place)
+            waiting += [top.layer for top in graph.bottoms[place] if top is not None]
+    return found
+
+
+def _inputs(
+    graph: NetGraph,
+    kept: set[int],
+    place: int,
+    inputs: Mapping[str, Shape],
+    model: Caffemodel | None,
+) -> Iterator[LayerParameter]:
+    """Yield an Input layer for each top of a data layer that the deploy net reads."""
+    for index, name in enumerate(graph.layers[place].top):
+        top = Top(place, index)
+        if _kept_readers(graph, kept, top):
+            layer = LayerParameter(name=name, type="Input", top=[name])
+            layer.input_param.shape.add().dim.extend(input_shape(graph, top, inputs, model))
+            yield layer
+
+
+def _for_use(layer: LayerParameter) -> LayerParameter:
+    """The layer without all that only training needs; shared parameters keep their names."""
+    plain = LayerParameter()
+    plain.CopyFrom(layer)
+    for field in ("include", "exclude", "phase", "loss_weight", "propagate_down"):
+        plain.ClearField(field)
+    if any(param.name for param in plain.param):
+        for param in plain.param:
+            if param.lr_mult:  # BatchNorm insists on its 0
+                param.ClearField("lr_mult")
+            param.ClearField("decay_mult")
+    else:
+        plain.ClearField("param")
+    for settings, _ in layer.ListFields():
+        if settings.name.endswith("_param"):
+            _clear_fillers(plain, settings.name)
+    return plain
+
+
+def _clear_fillers(layer: LayerParameter, name: str) -> None:
+    settings = getattr(layer, name)
+    for filler in _FILLERS:
+        if filler in settings.DESCRIPTOR.fields_by_name:
+            settings.ClearField(filler)
+    if not settings.ListFields():
+        layer.ClearField(name)
+
+
+def _activations(
+    graph: NetGraph, kept: set[int], losses: Sequence[int]
+) -> dict[int, LayerParameter]:
+    """The layers that make probabilities of scores, where the net has none of its own.
+
+    By the place of the loss whose inside they were.
+    """
+    judges: dict[Top, int] = {}
+    for place in losses:
+        scores = graph.bottoms[place][0] if graph.bottoms[place] else None
+        if graph.layers[place].type in _ACTIVATION and scores is not None:
+            judges.setdefault(scores, place)
+    taken = {
+        name for place in kept for name in (graph.layers[place].name, *graph.layers[place].top)
+    }
+    new = {}
+    for scores, place in judges.items():
+        loss = graph.layers[place]
+        kind = _ACTIVATION[loss.type]
+        if any(reader.type == kind for reader in _kept_readers(graph, kept, scores)):
+            continue
+        alone = len(judges) == 1 and "prob" not in taken
+        name = "prob" if alone else f"prob_{loss.bottom[0]}"
+        layer = LayerParameter(name=name, type=kind, bottom=[loss.bottom[0]], top=[name])
+        if kind == "Softmax" and loss.HasField("softmax_param"):
+            layer.softmax_param.CopyFrom(loss.softmax_param)
+        new[place] = layer
+    return new
+
+
+def _kept_readers(graph: NetGraph, kept: set[int], top: Top) -> list[LayerParameter]:
+    return [graph.layers[place] for place in kept if top in graph.bottoms[place]]
