@@ -133,7 +133,7 @@ def choose_units(
         scores = score(incoming, outgoing, seed)
         gone = channels_to_delete(channels, coupled, scores, ratio)
         kept.update((name, ~np.isin(channels.units[name], gone)) for name in coupled.layers)
-    return kept
+    return {name: kept[name] for name in channels.units if name in kept}
 
 
 def _one_ratio(coupled: Coupled, ratios: Mapping[str, float]) -> float | None:

@@ -320,6 +320,23 @@ def test_a_layer_without_units_to_name_is_refused() -> None:
         prunable_layers(net)
 
 
+def test_weights_without_the_heads_of_training_are_pruned_all_the_same() -> None:
+    head = """
+layer { name: "aux" type: "InnerProduct" bottom: "ip1" top: "aux" include { phase: TRAIN }
+  inner_product_param { num_output: 2 } }
+layer { name: "aux_loss" type: "SoftmaxWithLoss" bottom: "aux" bottom: "label"
+  include { phase: TRAIN } }
+"""
+    net = net_of(DATA, HIDDEN, READER, head, ENDS)
+    assert prunable_layers(net, MODEL) == ["ip1"]
+    small_net, small = delete_units(net, MODEL, KEEP)
+    assert small.layer("ip2").blobs[0].shape == (3, 4)
+    # With its weights there, the head shrinks too.
+    model = model_of(ip1=(6, 4), ip2=(3, 6), aux=(2, 6))
+    assert delete_units(net, model, KEEP)[1].layer("aux").blobs[0].shape == (2, 4)
+    assert delete_units(net, model, KEEP)[0] == small_net
+
+
 GROUPS = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [1, 3, 4, 4] } } }
 layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
