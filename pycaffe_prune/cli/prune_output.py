@@ -1,7 +1,8 @@
 """What the prune commands share: the files they read and write, the table they print."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,9 @@ from pycaffe_prune.pruning.counts import LayerReduction, overall
 __all__ = ["read_model", "show_reductions", "write_model"]
 
 
+_NO_UNITS: Mapping[str, str] = MappingProxyType({})
+
+
 def read_model(net: Path, weights: Path) -> tuple[NetParameter, Caffemodel]:
     """Read a net and its weights, in any form; weights that come as names alone get definitions.
 
@@ -28,17 +32,27 @@ def read_model(net: Path, weights: Path) -> tuple[NetParameter, Caffemodel]:
     return definition, model
 
 
-def show_reductions(rows: Sequence[LayerReduction]) -> None:
-    """Print the reduction of each layer and of all together, as the paper counts it."""
+def show_reductions(rows: Sequence[LayerReduction], units: Mapping[str, str] = _NO_UNITS) -> None:
+    """Print the reduction of each layer and of all together, as the paper counts it.
+
+    Args:
+        rows: The weights of each layer, before and after.
+        units: What is left of the units of layers that lost some; without any, no such column.
+    """
     table = Table()
     table.add_column("layer")
+    if units:
+        table.add_column("units", justify="right")
     for column in ("weights", "kept", "reduction %"):
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(row.layer, f"{row.weights:,}", f"{row.kept:,}", f"{100 * row.reduction:.2f}")
+        left = [units.get(row.layer, "")] if units else []
+        counts = (f"{row.weights:,}", f"{row.kept:,}", f"{100 * row.reduction:.2f}")
+        table.add_row(row.layer, *left, *counts)
     table.add_section()
     weights, kept = sum(row.weights for row in rows), sum(row.kept for row in rows)
-    table.add_row("all", f"{weights:,}", f"{kept:,}", f"{100 * overall(rows):.2f}")
+    blank = [""] if units else []
+    table.add_row("all", *blank, f"{weights:,}", f"{kept:,}", f"{100 * overall(rows):.2f}")
     Console(markup=False, emoji=False).print(table)  # a layer may be called [anything]
 
 

@@ -133,6 +133,5 @@ def _show(net: NetParameter, model: Caffemodel, small: Caffemodel, kept: Kept) -
     # The paper counts fully connected layers only; other types show when they lose units.
     shown = {"InnerProduct", *(layer.type for layer in net.layer if layer.name in kept)}
     names = [layer.name for layer in model.layers if layer.type in shown and layer.blobs]
-    show_reductions(deleted_reduction(model, small, names))
-    for name, keep in kept.items():
-        click.echo(f"{name}: {int(keep.sum())} of {keep.size} units kept")
+    left = {name: f"{int(keep.sum())} of {keep.size}" for name, keep in kept.items()}
+    show_reductions(deleted_reduction(model, small, names), left)
