@@ -49,6 +49,7 @@ test: setup check
 
 bench: setup
 	$(BIN)/python bench/model_io.py
+	$(BIN)/python bench/surgery.py
 	$(BIN)/python bench/masking.py
 
 schema: $(INSTALLED)
