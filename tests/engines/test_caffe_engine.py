@@ -127,14 +127,21 @@ train(request, out, CaffeEngine(python), lambda event: None)
 """
 
 
+def _snapshot(folder: RunFolder) -> int:
+    """The iteration of the newest snapshot, 0 before the first."""
+    names = (path.stem for path in folder.snapshots.glob("snapshot_iter_*.solverstate"))
+    return max((int(name.rpartition("_")[2]) for name in names), default=0)
+
+
 def _kill_until_done(command: list[str], folder: RunFolder) -> int:
-    """Run the command and kill it (no goodbye) at ever later moments, until it finishes."""
+    """Run the command and kill it (no goodbye) at ever later snapshots, until it finishes."""
     kills = 0
     while True:
         with subprocess.Popen(command) as process:
-            deadline = time.monotonic() + 1.5 + 0.8 * kills
-            while process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.01)
+            # By progress, not by the clock, and each time at another moment after the snapshot.
+            while process.poll() is None and _snapshot(folder) < 900 * (kills + 1):
+                time.sleep(0.005)
+            time.sleep(0.02 * kills)
             if process.poll() is not None:
                 assert process.returncode == 0
                 return kills
