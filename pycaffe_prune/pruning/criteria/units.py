@@ -46,7 +46,8 @@ def l1(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001  (c
 
 def l2(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001  (common signature)
     """Euclidean norm of the incoming weights of each unit."""
-    return np.asarray(np.sqrt(np.square(incoming).sum(axis=1, dtype=np.float64)))
+    # In float64: the squares of tiny weights are none in float32.
+    return np.asarray(np.sqrt(np.square(incoming, dtype=np.float64).sum(axis=1)))
 
 
 def random(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001  (common signature)
