@@ -97,14 +97,8 @@ def units(
         source = mask_units(definition, model, chosen)
     small_net, small = delete_units(definition, source, kept)
     _show(definition, model, small, kept)
-    changed = lrn_layers_changed(definition, model, kept)
-    if changed and not exact_lrn:
-        click.echo(
-            f"warning: {', '.join(changed)} (LRN) add up neighbouring channels, so the smaller net "
-            "only comes near the masked one; retrain it, see how far off it is with "
-            "`caffe-prune verify`, or use --keep-lrn-neighbours",
-            err=True,
-        )
+    if not exact_lrn:
+        _warn_of_lrn(lrn_layers_changed(definition, model, kept))
     if dry_run:
         return
     write_model(out, small_net, small)
@@ -112,6 +106,16 @@ def units(
     if masked:
         write_model(out / "masked", definition, mask_units(definition, model, chosen))
         click.echo(f"written to {out / 'masked'}")
+
+
+def _warn_of_lrn(changed: Sequence[str]) -> None:
+    if changed:
+        click.echo(
+            f"warning: {', '.join(changed)} (LRN) add up neighbouring channels, so the smaller net "
+            "only comes near the masked one; retrain it, see how far off it is with "
+            "`caffe-prune verify`, or use --keep-lrn-neighbours",
+            err=True,
+        )
 
 
 def _ratios(

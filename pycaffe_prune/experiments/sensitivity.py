@@ -46,7 +46,7 @@ from pycaffe_prune.pruning.units import (
     choose_units,
     mask_units,
     prunable_layers,
-    unit_weights,
+    unit_counts,
     units_together,
 )
 
@@ -149,12 +149,12 @@ def _layers(
     if request.method == "units":
         candidates = [(name, types[name]) for name in prunable_layers(net, model)]
         together = {name: group for group in units_together(net, model) for name in group}
+        counts = unit_counts(net, model)
         seen: set[str] = set()
         for name in select_layers(candidates, request.layers):
             if name not in seen:
                 seen.update(together[name])
-                size = unit_weights(net, model, name).shape[0]
-                yield LayerSize(layer=name, type=types[name], size=size)
+                yield LayerSize(layer=name, type=types[name], size=counts[name])
         return
     shared = shared_blobs(net)
     chosen = one_of_each(shared, select_layers(connection_layers(net, model), request.layers))

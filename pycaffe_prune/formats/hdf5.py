@@ -11,6 +11,7 @@ from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.blobs import MAX_COUNT, Blob
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, named_blobs, named_model
 from pycaffe_prune.formats.files import atomic_write, existing_file
+from pycaffe_prune.formats.sharing import blob_owners
 
 __all__ = ["read_hdf5_weights", "write_hdf5_weights"]
 
@@ -38,29 +39,16 @@ def write_hdf5_weights(path: Path, model: Caffemodel) -> None:
                 f"layer '{name}': Caffe can neither save nor load a layer of this name in HDF5; "
                 "rename it, or write a .caffemodel, .npz or .safetensors"
             )
-    owners = _owners(model)
+    owners = blob_owners(layer.param for layer in model.layers)
     with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
         data = file.create_group("data", track_order=True)
         for key, blob in blobs.items():
             group = data.require_group(key[0])
-            owner = owners.get(key)
-            if owner is not None and _same(blobs[owner], blob):
+            owner = owners.get(key, key)
+            if owner != key and owner in blobs and _same(blobs[owner], blob):
                 group[str(key[1])] = data[owner[0]][str(owner[1])]
             else:
                 group.create_dataset(str(key[1]), data=np.asarray(blob, "<f4"))
-
-
-def _owners(model: Caffemodel) -> dict[BlobKey, BlobKey]:
-    """The first blob of the same parameter name, for each blob that shares one."""
-    first: dict[str, BlobKey] = {}
-    owners = {}
-    for layer in model.layers:
-        for index, spec in enumerate(layer.param.param[: len(layer.blobs)]):
-            if spec.name in first:
-                owners[layer.name, index] = first[spec.name]
-            elif spec.name:
-                first[spec.name] = layer.name, index
-    return owners
 
 
 def _same(one: Blob, other: Blob) -> bool:

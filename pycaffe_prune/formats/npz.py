@@ -115,7 +115,7 @@ def read_arrays(path: Path, what: str) -> dict[str, NDArray[np.generic]]:
         raise FormatError(f"{path}: {error}; {what} is needed") from error
     except (
         *(zipfile.BadZipFile, zlib.error, OSError, EOFError, MemoryError),
-        *(ValueError, KeyError, RuntimeError, NotImplementedError, OverflowError),
+        *(ValueError, KeyError, RuntimeError, OverflowError),
     ) as error:
         raise FormatError(f"{path}: cannot be read ({error}); {what} is needed") from error
 

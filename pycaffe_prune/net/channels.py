@@ -6,7 +6,7 @@ the next weights), or make several into one: the terms of an Eltwise sum, and th
 that share parameters, can only be deleted together and are one channel here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.errors import SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
+from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
+from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.net.shapes import Shape
 
 __all__ = ["BlobChannels", "ChannelTrace", "Channels", "Flow", "Grouping", "Ids", "LrnWindow"]
@@ -97,7 +98,7 @@ class ChannelTrace:
         self._group_of: dict[str, Ids] = {}
         self._slices: dict[str, tuple[Ids, ...]] = {}
         self._lrn: list[LrnWindow] = []
-        self._owners = _owners(net)
+        self._owners = blob_owners(net.layer)
         self._shapes: dict[BlobKey, Shape] = (
             {key: blob.shape for key, blob in model.blobs()} if model else {}
         )
@@ -249,19 +250,3 @@ class ChannelTrace:
             },
             lrn=tuple(LrnWindow(name, number[ids], size) for name, ids, size in self._lrn),
         )
-
-
-def _owners(net: NetParameter) -> dict[BlobKey, BlobKey]:
-    """Which blob each shared one is the same as: the first with its ``param { name }``."""
-    first: dict[str, BlobKey] = {}
-    owners: dict[BlobKey, BlobKey] = {}
-    for layer, index, name in _named(net.layer):
-        owners[layer, index] = first.setdefault(name, (layer, index))
-    return owners
-
-
-def _named(layers: Iterable[LayerParameter]) -> Iterable[tuple[str, int, str]]:
-    for layer in layers:
-        for index, spec in enumerate(layer.param):
-            if spec.name:
-                yield layer.name, index, spec.name

@@ -9,6 +9,7 @@ from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.formats.mask import Mask, require_fitting_masks
+from pycaffe_prune.formats.sharing import blob_owners
 
 __all__ = ["SharedBlobs", "masks_for_all", "one_of_each", "require_equal_blobs", "shared_blobs"]
 
@@ -21,12 +22,10 @@ def shared_blobs(net: NetParameter) -> dict[BlobKey, tuple[BlobKey, ...]]:
 
     Layers of the same name, one for each phase, say, are one layer here.
     """
-    by_name: dict[str, dict[BlobKey, None]] = {}
-    for layer in net.layer:
-        for index, spec in enumerate(layer.param):
-            if spec.name:
-                by_name.setdefault(spec.name, {})[layer.name, index] = None
-    return {key: tuple(group) for group in by_name.values() if len(group) > 1 for key in group}
+    groups: dict[BlobKey, list[BlobKey]] = {}
+    for key, owner in blob_owners(net.layer).items():
+        groups.setdefault(owner, []).append(key)
+    return {key: tuple(group) for group in groups.values() if len(group) > 1 for key in group}
 
 
 def one_of_each(shared: SharedBlobs, layers: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, Layer
-from pycaffe_prune.net.channel_rules import trace_channels
+from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import BlobChannels, Channels
 from pycaffe_prune.pruning.coupled import Coupled, channels_to_delete, coupled_layers
 from pycaffe_prune.pruning.criteria.units import unit_criterion
@@ -29,7 +29,7 @@ __all__ = [
     "lrn_layers_changed",
     "mask_units",
     "prunable_layers",
-    "unit_weights",
+    "unit_counts",
     "units_together",
 ]
 
@@ -77,20 +77,13 @@ def _require_free(channels: Channels, name: str) -> None:
         raise SurgeryError(f"layer '{name}' {channels.fixed[ids[0]]}")
 
 
-def unit_weights(net: NetParameter, model: Caffemodel, name: str) -> Blob:
-    """Return the weights of a layer as (units, inputs), a view; ``transpose`` is undone.
+def unit_counts(net: NetParameter, model: Caffemodel) -> dict[str, int]:
+    """Return how many units or filters each layer has, in the net's order.
 
     Raises:
-        SurgeryError: Net and weights do not fit together.
-        FormatError: The caffemodel has no such layer.
+        SurgeryError: The net contradicts itself, or ``model`` does not fit it.
     """
-    channels = trace_channels(net, model)
-    units = _units_of(net, channels, name)
-    layer = model.layer(name)
-    if not layer.blobs:
-        raise SurgeryError(f"layer '{name}' of the caffemodel holds no weights")
-    axis = 0 if channels.blobs[name, 0].reads == 1 else 1
-    return np.moveaxis(layer.blobs[0], axis, 0).reshape(units.size, -1)
+    return {name: ids.size for name, ids in trace_channels(net, model).units.items()}
 
 
 def choose_units(

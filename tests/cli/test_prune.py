@@ -14,8 +14,8 @@ from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel,
 from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.formats.mask import MaskFile, read_mask, write_mask
 from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.pruning.connections import nonzero_where_masked
-from pycaffe_prune.pruning.units import unit_weights
 
 NET = """
 name: "small"
@@ -99,7 +99,7 @@ def test_connections_leaves_a_net_its_weights_and_their_mask(
     assert mask.source_sha256 == sha256_of(weights)
     assert mask.criterion == "threshold"
     assert (mask.parameters["alpha"], mask.parameters["sigma"]) == (1.5, "initial")
-    unit_weights(read_net(out / "net.prototxt"), after, "ip1")
+    require_fitting(read_net(out / "net.prototxt"), after)
 
 
 def test_connections_prunes_only_the_layers_named(net: Path, weights: Path, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_units_leaves_a_smaller_net_and_weights_that_fit_it(
     small = read_caffemodel(out / "pruned.caffemodel")
     inputs, total = 30, 0
     for name, count in units.items():
-        assert unit_weights(small_net, small, name).shape == (count, inputs)
+        assert small.layer(name).blobs[0].shape == (count, inputs)
         assert small.layer(name).blobs[1].shape == (count,)
         assert small.layer(name).param.inner_product_param.num_output == count
         total, inputs = total + count * inputs, count

@@ -21,6 +21,7 @@ from pycaffe_prune.formats.caffemodel import (
     write_caffemodel,
 )
 from pycaffe_prune.formats.hdf5 import read_hdf5_weights, write_hdf5_weights
+from tests.formats.comparison import require_same_blobs
 
 # The folder is the same for all examples: each one writes its file anew.
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -42,15 +43,6 @@ def models(draw: st.DrawFn) -> Caffemodel:
             param.param.add(name=shared)
         layers.append(Layer(param, tuple(arrays)))
     return Caffemodel(tuple(layers))
-
-
-def require_same_blobs(found: Caffemodel, expected: Caffemodel) -> None:
-    ours, theirs = list(found.blobs()), list(expected.blobs())
-    assert [key for key, _ in ours] == [key for key, _ in theirs]
-    for (_, blob), (_, other) in zip(ours, theirs, strict=True):
-        assert blob.dtype == np.float32
-        assert blob.shape == other.shape
-        assert blob.tobytes() == other.tobytes()
 
 
 def small_model() -> Caffemodel:

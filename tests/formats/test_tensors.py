@@ -26,6 +26,7 @@ from pycaffe_prune.formats.tensors import (
     write_npz,
     write_safetensors,
 )
+from tests.formats.comparison import require_same_blobs
 
 # The folder is the same for all examples: each one writes its file anew.
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -51,12 +52,7 @@ models = st.builds(
 
 def require_same_layers(found: Caffemodel, expected: Caffemodel) -> None:
     assert [layer.param for layer in found.layers] == [layer.param for layer in expected.layers]
-    ours, theirs = list(found.blobs()), list(expected.blobs())
-    assert [key for key, _ in ours] == [key for key, _ in theirs]
-    for (_, blob), (_, other) in zip(ours, theirs, strict=True):
-        assert blob.dtype == np.float32
-        assert blob.shape == other.shape
-        assert blob.tobytes() == other.tobytes()
+    require_same_blobs(found, expected)
 
 
 def small_model() -> Caffemodel:

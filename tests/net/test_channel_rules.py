@@ -9,7 +9,8 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel
 from pycaffe_prune.formats.prototxt import read_net
-from pycaffe_prune.net.channel_rules import CARRYING, ENDS, trace_channels
+from pycaffe_prune.net.channel_rules import CARRYING, ENDS
+from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import Channels
 from pycaffe_prune.share import share_root
 

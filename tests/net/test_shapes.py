@@ -9,6 +9,7 @@ from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
+from tests.net.layer_nets import input_layer, net_around
 
 PROTOTXT = Path(__file__).parents[2] / "prototxt"
 Built = Mapping[str, Mapping[str, Sequence[Sequence[int]]]]
@@ -16,22 +17,6 @@ Built = Mapping[str, Mapping[str, Sequence[Sequence[int]]]]
 
 def layers_of(text: str) -> Sequence[LayerParameter]:
     return text_format.Parse(text, NetParameter()).layer
-
-
-def input_layer(name: str, shape: Sequence[int]) -> str:
-    dims = " ".join(f"dim: {extent}" for extent in shape)
-    return (
-        f'layer {{ name: "{name}" type: "Input" top: "{name}" '
-        f"input_param {{ shape {{ {dims} }} }} }}"
-    )
-
-
-def net_around(kind: str, bottoms: Sequence[Sequence[int]], settings: str, tops: int = 1) -> str:
-    """A net of one layer and its inputs."""
-    inputs = [input_layer(f"in{number}", shape) for number, shape in enumerate(bottoms)]
-    reads = " ".join(f'bottom: "in{number}"' for number in range(len(bottoms)))
-    writes = " ".join(f'top: "out{number}"' for number in range(tops))
-    return "\n".join([*inputs, f'layer {{ name: "x" type: "{kind}" {reads} {writes} {settings} }}'])
 
 
 def networks() -> list[tuple[NetParameter, Phase]]:

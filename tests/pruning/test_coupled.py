@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
-from pycaffe_prune.net.channel_rules import trace_channels
+from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import Channels
 from pycaffe_prune.pruning.coupled import Coupled, channels_to_delete, coupled_layers
 from tests.pruning.random_nets import nets

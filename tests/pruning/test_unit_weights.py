@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
-from pycaffe_prune.net.channel_rules import trace_channels
+from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import Channels
 from pycaffe_prune.pruning.coupled import coupled_layers
 from pycaffe_prune.pruning.unit_weights import weights_around

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
-from pycaffe_prune.net.channel_rules import trace_channels
+from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.shapes import infer_shapes
 from pycaffe_prune.pruning.units import (
