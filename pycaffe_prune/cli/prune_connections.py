@@ -9,12 +9,11 @@ import click
 
 from pycaffe_prune.cli.layer_values import layer_values
 from pycaffe_prune.cli.options import path_type
-from pycaffe_prune.cli.prune_output import read_model, show_reductions, write_model
+from pycaffe_prune.cli.prune_output import naming_inputs, read_model, show_reductions, write_model
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.formats.mask import Mask, MaskFile, read_mask, write_mask
 from pycaffe_prune.formats.weights import read_weights
-from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.pruning.connections import (
     DEFAULT_SIGMA_RULE,
     SigmaRule,
@@ -83,6 +82,7 @@ _LAYER, _GLOBAL = "layer", "global"
     help="Trained, unpruned caffemodel for --sigma initial (default: --weights).",
 )
 @click.option("--dry-run", is_flag=True, help="Show the reductions and write nothing.")
+@naming_inputs
 def connections(
     net: Path,
     weights: Path,
@@ -115,7 +115,6 @@ def connections(
     """
     _require_consistent(alphas, ratios, scope, sigma, mask, original)
     definition, model = read_model(net, weights)
-    require_fitting(definition, model)
     candidates = connection_layers(definition, model)
     values = layer_values(alphas or ratios, candidates, layers)
     shared = shared_blobs(definition)

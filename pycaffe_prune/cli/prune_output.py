@@ -1,6 +1,7 @@
 """What the prune commands share: the files they read and write, the table they print."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
 
@@ -8,16 +9,31 @@ from rich.console import Console
 from rich.table import Table
 
 from pycaffe_prune.convert.definitions import with_definitions
+from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.weights import read_weights
+from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.pruning.counts import LayerReduction, overall
 
-__all__ = ["read_model", "show_reductions", "write_model"]
+__all__ = ["naming_inputs", "read_model", "show_reductions", "write_model"]
 
 
 _NO_UNITS: Mapping[str, str] = MappingProxyType({})
+
+
+def naming_inputs(command: Callable[..., None]) -> Callable[..., None]:
+    """Put the names of both inputs before a `SurgeryError`, which knows layers but no files."""
+
+    @wraps(command)
+    def named(net: Path, weights: Path, **options: object) -> None:
+        try:
+            command(net=net, weights=weights, **options)
+        except SurgeryError as error:
+            raise SurgeryError(f"{weights} with {net}: {error}") from error
+
+    return named
 
 
 def read_model(net: Path, weights: Path) -> tuple[NetParameter, Caffemodel]:
@@ -25,8 +41,10 @@ def read_model(net: Path, weights: Path) -> tuple[NetParameter, Caffemodel]:
 
     Raises:
         FormatError: A file is missing, damaged, or of no known form.
+        SurgeryError: They do not belong together.
     """
     definition, model = read_net(net), read_weights(weights)
+    require_fitting(definition, model)
     if not any(layer.type for layer in model.layers):
         model = with_definitions(model, definition)
     return definition, model

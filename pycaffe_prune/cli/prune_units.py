@@ -7,7 +7,7 @@ import click
 
 from pycaffe_prune.cli.layer_values import layer_values
 from pycaffe_prune.cli.options import path_type
-from pycaffe_prune.cli.prune_output import read_model, show_reductions, write_model
+from pycaffe_prune.cli.prune_output import naming_inputs, read_model, show_reductions, write_model
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.pruning.counts import deleted_reduction
@@ -60,6 +60,7 @@ __all__ = ["units"]
     help="Write masked/ too: the model at full size, zeros in what leads out of deleted units.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the reductions and write nothing.")
+@naming_inputs
 def units(
     net: Path,
     weights: Path,

@@ -148,6 +148,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
     assert result.exit_code == 1
     assert isinstance(result.exception, PruneError)
     assert message in str(result.exception)
+    assert str(result.exception).startswith(f"{files[3]} with {files[1]}: ")
     assert not (tmp_path / "out").exists()
 
 
