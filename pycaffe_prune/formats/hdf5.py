@@ -40,7 +40,7 @@ def write_hdf5_weights(path: Path, model: Caffemodel) -> None:
                 "rename it, or write a .caffemodel, .npz or .safetensors"
             )
     owners = blob_owners(layer.param for layer in model.layers)
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_write(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         data = file.create_group("data", track_order=True)
         for key, blob in blobs.items():
             group = data.require_group(key[0])
@@ -69,7 +69,7 @@ def read_hdf5_weights(path: Path) -> Caffemodel:
     """
     existing_file(path, _WHAT)
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             return named_model(dict(_blobs(file.get("data"))))
     except FormatError as error:
         raise FormatError(f"{path}: {error}; {_WHAT} is needed") from error

@@ -46,7 +46,9 @@ def write_mask(path: Path, mask_file: MaskFile) -> None:
         FormatError: A layer's name is none that HDF5 could give back.
         PruneError: The folder cannot be written to or the disk is full.
     """
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
+    # No locks, here and where files are read: a file appears whole and never changes, while a child
+    # process forked at the wrong moment would hold the lock on.
+    with atomic_write(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         for (layer, index), mask in sorted(mask_file.masks.items()):
             if "\0" in layer or {"", "."} & set(layer.split("/")):
                 raise FormatError(f"layer '{layer}' has a name that HDF5 cannot hold; rename it")
@@ -81,7 +83,7 @@ def read_mask(path: Path) -> MaskFile:
         masks[layer, int(index)] = item[()]
 
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             file.visititems(collect)
             return MaskFile(
                 masks,

@@ -1,3 +1,4 @@
+import fcntl
 import random
 import time
 from pathlib import Path
@@ -220,3 +221,13 @@ def test_a_mask_for_a_blob_that_is_not_there_is_refused() -> None:
         require_fitting_masks(model((2, 3)), {("ip1", 1): np.ones(3, np.bool_)})
     with pytest.raises(FormatError, match="no layer 'ip2'"):
         require_fitting_masks(model((2, 3)), {("ip2", 0): np.ones(3, np.bool_)})
+
+
+def test_a_file_that_another_process_has_locked_is_read(tmp_path: Path) -> None:
+    """As a child is that was forked while the file was being written, until it runs its program."""
+    masks = {("ip1", 0): np.eye(3, dtype=np.bool_)}
+    write_mask(tmp_path / "a.mask.h5", MaskFile(masks, "0" * 64, "threshold"))
+    with (tmp_path / "a.mask.h5").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        found = read_mask(tmp_path / "a.mask.h5")
+    np.testing.assert_array_equal(found.masks["ip1", 0], masks["ip1", 0])
