@@ -1,8 +1,13 @@
-"""Weights in Caffe's HDF5 form: one dataset ``/data/<layer>/<index>`` a blob, no definitions."""
+"""Caffe's HDF5 files: weights, and what a solver keeps.
+
+Weights are one dataset ``/data/<layer>/<index>`` a blob, without definitions. A solverstate is
+``/iter``, ``/current_step``, ``/learned_net`` and one dataset ``/history/<index>`` a blob.
+"""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -12,9 +17,11 @@ from pycaffe_prune.formats.blobs import MAX_COUNT, Blob
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, named_blobs, named_model
 from pycaffe_prune.formats.files import atomic_write, existing_file
 from pycaffe_prune.formats.sharing import blob_owners
+from pycaffe_prune.formats.solverstate import Solverstate
 
-__all__ = ["read_hdf5_weights", "write_hdf5_weights"]
+__all__ = ["read_hdf5_solverstate", "read_hdf5_weights", "write_hdf5_weights"]
 
+_STATE = "an HDF5 solverstate of Caffe (.solverstate.h5)"
 _WHAT = "an HDF5 weights file of Caffe (.caffemodel.h5)"
 _MOST_PACKED = 1032  # deflate makes of one byte at most as many
 
@@ -67,14 +74,49 @@ def read_hdf5_weights(path: Path) -> Caffemodel:
         FormatError: The file is missing, damaged, or holds anything else than such datasets, or
             a layer lacks a blob that another layer of the net owns.
     """
-    existing_file(path, _WHAT)
+    with _opened(path, _WHAT) as file:
+        return named_model(dict(_blobs(file.get("data"))))
+
+
+def read_hdf5_solverstate(path: Path) -> Solverstate:
+    """Read the HDF5 solverstate that Caffe saves (``snapshot_format: HDF5``).
+
+    Raises:
+        FormatError: The file is missing, damaged, or no solverstate.
+    """
+    with _opened(path, _STATE) as file:
+        blobs = dict(_members(file.get("history"), "/history"))
+        history = []
+        for index in map(str, range(len(blobs))):
+            dataset = blobs.get(index)
+            if not isinstance(dataset, h5py.Dataset):
+                raise FormatError(f"there is no dataset '/history/{index}' of {len(blobs)}")
+            history.append(_values(dataset, f"dataset '/history/{index}'"))
+        iteration, step = (int(_scalar(file, name)) for name in ("iter", "current_step"))
+        learned_net = _scalar(file, "learned_net")
+        if not isinstance(learned_net, bytes):
+            raise FormatError("dataset '/learned_net' is no text")
+        return Solverstate(iteration, learned_net.decode(), tuple(history), step)
+
+
+def _scalar(file: h5py.File, name: str) -> Any:
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.size != 1:
+        raise FormatError(f"there is no dataset '/{name}' of one value")
+    return np.asarray(dataset[()]).reshape(-1)[0]
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[h5py.File]:
+    """Open a file; what is wrong with it is told with its name and what it should be."""
+    existing_file(path, what)
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return named_model(dict(_blobs(file.get("data"))))
+            yield file
     except FormatError as error:
-        raise FormatError(f"{path}: {error}; {_WHAT} is needed") from error
+        raise FormatError(f"{path}: {error}; {what} is needed") from error
     except (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError) as error:
-        raise FormatError(f"{path}: cannot be read ({error}); {_WHAT} is needed") from error
+        raise FormatError(f"{path}: cannot be read ({error}); {what} is needed") from error
 
 
 def _blobs(data: object) -> Iterator[tuple[BlobKey, Blob]]:

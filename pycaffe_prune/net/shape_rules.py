@@ -71,7 +71,9 @@ def _embed(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
 
 def _batch_norm(_: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
     (bottom,) = bottoms
-    channels = (bottom[1] if len(bottom) > 1 else 1,)
+    if len(bottom) < 2:
+        raise SurgeryError(f"needs at least 2 axes; its bottom has shape {extents(bottom)}")
+    channels = (bottom[1],)
     # mean, variance, and the factor that both are to be divided by
     return Inferred(bottoms, (channels, channels, (1,)))
 
