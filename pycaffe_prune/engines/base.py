@@ -1,10 +1,12 @@
 """The interface behind which training happens, and what it gives back."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pycaffe_prune.engines.job import EvaluationJob, Job
@@ -18,6 +20,7 @@ __all__ = [
     "Observer",
     "TestScore",
     "TrainResult",
+    "losses_in_log",
     "read_result",
     "seconds_in_log",
     "tests_in_log",
@@ -116,6 +119,24 @@ class Engine(Protocol):
         """
         ...
 
+    def forward(
+        self,
+        net_path: Path,
+        weights: Path,
+        inputs: Mapping[str, NDArray[np.float32]],
+        outputs: Sequence[str],
+    ) -> list[NDArray[np.float32]]:
+        """Run ``inputs`` (blob name to array) through a TEST net and return the blobs ``outputs``.
+
+        Raises:
+            EngineError: The engine refused the net, the weights or the inputs.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the processes that wait for more work, if there are any."""
+        ...
+
 
 def _log_lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
     for line in folder.log.read_text(encoding="utf-8").splitlines():
@@ -133,6 +154,15 @@ def tests_in_log(folder: RunFolder) -> tuple[TestScore, ...]:
         if line.get("event") == "test"
     }
     return tuple(scores[iteration] for iteration in sorted(scores))
+
+
+def losses_in_log(folder: RunFolder) -> dict[int, float]:
+    """Return the displayed training losses of the run's log by iteration; the last of each."""
+    return {
+        line["iteration"]: line["loss"]
+        for line in _log_lines(folder)
+        if line.get("event") == "progress" and line.get("loss") is not None
+    }
 
 
 def seconds_in_log(folder: RunFolder) -> float:

@@ -8,32 +8,23 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.engines import caffe_worker
-from pycaffe_prune.engines.base import (
-    Event,
-    Observer,
-    TestScore,
-    TrainResult,
-    seconds_in_log,
-    tests_in_log,
-    write_result,
-)
+from pycaffe_prune.engines.base import Event, Observer, TestScore, TrainResult
 from pycaffe_prune.engines.job import EvaluationJob, Job
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.session import follow_training, parse_event
 from pycaffe_prune.errors import EngineError, InterruptedRunError
-from pycaffe_prune.formats.files import sha256_of, write_text
+from pycaffe_prune.formats.files import write_text
 from pycaffe_prune.formats.prototxt import read_net, refuse_python_layers, write_prototxt
 
 __all__ = ["CaffeEngine"]
 
 _FATAL = re.compile(r"^F\d{4} [^\]]*\] (.*)", re.MULTILINE)
 _STACK = "*** Check failure stack trace"
-_LOGGED = frozenset({"start", "resumed", "test", "snapshot", "stopped", "done"})
 
 
 class CaffeEngine:
@@ -54,40 +45,16 @@ class CaffeEngine:
         for process in tuple(self._running):
             process.send_signal(signal.SIGINT)
 
+    def close(self) -> None:
+        """Nothing to do: every process ends with its job."""
+
     def train(self, folder: RunFolder, job: Job, observe: Observer) -> TrainResult:
         """Run the job prepared in ``folder``; see `engines.base.Engine`.
 
         A snapshot of the same run in the folder is resumed, to the same final bits.
         """
-        last: dict[str, Event] = {}
-        with folder.log.open("a", encoding="utf-8") as log:
-            for event in self._events("train", folder, job.threads):
-                last[event.event] = event
-                if event.event in _LOGGED or (event.model_extra or {}).get("display"):
-                    log.write(event.model_dump_json(exclude_none=True) + "\n")
-                    log.flush()
-                observe(event)
-        if "done" not in last:
-            at = last["stopped"].iteration if "stopped" in last else 0
-            raise InterruptedRunError(
-                f"stopped at iteration {at} of {job.max_iter}; a snapshot is in "
-                f"{folder.snapshots}, the same command goes on from there"
-            )
-        done, start = last["done"].model_extra or {}, last["start"].model_extra or {}
-        if done["revived"]:
-            raise EngineError(f"{folder.path}: {done['revived']} pruned weights are not zero")
-        result = TrainResult(
-            engine=self.name,
-            versions={name: start[name] for name in ("caffe", "python", "numpy")},
-            seed=job.seed,
-            iterations=job.max_iter,
-            tests=tests_in_log(folder),
-            weights_sha256=sha256_of(folder.final_weights),
-            revived=done["revived"],
-            seconds=seconds_in_log(folder),
-        )
-        write_result(folder, result)
-        return result
+        events = self._events("train", folder, job.threads)
+        return follow_training(self.name, events, folder, job, observe)
 
     def evaluate(self, folder: RunFolder, job: EvaluationJob) -> Iterator[TestScore]:
         """Test the job's weights one after the other in one process; see `engines.base.Engine`."""
@@ -161,21 +128,14 @@ class CaffeEngine:
             with process:
                 self._running.add(process)
                 try:
-                    yield from _parsed(process.stdout, folder)
+                    for line in process.stdout or ():
+                        yield parse_event(line, folder)
                     process.wait()
                 finally:
                     self._running.discard(process)
                     process.kill()  # nothing to do unless an error left it running
         if process.returncode:
             raise EngineError(_explain(task, folder, process.returncode))
-
-
-def _parsed(lines: IO[str] | None, folder: RunFolder) -> Iterator[Event]:
-    for line in lines or ():
-        try:
-            yield Event.model_validate_json(line)
-        except ValueError as error:
-            raise EngineError(f"{folder.path}: the worker said {line[:200]!r}") from error
 
 
 def _explain(task: str, folder: RunFolder, code: int) -> str:

@@ -19,16 +19,16 @@ import numpy as np
 
 _PROGRESS_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1
-_SNAPSHOT = "snapshot_iter_%d"
-_STATE = ".solverstate"
-_stop_asked = []
+SNAPSHOT = "snapshot_iter_%d"
+STATE = ".solverstate"
+stop_asked = []
 
 
 def main(task, job_path):
     """Run ``task`` (train, evaluate or forward) as ``job_path`` says."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the engine
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: _stop_asked.append(True))
+        signal.signal(number, lambda *_: stop_asked.append(True))
     emit = _emitter()
     with open(job_path) as file:
         job = json.load(file)
@@ -36,9 +36,11 @@ def main(task, job_path):
     caffe = _import_caffe(job)
     emit(
         event="start",
-        caffe=getattr(caffe, "__version__", "unknown"),
-        python=sys.version.split()[0],
-        numpy=np.__version__,
+        versions={
+            "caffe": getattr(caffe, "__version__", "unknown"),
+            "python": sys.version.split()[0],
+            "numpy": np.__version__,
+        },
     )
     {"train": train, "evaluate": evaluate, "forward": forward}[task](caffe, job, emit)
 
@@ -194,7 +196,8 @@ def train(caffe, job, emit):
     if masks and masks.revived():
         raise SystemExit("%d masked weights are not zero after loading" % masks.revived())
     tester = Tester(solver.test_nets[0], job) if job["scores_blob"] else None
-    iteration = _run(solver, tester, job, done, emit)
+    keep = job["keep_snapshots"]
+    iteration = run(solver, tester, job, done, emit, lambda at: _snapshot(solver, at, keep))
     if iteration < job["max_iter"]:
         emit(event="stopped", iteration=iteration)
         return
@@ -203,8 +206,11 @@ def train(caffe, job, emit):
     emit(event="done", iteration=iteration, revived=masks.revived() if masks else 0)
 
 
-def _run(solver, tester, job, iteration, emit):
-    """Step to max_iter, testing and taking snapshots on the way; return the iteration reached."""
+def run(solver, tester, job, iteration, emit, snapshot):
+    """Step to max_iter, testing and taking snapshots on the way; return the iteration reached.
+
+    ``snapshot`` is called with the iteration. The torch engine leads its solver with this too.
+    """
     end, rate, started = job["max_iter"], _Rate(iteration), time.time()
     while True:
         if tester and _due(iteration, job["test_interval"], end):
@@ -230,18 +236,21 @@ def _run(solver, tester, job, iteration, emit):
             raise SystemExit(
                 "the loss is no longer a number at iteration %d; lower base_lr" % iteration
             )
-        wanted = bool(job["snapshot"]) and iteration % job["snapshot"] == 0
-        if wanted or _stop_asked or iteration == end:
-            _snapshot(solver, iteration, job["keep_snapshots"])
+        wanted = iteration in job["checkpoints"] or (
+            bool(job["snapshot"]) and iteration % job["snapshot"] == 0
+        )
+        if wanted or stop_asked or iteration == end:
+            snapshot(iteration)
             emit(event="snapshot", iteration=iteration, seconds=time.time() - started)
-        if _stop_asked and iteration < end:
+        if stop_asked and iteration < end:
             return iteration
 
 
 def _next_event(job, iteration):
     """The next iteration at which something but stepping happens."""
     intervals = (job["test_interval"], job["snapshot"], job["display"], job["max_iter"])
-    return min(iteration - iteration % every + every for every in intervals if every)
+    periodic = [iteration - iteration % every + every for every in intervals if every]
+    return min(periodic + [at for at in job["checkpoints"] if at > iteration])
 
 
 def _due(iteration, interval, end):
@@ -305,14 +314,19 @@ def _snapshot(solver, iteration, keep):
     os.chdir(".partial")
     solver.snapshot()
     os.chdir(snapshots)
-    name = _SNAPSHOT % iteration
-    for ending in (".caffemodel", _STATE):  # the state last: it is what makes a snapshot complete
+    name = SNAPSHOT % iteration
+    for ending in (".caffemodel", STATE):  # the state last: it is what makes a snapshot complete
         _durable_move(os.path.join(".partial", name + ending), name + ending)
     if not keep:
-        for old in _iterations(snapshots):
-            if old != iteration:
-                os.unlink(_SNAPSHOT % old + _STATE)
-                os.unlink(_SNAPSHOT % old + ".caffemodel")
+        drop_snapshots(snapshots, iteration)
+
+
+def drop_snapshots(folder, kept):
+    """Remove the snapshots in ``folder`` but that of the iteration ``kept``."""
+    for old in snapshots_in(folder):
+        if old != kept:
+            for ending in (STATE, ".caffemodel"):
+                os.unlink(os.path.join(folder, SNAPSHOT % old + ending))
 
 
 def _durable_move(source, target):
@@ -324,25 +338,25 @@ def _durable_move(source, target):
     os.close(folder)
 
 
-def _iterations(folder):
+def snapshots_in(folder):
     """Iterations of the complete snapshots in ``folder``."""
-    head, tail = (_SNAPSHOT + _STATE).split("%d")
+    head, tail = (SNAPSHOT + STATE).split("%d")
     names = set(os.listdir(folder))
     found = [
         int(name[len(head) : -len(tail)])
         for name in names
         if name.startswith(head) and name.endswith(tail)
     ]
-    return sorted(n for n in found if _SNAPSHOT % n + ".caffemodel" in names)
+    return sorted(n for n in found if SNAPSHOT % n + ".caffemodel" in names)
 
 
 def _restore(solver, job):
     """Go on from the newest snapshot: weights, history, data position and random numbers."""
     os.chdir("snapshots")
-    found = [n for n in _iterations(os.getcwd()) if n <= job["max_iter"]]
+    found = [n for n in snapshots_in(os.getcwd()) if n <= job["max_iter"]]
     if not found:
         return 0
-    solver.restore(_SNAPSHOT % found[-1] + _STATE)
+    solver.restore(SNAPSHOT % found[-1] + STATE)
     _replay(solver.net, job["replay"], found[-1] * job["iter_size"])
     return found[-1]
 
@@ -379,7 +393,7 @@ def evaluate(caffe, job, emit):
             net = caffe.Net("net.prototxt", caffe.TEST)
         net.copy_from(path)
         emit(event="test", iteration=0, **Tester(net, job).run())
-        if _stop_asked:
+        if stop_asked:
             emit(event="stopped", iteration=0)
             return
     emit(event="done", iteration=0)

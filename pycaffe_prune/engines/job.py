@@ -29,6 +29,8 @@ class TrainRequest:
     threads: int = 1
     """BLAS threads; with one, runs repeat bit for bit."""
     keep_snapshots: bool = False
+    checkpoints: tuple[int, ...] = ()
+    """Iterations after which a snapshot is taken as well; for `keep_snapshots`."""
 
 
 class SolverSettings(BaseModel):
@@ -65,6 +67,8 @@ class Job(BaseModel):
     iter_size: int
     snapshot: int
     keep_snapshots: bool
+    checkpoints: tuple[int, ...] = ()
+    """Iterations after which a snapshot is taken, besides each ``snapshot`` of them."""
     test_interval: int
     display: int
     batch: int
