@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from google.protobuf import text_format
 from pydantic import ValidationError
 
 from pycaffe_prune.engines.job import EvaluationJob, Job, SolverSettings, TrainRequest
+from pycaffe_prune.engines.lmdb_files import opened_lmdb
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
@@ -35,7 +35,6 @@ from pycaffe_prune.net.graph import NetState, layers_in_state
 __all__ = ["net_of_solver", "prepare", "prepare_evaluation", "records", "solver_settings"]
 
 _NEVER = 2**31 - 1
-_opening = threading.Lock()
 _DRAWING = frozenset({"Dropout", "DummyData", "HDF5Data", "ImageData", "MemoryData", "WindowData"})
 """Layers whose state lies outside the solverstate: replayed one forward at a time on resume."""
 
@@ -95,6 +94,9 @@ def prepare_evaluation(
     data: Path | None,
     folder: RunFolder,
     images: int | None = None,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
 ) -> EvaluationJob:
     """Write what an engine needs to test caffemodels of one net into ``folder``.
 
@@ -104,6 +106,8 @@ def prepare_evaluation(
         data: Folder in which the net's relative LMDB and mean paths are looked up.
         folder: Where to prepare.
         images: Test on the first images only; None: on all.
+        device: ``cpu`` or ``cuda[:N]``.
+        threads: BLAS threads.
 
     Raises:
         As `prepare`; FormatError too when the net has nothing to test, DataError when the test
@@ -128,6 +132,8 @@ def prepare_evaluation(
         rewind=wanted < there or there % batch != 0,
         scores_blob=scores,
         label_blob=labels,
+        device=device,
+        threads=threads,
     )
     write_prototxt(folder.net, net)
     write_text(folder.job, job.model_dump_json(indent=2) + "\n")
@@ -228,6 +234,7 @@ def _job(
         iter_size=solver.iter_size,
         snapshot=original.snapshot if request.snapshot is None else request.snapshot,
         keep_snapshots=request.keep_snapshots,
+        checkpoints=request.checkpoints,
         test_interval=interval,
         display=original.display or 100,
         batch=_batch(train),
@@ -327,8 +334,7 @@ def records(layer: LayerParameter, net_path: Path | None = None) -> int:
     if not (source / "data.mdb").is_file():
         raise DataError(f"{where}: there is no LMDB at {source}; {remedy}")
     try:
-        # One process may not open one LMDB twice at the same time; stages are prepared in threads.
-        with _opening, lmdb.open(str(source), readonly=True, lock=False) as database:
+        with opened_lmdb(source) as database:
             count = int(database.stat()["entries"])
     except lmdb.Error as error:
         raise DataError(f"{where}: the LMDB {source} cannot be read ({error}); {remedy}") from error
