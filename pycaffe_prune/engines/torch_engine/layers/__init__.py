@@ -1,0 +1,1 @@
+"""Caffe's layers on PyTorch, one class per layer type."""
