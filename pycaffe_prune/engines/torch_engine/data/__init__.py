@@ -1,0 +1,1 @@
+"""Caffe's data layers: where a net's batches come from."""

@@ -1,0 +1,164 @@
+"""The HDF5Data layer: rows of HDF5 files named in a list."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pycaffe_prune.engines.torch_engine.data.base import Source
+from pycaffe_prune.engines.torch_engine.data.draws import Purpose, draws_for
+from pycaffe_prune.errors import DataError
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.net.axes import Shape, extents
+
+__all__ = ["Hdf5Source"]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What the tops read in one file."""
+
+    number: int
+    tops: tuple[NDArray[np.float32], ...]
+
+
+class Hdf5Source(Source):
+    """Batches of an HDF5Data layer (`src/caffe/layers/hdf5_data_layer.cpp`).
+
+    The rows of all files follow each other, pass after pass; a batch may span files. With
+    ``shuffle`` files, and rows within each, are in another order at each pass. One file at a time
+    is held in main memory.
+
+    Args:
+        param: The layer; its tops name the datasets.
+        device: Where batches are wanted.
+        seed: Of the order.
+
+    Raises:
+        DataError: The list or a file is missing or damaged, lacks a dataset, or datasets differ.
+    """
+
+    def __init__(self, param: LayerParameter, device: torch.device, seed: int) -> None:
+        told = param.hdf5_data_param
+        self._where = f"layer '{param.name}' (HDF5Data)"
+        if param.HasField("transform_param"):
+            raise DataError(f"{self._where}: has transform_param, which HDF5Data does not know")
+        self._names, self._device, self._seed = tuple(param.top), device, seed
+        self._size, self._shuffle = told.batch_size, told.shuffle
+        self._paths = self._listed(Path(told.source))
+        found = [self._shapes_in(path) for path in self._paths]
+        self._rows = np.array([shapes[0][0] for shapes in found])
+        self._widths = [shape[1:] for shape in found[0]]
+        for path, shapes in zip(self._paths, found, strict=True):
+            if [shape[1:] for shape in shapes] != self._widths:
+                raise DataError(
+                    f"{self._where}: the rows of {path} are "
+                    f"{', '.join(extents(shape[1:]) for shape in shapes)}, those of "
+                    f"{self._paths[0]} are {', '.join(map(extents, self._widths))}; make them alike"
+                )
+        self._loaded: _Loaded | None = None
+        self._batch = 0
+
+    def _listed(self, source: Path) -> list[Path]:
+        try:
+            names = source.read_text(encoding="utf-8", errors="surrogateescape").split()
+        except OSError as error:
+            raise DataError(
+                f"{self._where}: the list {source} cannot be read ({error.strerror})"
+            ) from error
+        if not names:
+            raise DataError(f"{self._where}: the list {source} is empty; name HDF5 files in it")
+        return [Path(name) for name in names]
+
+    def _shapes_in(self, path: Path) -> list[Shape]:
+        with self._opened(path) as file:
+            shapes = [self._dataset(file, path, name).shape for name in self._names]
+        counts = {shape[0] for shape in shapes}
+        if len(counts) > 1 or 0 in counts:
+            raise DataError(
+                f"{self._where}: the datasets of {path} have "
+                f"{', '.join(str(shape[0]) for shape in shapes)} rows; give all the same number, "
+                "at least one"
+            )
+        return shapes
+
+    def _opened(self, path: Path) -> h5py.File:
+        try:
+            return h5py.File(path, "r", locking=False)
+        except OSError as error:
+            raise DataError(
+                f"{self._where}: {path} is not there or is no HDF5 file ({error})"
+            ) from error
+
+    def _dataset(self, file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+        dataset = file.get(name)
+        if (
+            not isinstance(dataset, h5py.Dataset)
+            or not dataset.ndim
+            or dataset.dtype.kind not in "fiu"
+        ):
+            raise DataError(
+                f"{self._where}: {path} has no dataset '{name}' of numbers with at least one axis; "
+                "the tops name the datasets"
+            )
+        return dataset
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Shape of each top: its dataset's, with the batch for the first axis."""
+        return tuple((self._size, *width) for width in self._widths)
+
+    def next(self) -> tuple[Tensor, ...]:
+        """Return the next batch; see `Source.next`."""
+        tops = [np.empty(shape, np.float32) for shape in self.shapes]
+        start, filled = self._batch * self._size, 0
+        self._batch += 1
+        while filled < self._size:
+            epoch, row = divmod(start + filled, int(self._rows.sum()))
+            for number in self._file_order(epoch):
+                if row < self._rows[number]:
+                    break
+                row -= int(self._rows[number])
+            rows = self._row_order(epoch, number)[row : row + self._size - filled]
+            for top, values in zip(tops, self._load(number).tops, strict=True):
+                top[filled : filled + len(rows)] = values[rows]
+            filled += len(rows)
+        return tuple(torch.from_numpy(top).to(self._device) for top in tops)
+
+    def _file_order(self, epoch: int) -> NDArray[np.int64]:
+        count = len(self._paths)
+        if not self._shuffle:
+            return np.arange(count)
+        return draws_for(self._seed, Purpose.ORDER, epoch).permutation(count)
+
+    def _row_order(self, epoch: int, number: int) -> NDArray[np.int64]:
+        count = int(self._rows[number])
+        if not self._shuffle:
+            return np.arange(count)
+        return draws_for(self._seed, Purpose.ORDER, epoch, 1 + number).permutation(count)
+
+    def _load(self, number: int) -> _Loaded:
+        if self._loaded is None or self._loaded.number != number:
+            path = self._paths[number]
+            with self._opened(path) as file:
+                try:
+                    tops = tuple(
+                        self._dataset(file, path, name).astype(np.float32)[...]
+                        for name in self._names
+                    )
+                except OSError as error:
+                    raise DataError(f"{self._where}: {path} is damaged ({error})") from error
+            self._loaded = _Loaded(number, tops)
+        return self._loaded
+
+    def seek(self, batch: int) -> None:
+        """See `Source.seek`."""
+        self._batch = batch
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._loaded = None

@@ -1,0 +1,186 @@
+"""The Data layer: an LMDB of Datum messages in the order of its keys, pass after pass."""
+
+from collections.abc import Hashable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import cv2
+import lmdb
+import numpy as np
+import torch
+from google.protobuf.message import DecodeError
+
+from pycaffe_prune.engines.lmdb_files import opened_lmdb
+from pycaffe_prune.engines.torch_engine.data.base import Source
+from pycaffe_prune.engines.torch_engine.data.prefetch import Prefetch
+from pycaffe_prune.engines.torch_engine.data.records import (
+    Pixels,
+    Record,
+    Records,
+    channels_first,
+)
+from pycaffe_prune.engines.torch_engine.data.resident import ResidentSource, load_image_set
+from pycaffe_prune.engines.torch_engine.data.streamed import StreamedSource
+from pycaffe_prune.engines.torch_engine.data.transformer import Transformer
+from pycaffe_prune.errors import DataError
+from pycaffe_prune.formats.caffe_pb2 import DataParameter, Datum, LayerParameter
+
+__all__ = ["LmdbRecords", "database_source"]
+
+_REMEDY = "build it with `caffe-prune data …`"
+
+
+def database_source(param: LayerParameter, phase: int, device: torch.device, seed: int) -> Source:
+    """Return the batches of a Data layer (`src/caffe/layers/data_layer.cpp`).
+
+    A set that fits is held in the device's memory; the others, and on a CPU those of encoded
+    images, are read ahead in the background. ``rand_skip`` does nothing, as in Caffe itself.
+
+    Args:
+        param: The layer.
+        phase: TRAIN or TEST.
+        device: Where batches are wanted.
+        seed: Of crops and mirrors.
+
+    Raises:
+        DataError: The LMDB is missing, empty or damaged, or its images do not fit to
+            ``transform_param``.
+        FormatError: The mean file is missing or damaged.
+    """
+    records = LmdbRecords(param)
+    try:
+        datum = records.fetch(0, 1)[0]
+        first = records.decode(datum)
+        transformer = Transformer(param, phase, first.shape, device, seed)
+        size, tops = param.data_param.batch_size, len(param.top)
+        # On a CPU decoding anew costs little beside the net, decoding all at the start much.
+        if device.type != "cpu" or not Datum.FromString(datum[1]).encoded:
+            held = load_image_set(records, records.count, first, device, records.key)
+            if held is not None:
+                records.close()
+                return ResidentSource(held, transformer, size, tops)
+        streamed = StreamedSource(records, first, transformer, size, tops, device)
+    except BaseException:
+        records.close()
+        raise
+    return Prefetch(streamed, device, param.data_param.prefetch)
+
+
+class LmdbRecords(Records[tuple[int, bytes]]):
+    """The images of an LMDB; an item is the record's number and value.
+
+    Args:
+        param: A Data layer.
+
+    Raises:
+        DataError: There is no LMDB, or it is empty, damaged or not of this backend.
+    """
+
+    def __init__(self, param: LayerParameter) -> None:
+        source, told = Path(param.data_param.source), param.transform_param
+        self._where = f"layer '{param.name}' (Data): the LMDB {source}"
+        if param.data_param.backend != DataParameter.LMDB:
+            raise DataError(
+                f"layer '{param.name}' (Data): {source} is a LevelDB by its backend, which only "
+                "Caffe itself reads; make an LMDB of it and say backend: LMDB, or use "
+                "--engine caffe"
+            )
+        if told.force_color and told.force_gray:
+            raise DataError(
+                f"layer '{param.name}' (Data): has force_color and force_gray; remove one of them"
+            )
+        self._flag = cv2.IMREAD_UNCHANGED
+        if told.force_color or told.force_gray:
+            self._flag = cv2.IMREAD_COLOR if told.force_color else cv2.IMREAD_GRAYSCALE
+        self._open(source)
+
+    def _open(self, source: Path) -> None:
+        if not (source / "data.mdb").is_file():
+            raise DataError(f"{self._where} is not there; {_REMEDY}")
+        self._opened = ExitStack()
+        try:
+            environment = self._opened.enter_context(opened_lmdb(source))
+            self.count = int(environment.stat()["entries"])
+            self._cursor = self._opened.enter_context(environment.begin()).cursor()
+        except (lmdb.Error, OSError) as error:
+            self._opened.close()
+            raise DataError(f"{self._where} cannot be read ({error}); {_REMEDY}") from error
+        if not self._cursor.first():
+            self._opened.close()
+            raise DataError(f"{self._where} is empty; {_REMEDY}")
+        self._place = 0
+        status = (source / "data.mdb").stat()
+        self.key: Hashable = (
+            status.st_dev,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            self._flag,
+        )
+        """Another one for another file, other content or another way of decoding."""
+
+    @property
+    def where(self) -> str:
+        """See `Records.where`."""
+        return self._where
+
+    def fetch(self, start: int, count: int) -> Sequence[tuple[int, bytes]]:
+        """See `Records.fetch`."""
+        try:
+            self._go_to(start % self.count)
+            items = []
+            for _ in range(count):
+                items.append((self._place, self._cursor.value()))
+                self._step()
+        except lmdb.Error as error:
+            raise DataError(f"{self._where} cannot be read ({error}); {_REMEDY}") from error
+        return items
+
+    def _go_to(self, place: int) -> None:
+        if place < self._place:
+            self._cursor.first()
+            self._place = 0
+        while self._place < place:
+            self._step()
+
+    def _step(self) -> None:
+        self._place += 1
+        if not self._cursor.next():
+            self._cursor.first()
+            self._place = 0
+
+    def decode(self, item: tuple[int, bytes]) -> Record:
+        """See `Records.decode`; `DecodeDatumToCVMat` of `src/caffe/util/io.cpp`."""
+        number, value = item
+        try:
+            datum = Datum.FromString(value)
+        except DecodeError as error:
+            raise DataError(
+                f"{self._where}, record {number} is not a Datum ({error}); {_REMEDY}"
+            ) from error
+        if datum.encoded:
+            return Record(self._decoded(number, datum.data), datum.label)
+        pixels: Pixels
+        if datum.data:
+            pixels = np.frombuffer(datum.data, np.uint8)
+        else:
+            pixels = np.fromiter(datum.float_data, np.float32, len(datum.float_data))
+        channels, height, width = datum.channels, datum.height, datum.width
+        if min(channels, height, width) < 1 or pixels.size != channels * height * width:
+            raise DataError(
+                f"{self._where}, record {number} is damaged: an image of {channels}x{height}x"
+                f"{width} with {pixels.size} values; {_REMEDY}"
+            )
+        return Record(pixels.reshape(channels, height, width), datum.label)
+
+    def _decoded(self, number: int, data: bytes) -> Pixels:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), self._flag) if data else None
+        if image is None or image.dtype != np.uint8:
+            raise DataError(
+                f"{self._where}, record {number} is encoded, but is no image of bytes; {_REMEDY}"
+            )
+        return channels_first(image)
+
+    def close(self) -> None:
+        """See `Records.close`."""
+        self._opened.close()
