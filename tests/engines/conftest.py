@@ -1,12 +1,20 @@
 """Small real runs: nets and solvers on scikit-learn's digits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_prep.digits import build_digits
+from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.job import TrainRequest
+from pycaffe_prune.engines.run import train
+from pycaffe_prune.engines.torch_engine.engine import TorchEngine
+from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.mask import MaskFile, write_mask
+from pycaffe_prune.pruning.connections import prune_connections, thresholds
 
 # Everything that a resume must bring back: random mirrors and crops in the data layer's own thread,
 # dropout from the main thread's generator, momentum, a rate that changes at every iteration.
@@ -46,9 +54,23 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine(caffe_python: Path) -> CaffeEngine:
+def caffe_engine(caffe_python: Path) -> CaffeEngine:
     """The real Caffe."""
     return CaffeEngine(caffe_python)
+
+
+@pytest.fixture(scope="session")
+def torch_engine() -> Iterator[TorchEngine]:
+    """The torch engine."""
+    engine = TorchEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(params=[pytest.param("caffe", marks=pytest.mark.real_caffe), "torch"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine."""
+    return request.getfixturevalue(f"{request.param}_engine")
 
 
 @pytest.fixture
@@ -76,3 +98,41 @@ def make_solver(tmp_path: Path) -> Callable[..., Path]:
         return folder / "solver.prototxt"
 
     return make
+
+
+@pytest.fixture
+def request_for(digits, make_solver):
+    """Make a TrainRequest for the small net."""
+
+    def make(solver: Path | None = None, **fields) -> TrainRequest:
+        return TrainRequest(solver=solver or make_solver(), data=digits, **{"seed": 3, **fields})
+
+    return make
+
+
+@pytest.fixture
+def pruned(tmp_path, request_for, engine) -> tuple[Path, Path, dict]:
+    """A trained and pruned model of the small net: weights, mask file, masks."""
+    train(request_for(max_iter=60), tmp_path / "base", engine, _ignore)
+    base = read_caffemodel(tmp_path / "base" / "final.caffemodel")
+    model, masks = prune_connections(base, thresholds(base, base, 1.0, ["ip1", "ip2"]))
+    write_caffemodel(tmp_path / "pruned.caffemodel", model)
+    write_mask(tmp_path / "kept.mask.h5", MaskFile(masks, "0" * 64, "threshold"))
+    return tmp_path / "pruned.caffemodel", tmp_path / "kept.mask.h5", masks
+
+
+@pytest.fixture
+def three(tmp_path, pruned) -> list[Path]:
+    """Three caffemodels of the small net whose scores differ, the first two times."""
+    weights, _, _ = pruned
+    model = read_caffemodel(weights)
+    paths = [weights]
+    for scale in (-1, 0.5):
+        paths.append(tmp_path / f"times{scale}.caffemodel")
+        changed = model.layer("ip2").blobs[0] * np.float32(scale)
+        write_caffemodel(paths[-1], model.with_blobs({("ip2", 0): changed}))
+    return [*paths, weights]
+
+
+def _ignore(event: object) -> None:
+    pass

@@ -1,0 +1,365 @@
+"""A net of Caffe layers on PyTorch: forward, backward, weights in and out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pycaffe_prune.engines.torch_engine.build import build
+from pycaffe_prune.engines.torch_engine.layers.random import RandomLayer
+from pycaffe_prune.errors import EngineError, SurgeryError
+from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, write_caffemodel
+from pycaffe_prune.formats.caffemodel import Layer as StoredLayer
+from pycaffe_prune.formats.weights import read_weights
+from pycaffe_prune.net.axes import Shape, extents
+from pycaffe_prune.net.graph import NetState
+
+__all__ = ["BlobView", "Net"]
+
+_FORWARDS_APART = 1_000_003  # keys of random layers: seed, place and number of the forward pass
+
+
+@dataclass(frozen=True)
+class BlobView:
+    """A blob for those used to pycaffe: arrays that share the net's memory on a CPU."""
+
+    tensor: Tensor
+    gradient: Tensor | None
+
+    @property
+    def data(self) -> NDArray[np.float32]:
+        """The values; a copy when the net is on a GPU."""
+        return self.tensor.detach().cpu().numpy()
+
+    @property
+    def diff(self) -> NDArray[np.float32] | None:
+        """The gradient of the last backward pass; None where none came."""
+        return None if self.gradient is None else self.gradient.detach().cpu().numpy()
+
+    @property
+    def shape(self) -> Shape:
+        """The blob's shape."""
+        return tuple(self.tensor.shape)
+
+
+class Net:
+    """The layers of one state of a net (`src/caffe/net.cpp`).
+
+    Blobs have the names and shapes that they have in Caffe. Each layer that writes a blob in place
+    makes a new version of it; by name one gets the last.
+
+    Args:
+        net: In the V2 form.
+        state: Phase, level and stages; decides which layers there are.
+        device: Where it computes.
+        seed: Of the fillers and of all layers that draw random numbers.
+
+    Raises:
+        EngineError: A layer's type is not known.
+        SurgeryError: The net contradicts itself.
+        DataError: What a data layer reads is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        net: NetParameter,
+        state: NetState,
+        device: torch.device | None = None,
+        seed: int = 1,
+    ) -> None:
+        self.definition, self.state = net, state
+        self.device = device or torch.device("cpu")
+        self.seed, self._forwards = seed, 0
+        parts = build(net, state, self.device, seed)
+        self.parameters = parts.parameters
+        self._layers, self._flows, self._sources = parts.layers, parts.flows, parts.sources
+        self._steps = parts.steps
+        self._places = {layer.name: place for place, layer in enumerate(self._layers)}
+        self._names = {
+            name: slot
+            for layer, flow in zip(self._layers, self._flows, strict=True)
+            for name, slot in zip(layer.top, flow.tops, strict=True)
+        }
+        self._values = [
+            torch.zeros((), device=self.device).expand(shape or ())  # takes no memory
+            for around in parts.shapes
+            for shape in around.tops
+        ]
+        self._diffs: dict[int, Tensor] = {}
+
+    # Looking at it
+
+    @property
+    def layer_names(self) -> list[str]:
+        """The layers, in the net's order."""
+        return [layer.name for layer in self._layers]
+
+    @property
+    def blobs(self) -> dict[str, BlobView]:
+        """Every blob by name, in the order in which they are made."""
+        return {
+            name: BlobView(self._values[slot], self._diffs.get(slot))
+            for name, slot in self._names.items()
+        }
+
+    @property
+    def params(self) -> dict[str, list[BlobView]]:
+        """The blobs of each layer that has some."""
+        return {
+            step.layer.param.name: [
+                BlobView(value, diff)
+                for value, diff in zip(step.params, step.param_diffs, strict=True)
+            ]
+            for step in self._steps.values()
+            if step.params
+        }
+
+    def value(self, blob: str) -> Tensor:
+        """Return the last version of a blob.
+
+        Raises:
+            SurgeryError: There is no such blob.
+        """
+        if blob not in self._names:
+            raise SurgeryError(f"the net has no blob '{blob}'; its blobs: {', '.join(self._names)}")
+        return self._values[self._names[blob]]
+
+    @property
+    def outputs(self) -> list[str]:
+        """The blobs that no layer reads."""
+        read = {slot for flow in self._flows for slot in flow.bottoms}
+        return [name for name, slot in self._names.items() if slot not in read]
+
+    @property
+    def draws(self) -> bool:
+        """Whether a layer draws random numbers in each forward pass."""
+        return any(
+            step.saves and isinstance(step.layer, RandomLayer) for step in self._steps.values()
+        )
+
+    # Computing
+
+    def fetch(self) -> None:
+        """Let every data layer bring its next batch."""
+        for place, source in self._sources.items():
+            for slot, batch in zip(self._flows[place].tops, source.next(), strict=True):
+                self._values[slot] = batch
+
+    @property
+    def batch(self) -> list[Tensor]:
+        """The tops of the data layers, as `fetch` brought them."""
+        return [self._values[slot] for place in self._sources for slot in self._flows[place].tops]
+
+    def use_batch(self, tensors: Sequence[Tensor]) -> None:
+        """Put other tensors in the place of those that `fetch` brought."""
+        slots = (slot for place in self._sources for slot in self._flows[place].tops)
+        for slot, tensor in zip(slots, tensors, strict=True):
+            self._values[slot] = tensor
+
+    @torch.no_grad()
+    def forward(
+        self, start: str | None = None, end: str | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run the layers from ``start`` to ``end`` (names, both included; None: from or to an end).
+
+        Returns:
+            The blobs that no layer reads; with ``end`` the tops of that layer.
+
+        Raises:
+            SurgeryError: There is no such layer.
+            DataError: The data are damaged.
+        """
+        first = self._place(start) if start else 0
+        last = self._place(end) if end else len(self._layers) - 1
+        for place in range(first, last + 1):
+            tops = self._sources[place].next() if place in self._sources else self._run(place)
+            for slot, top in zip(self._flows[place].tops, tops, strict=True):
+                self._values[slot] = top
+        names = self._layers[last].top if end else self.outputs
+        return {name: self.blobs[name].data for name in names}
+
+    def _place(self, name: str) -> int:
+        if name not in self._places:
+            raise SurgeryError(
+                f"the net has no layer '{name}'; its layers: {', '.join(self._places)}"
+            )
+        return self._places[name]
+
+    def _run(self, place: int) -> tuple[Tensor, ...]:
+        step, values = self._steps[place], self._values
+        bottoms = [values[slot] for slot in step.flow.bottoms]
+        if not step.saves:
+            return step.layer.forward(bottoms, step.params)
+        if isinstance(step.layer, RandomLayer):
+            step.layer.reseed((self.seed * _FORWARDS_APART + self._forwards) * 1009 + place)
+        tops, step.saved = step.layer.forward_saving(bottoms, step.params)
+        return tops
+
+    def losses(self, params: Mapping[BlobKey, Tensor], batch: Sequence[Tensor]) -> list[Tensor]:
+        """Compute the losses of a batch as a pure function of the blobs, for `torch.func`.
+
+        Args:
+            params: Learnable blobs by their owners.
+            batch: The tops of the data layers, in the order of `batch`.
+
+        Returns:
+            Each loss times its weight, in the net's order.
+        """
+        slots = (slot for place in self._sources for slot in self._flows[place].tops)
+        values = dict(zip(slots, batch, strict=True))
+        found = []
+        for step in self._steps.values():
+            blobs = [
+                params[key].view(param.shape)
+                for key, param in zip(step.keys, step.params, strict=True)
+            ]
+            tops = step.layer.forward([values[slot] for slot in step.flow.bottoms], blobs)
+            values.update(zip(step.flow.tops, tops, strict=True))
+            found += [(values[slot] * weight).sum() for slot, weight in step.loss_diffs.items()]
+        return found
+
+    @property
+    def loss_blobs(self) -> list[str]:
+        """The blobs that are losses, in the net's order."""
+        names = {slot: name for name, slot in self._names.items()}
+        return [names[slot] for step in self._steps.values() for slot in step.loss_diffs]
+
+    def use_value(self, blob: str, tensor: Tensor) -> None:
+        """Put a tensor in the place of a blob's value."""
+        self._values[self._names[blob]] = tensor
+
+    @torch.no_grad()
+    def compute(self) -> None:
+        """Run all but the data layers forward, then backward; gradients of parameters add up."""
+        values = self._values
+        for place, step in self._steps.items():
+            for slot, top in zip(step.flow.tops, self._run(place), strict=True):
+                values[slot] = top
+        self._forwards += 1
+        self._backward(None)
+
+    @torch.no_grad()
+    def backward(self) -> None:
+        """Run backward from all losses; gradients of parameters add up, those of blobs are kept.
+
+        Raises:
+            EngineError: It is a TEST net without ``force_backward``, or there was no forward pass.
+        """
+        if not any(flow.trains for flow in self._flows):
+            raise EngineError(
+                f"net '{self.definition.name}' has no backward pass in this phase; build it in the "
+                "phase TRAIN, or say force_backward: true"
+            )
+        self._diffs = {}
+        self._backward(self._diffs)
+
+    def _backward(self, kept: dict[int, Tensor] | None) -> None:
+        diffs: dict[int, Tensor] = {}
+        for step in reversed(self._steps.values()):
+            flow = step.flow
+            if not flow.trains:
+                continue
+            diffs.update(step.loss_diffs)
+            top_diffs = [diffs.pop(slot, None) for slot in flow.tops]
+            if kept is not None:
+                kept.update(
+                    (slot, diff)
+                    for slot, diff in zip(flow.tops, top_diffs, strict=True)
+                    if diff is not None
+                )
+            saved, step.saved = step.saved, ()
+            found = step.layer.backward(saved, top_diffs, flow.propagate, step.param_diffs)
+            for slot, bottom_diff in zip(flow.bottoms, found, strict=True):
+                if bottom_diff is not None:
+                    diffs[slot] = diffs[slot] + bottom_diff if slot in diffs else bottom_diff
+        if kept is not None:
+            kept.update(diffs)
+
+    # Weights in and out
+
+    @property
+    def weights(self) -> Caffemodel:
+        """The net with copies of its blobs, as a snapshot has them."""
+        layers = []
+        for place, layer in enumerate(self._layers):
+            step = self._steps.get(place)
+            blobs = tuple(param.cpu().numpy().copy() for param in step.params) if step else ()
+            layers.append(StoredLayer(layer, blobs))
+        return Caffemodel(tuple(layers), NetParameter(name=self.definition.name))
+
+    def save(self, path: Path) -> None:
+        """Write the weights as a caffemodel, atomically.
+
+        Raises:
+            PruneError: The folder cannot be written to or the disk is full.
+        """
+        write_caffemodel(path, self.weights)
+
+    def copy_from(self, path: Path) -> None:
+        """Load weights by the names of their layers (`Net::CopyTrainedLayersFrom`).
+
+        Layers of the file that the net has not are passed over, layers of the net that the file
+        has not keep their values.
+
+        Args:
+            path: Any file that `formats.weights.read_weights` reads.
+
+        Raises:
+            FormatError: The file is damaged.
+            SurgeryError: A layer's blobs are not as many, or not of the shapes, that the net has.
+        """
+        steps = {step.layer.param.name: step for step in self._steps.values() if step.params}
+        for stored in read_weights(path).layers:
+            step = steps.get(stored.name)
+            if step is None or not stored.blobs:
+                continue
+            held = [blob.shape for blob in stored.blobs]
+            _require_same(f"{path}: layer '{stored.name}'", held, step.params)
+            for target, blob in zip(step.params, stored.blobs, strict=False):
+                target.copy_(torch.from_numpy(np.array(blob, np.float32)))
+
+    def share_with(self, other: "Net") -> None:
+        """Use the blobs of ``other``'s layers of the same names (`Net::ShareTrainedLayersWith`).
+
+        Raises:
+            SurgeryError: Their shapes differ.
+        """
+        theirs = {step.layer.param.name: step.params for step in other._steps.values()}
+        for step in self._steps.values():
+            name = step.layer.param.name
+            if step.params and name in theirs:
+                held = [tuple(param.shape) for param in theirs[name]]
+                _require_same(f"the net that is shared: layer '{name}'", held, step.params)
+                step.params = list(theirs[name])
+
+    # Places in the data
+
+    def seek(self, forwards: int) -> None:
+        """Go to where data and random numbers are after so many forward passes from the start."""
+        self._forwards = forwards
+        for source in self._sources.values():
+            source.seek(forwards)
+
+    def close(self) -> None:
+        """Let go of the data."""
+        for source in self._sources.values():
+            source.close()
+
+
+def _require_same(origin: str, held: Sequence[Shape], params: Sequence[Tensor]) -> None:
+    wanted = [tuple(param.shape) for param in params]
+    # HDF5 files hold a shared blob at its owner only.
+    if held != wanted[: len(held)]:
+        raise SurgeryError(
+            f"{origin} holds {_listed(held)}, the net says {_listed(wanted)}; give the weights of "
+            "this net"
+        )
+
+
+def _listed(shapes: Sequence[Shape]) -> str:
+    return ", ".join(extents(shape) for shape in shapes)

@@ -1,0 +1,31 @@
+"""What the torch engine asks of its worker; read by both, so that neither needs the other."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["ForwardJob", "Request"]
+
+
+class Request(BaseModel):
+    """One line on the worker's standard input."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: Literal["train", "evaluate", "forward"]
+    folders: tuple[str, ...]
+    """Run folders, whose ``job.json`` hold the jobs of the task; several for runs to be packed."""
+    device: str
+    threads: int
+    tf32: bool
+
+
+class ForwardJob(BaseModel):
+    """Run given inputs through given weights; the wanted blobs go to ``outputs.npz``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    weights: str
+    inputs: tuple[str, ...]
+    """Names of the blobs in ``inputs.npz``, where they are called i0, i1, ..."""
+    outputs: tuple[str, ...]

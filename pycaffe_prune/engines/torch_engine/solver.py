@@ -1,0 +1,163 @@
+"""Caffe's solver on PyTorch: iterations, masks, snapshots."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pycaffe_prune.engines.torch_engine.net import Net
+from pycaffe_prune.engines.torch_engine.snapshots import read_snapshot, write_snapshot
+from pycaffe_prune.engines.torch_engine.stepping import Stepping
+from pycaffe_prune.engines.torch_engine.updates import make_update
+from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, NetParameter, SolverParameter
+from pycaffe_prune.formats.caffemodel import BlobKey
+from pycaffe_prune.net.axes import extents
+from pycaffe_prune.net.graph import NetState
+
+__all__ = ["Masks", "Solver"]
+
+
+class Masks:
+    """Keeps pruned weights at exactly zero: their values, and their gradients before each update.
+
+    With value and gradient zero, decay adds 0, the history stays 0 and so does the value. Bits are
+    ANDed, not floats multiplied: NaN and -0.0 become +0.0 too.
+    """
+
+    def __init__(self, net: Net, masks: Mapping[BlobKey, NDArray[np.bool_]]) -> None:
+        parameters = net.parameters
+        places = [parameters.place(key) for key in masks]
+        self._start = min(start for start, _ in places)
+        self._stop = max(stop for _, stop in places)
+        bits = np.full(self._stop - self._start, -1, np.int32)
+        for (start, stop), (key, mask) in zip(places, masks.items(), strict=True):
+            shape = tuple(parameters.view(parameters.data, key).shape)
+            if mask.shape != shape:
+                raise SurgeryError(
+                    f"layer '{key[0]}', blob {key[1]}: the mask is {extents(mask.shape)}, the "
+                    f"weights are {extents(shape)}; use the mask that was made for these weights"
+                )
+            bits[start - self._start : stop - self._start][~mask.reshape(-1)] = 0
+        self._bits = torch.from_numpy(bits).to(net.device)
+        self._data = self._masked(parameters.data)
+        self._diff = self._masked(parameters.diff)
+
+    def _masked(self, flat: Tensor) -> Tensor:
+        return flat[self._start : self._stop].view(torch.int32)
+
+    def zero(self, flat: Tensor) -> None:
+        """Zero what is masked of a flat tensor of the net's blobs."""
+        self._masked(flat).bitwise_and_(self._bits)
+
+    def zero_weights(self) -> None:
+        """Zero the masked weights."""
+        self._data.bitwise_and_(self._bits)
+
+    def zero_gradients(self) -> None:
+        """Zero the masked gradients."""
+        self._diff.bitwise_and_(self._bits)
+
+    def revived(self) -> int:
+        """Count the masked weights that are not zero."""
+        values = self._data.view(torch.float32)
+        return int(torch.count_nonzero(values[self._bits == 0]))
+
+
+class Solver:
+    """Trains a net as `src/caffe/solver.cpp` does.
+
+    In one iteration gradients of ``iter_size`` passes add up, are masked, clipped, divided, decayed
+    and applied, in this order.
+
+    Args:
+        param: The solver.
+        net: Its net, in the V2 form.
+        device: Where it computes.
+
+    Raises:
+        FormatError: The solver's type or policy is not known.
+        EngineError, SurgeryError, DataError: As `Net`.
+    """
+
+    def __init__(
+        self, param: SolverParameter, net: NetParameter, device: torch.device | None = None
+    ) -> None:
+        self.param = param
+        seed = max(param.random_seed, 0)
+        self.net = Net(net, NetState(TRAIN), device, seed)
+        self.test_nets = [Net(net, NetState(TEST), device, seed)]
+        self.masks: Masks | None = None
+        parameters = self.net.parameters
+        self.update = make_update(param, parameters.groups, parameters.data, parameters.diff)
+        self.stepping = Stepping(param, self.net, self.net.compute, self._apply)
+
+    @property
+    def iter(self) -> int:
+        """Updates done so far."""
+        return self.stepping.iteration
+
+    def mask(self, masks: Mapping[BlobKey, NDArray[np.bool_]]) -> None:
+        """Keep the weights at False of each mask at exactly zero from now on.
+
+        Args:
+            masks: By layer and blob index, boolean, in the blob's shape; True = kept.
+
+        Raises:
+            SurgeryError: A mask does not fit its blob.
+        """
+        self.masks = Masks(self.net, masks)
+        self.masks.zero_weights()
+
+    def step(self, iterations: int) -> None:
+        """Run so many iterations.
+
+        Raises:
+            DataError: The data are damaged.
+        """
+        self.stepping.run(iterations)
+
+    def _apply(self, rate: Tensor) -> None:
+        if self.masks:
+            self.masks.zero_gradients()
+        self.update.apply(rate)
+        self.net.parameters.diff.zero_()
+
+    @property
+    def history(self) -> list[Tensor]:
+        """The history's blobs in the order of a solverstate."""
+        return [view for flat in self.update.history for view in self.net.parameters.views(flat)]
+
+    def snapshot(self, prefix: Path) -> None:
+        """Write ``prefix``.caffemodel and ``prefix``.solverstate, which the real Caffe resumes.
+
+        Raises:
+            PruneError: The folder cannot be written to or the disk is full.
+        """
+        history = [view.cpu().numpy() for view in self.history]
+        step = self.stepping.policy.current_step
+        write_snapshot(prefix, self.net.weights, self.iter, history, step)
+
+    def restore(self, state: Path) -> None:
+        """Go on from a snapshot, ours or the real Caffe's: weights, history, place in the data.
+
+        Raises:
+            FormatError: It is damaged.
+            SurgeryError: It belongs to another net or another type of solver.
+        """
+        history = self.history
+        found = read_snapshot(state, [tuple(view.shape) for view in history])
+        self.net.copy_from(found.weights)
+        for view, blob in zip(history, found.history, strict=True):
+            view.copy_(torch.from_numpy(np.array(blob, np.float32)))
+        self.stepping.iteration = found.iteration
+        self.stepping.policy.current_step = found.current_step
+        self.net.seek(self.iter * self.param.iter_size)
+
+    def close(self) -> None:
+        """Let go of the data."""
+        for net in (self.net, *self.test_nets):
+            net.close()

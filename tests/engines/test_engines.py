@@ -1,0 +1,297 @@
+"""The laws of both engines: exact masks, exact resume, errors in words."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pycaffe_prune.engines.prepare import prepare, prepare_evaluation
+from pycaffe_prune.engines.run import train
+from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.errors import EngineError, InterruptedRunError, PruneError
+from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.files import sha256_of, write_text
+from pycaffe_prune.formats.mask import MaskFile, write_mask
+from pycaffe_prune.formats.solverstate import read_solverstate
+from pycaffe_prune.pruning.connections import nonzero_where_masked
+
+
+def ignore(event):
+    """An observer that looks away."""
+
+
+def test_the_final_score_is_the_accuracy_layers_and_the_loss_layers(tmp_path, request_for, engine):
+    result = train(request_for(), tmp_path / "run", engine, ignore)
+    final = read_caffemodel(tmp_path / "run" / "final.caffemodel")
+    assert [test.iteration for test in result.tests] == [0, 100, 200]
+    assert result.final_test.images == 297
+    assert result.final_test.correct == round(result.final_test.accuracy * 297)
+    assert result.final_test.accuracy > 0.7 > result.tests[0].accuracy
+    folder = RunFolder(tmp_path / "again")
+    job = prepare_evaluation(
+        tmp_path / "run" / "net.prototxt", [tmp_path / "run" / "final.caffemodel"], None, folder
+    )
+    (again,) = engine.evaluate(folder, job)
+    assert (again.correct, again.images) == (result.final_test.correct, 297)
+    assert again.loss == pytest.approx(result.final_test.loss, rel=1e-6)
+    assert [blob.shape for _, blob in final.blobs()] == [(20, 784), (20,), (10, 20), (10,)]
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_training_in_two_parts_is_training_in_one(
+    tmp_path, request_for, make_solver, engine, random
+):
+    solver = make_solver(random=random)
+    whole = train(request_for(solver), tmp_path / "whole", engine, ignore)
+    train(request_for(solver, max_iter=73), tmp_path / "parts", engine, ignore)
+    parts = train(request_for(solver), tmp_path / "parts", engine, ignore)
+    assert parts.weights_sha256 == whole.weights_sha256
+    # After a resume the test images fall into other batches, and BLAS rounds otherwise.
+    assert parts.final_test.correct == whole.final_test.correct
+    assert parts.final_test.loss == pytest.approx(whole.final_test.loss, rel=1e-6)
+    assert parts.iterations == 200
+
+
+_TRAIN = """
+import sys
+from pathlib import Path
+from pycaffe_prune.engines.choice import EngineWish, choose_engine
+from pycaffe_prune.engines.job import TrainRequest
+from pycaffe_prune.engines.run import train
+solver, data, out, weights, mask = (Path(argument) for argument in sys.argv[2:])
+request = TrainRequest(solver=solver, data=data, seed=3, max_iter=4000, snapshot=130,
+                       weights=weights, mask=mask, test_interval=0)
+train(request, out, choose_engine(EngineWish(sys.argv[1])).engine, lambda event: None)
+"""
+
+
+def _snapshot(folder: RunFolder) -> int:
+    """The iteration of the newest snapshot, 0 before the first."""
+    names = (path.stem for path in folder.snapshots.glob("snapshot_iter_*.solverstate"))
+    return max((int(name.rpartition("_")[2]) for name in names), default=0)
+
+
+def _kill_until_done(command: list[str], folder: RunFolder) -> int:
+    """Run the command and kill it (no goodbye) at ever later snapshots, until it finishes."""
+    kills = 0
+    while True:
+        with subprocess.Popen(command) as process:
+            # By progress, not by the clock, and each time at another moment after the snapshot.
+            while process.poll() is None and _snapshot(folder) < 900 * (kills + 1):
+                time.sleep(0.005)
+            time.sleep(0.02 * kills)
+            if process.poll() is not None:
+                assert process.returncode == 0
+                return kills
+            process.kill()
+        kills += 1
+        if folder.result.exists():  # killed between its last act and its end
+            return kills
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_a_run_killed_at_any_moment_ends_with_the_same_bits(
+    tmp_path, digits, make_solver, engine, pruned, random
+):
+    weights, mask, masks = pruned
+    solver = make_solver()
+    if random:  # the dropout net has the same ip shapes only without the crop
+        text = (solver.parent / "net.prototxt").read_text()
+        dropout = 'layer { name: "drop1" type: "Dropout" bottom: "ip1" top: "ip1" }\n'
+        text = text.replace('layer { name: "ip2"', dropout + 'layer { name: "ip2"', 1)
+        text = text.replace("scale: 0.00390625", "scale: 0.00390625 mirror: true", 1)
+        (solver.parent / "net.prototxt").write_text(text)
+
+    def command(out: Path) -> list[str]:
+        arguments = [engine.name, solver, digits, out, weights, mask]
+        return [sys.executable, "-c", _TRAIN, *map(str, arguments)]
+
+    subprocess.run(command(tmp_path / "whole"), check=True)
+    kills = _kill_until_done(command(tmp_path / "killed"), RunFolder(tmp_path / "killed"))
+    assert kills > 0
+    assert sha256_of(tmp_path / "killed" / "final.caffemodel") == sha256_of(
+        tmp_path / "whole" / "final.caffemodel"
+    )
+    final = read_caffemodel(tmp_path / "killed" / "final.caffemodel")
+    assert set(nonzero_where_masked(final, masks).values()) == {0}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        'type: "SGD" base_lr: 0.01 momentum: 0.9 clip_gradients: 1.0',
+        'type: "SGD" base_lr: 0.01 momentum: 0.9 iter_size: 2 regularization_type: "L1"',
+        'type: "Nesterov" base_lr: 0.01 momentum: 0.9',
+        'type: "AdaGrad" base_lr: 0.01',
+        'type: "RMSProp" base_lr: 0.001 rms_decay: 0.98',
+        'type: "AdaDelta" base_lr: 1 momentum: 0.95 delta: 1e-6',
+        'type: "Adam" base_lr: 0.001 momentum: 0.9 momentum2: 0.999',
+    ],
+)
+def test_pruned_weights_are_exactly_zero_in_weights_history_and_snapshots(
+    tmp_path, request_for, make_solver, engine, pruned, settings
+):
+    weights, mask, masks = pruned
+    solver = make_solver(settings=settings)
+    request = request_for(solver, weights=weights, mask=mask, keep_snapshots=True)
+    result = train(request, tmp_path / "run", engine, ignore)
+    assert result.revived == 0
+    snapshots = sorted((tmp_path / "run" / "snapshots").glob("*.caffemodel"))
+    assert len(snapshots) == 4
+    for path in [*snapshots, tmp_path / "run" / "final.caffemodel"]:
+        model = read_caffemodel(path)
+        assert set(nonzero_where_masked(model, masks).values()) == {0}
+        for key, kept in masks.items():
+            blob = model.layer(key[0]).blobs[0]
+            assert not np.signbit(blob[~kept]).any()
+    history = read_solverstate(tmp_path / "run" / "snapshots" / "snapshot_iter_200.solverstate")
+    flat = {"ip1": history.history[0], "ip2": history.history[2]}
+    for (layer, _), kept in masks.items():
+        assert np.count_nonzero(flat[layer].reshape(kept.shape)[~kept]) == 0
+    moved = read_caffemodel(tmp_path / "run" / "final.caffemodel").layer("ip1").blobs[0]
+    assert not np.array_equal(moved, read_caffemodel(weights).layer("ip1").blobs[0])
+
+
+def test_a_mask_for_other_shapes_is_refused_with_both(tmp_path, request_for, engine, pruned):
+    weights, _, _ = pruned
+    wrong = tmp_path / "wrong.mask.h5"
+    write_mask(wrong, MaskFile({("ip1", 0): np.ones((20, 783), bool)}, "0" * 64, "t"))
+    with pytest.raises(PruneError, match=r"ip1.*20x783.*20x784"):
+        train(request_for(weights=weights, mask=wrong), tmp_path / "run", engine, ignore)
+    assert not (tmp_path / "run" / "final.caffemodel").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, request_for, make_solver, engine):
+    solver = make_solver()
+    solver.write_text(solver.read_text().replace("base_lr: 0.01", "base_lr: 1e30"))
+    with pytest.raises(EngineError, match="no longer a number"):
+        train(request_for(solver), tmp_path / "run", engine, ignore)
+
+
+def _with_first_weight(model: Caffemodel, value: float) -> Caffemodel:
+    weights = model.layer("ip2").blobs[0].copy()
+    weights[0, :] = value
+    return model.with_blobs({("ip2", 0): weights})
+
+
+def test_nan_scores_count_as_wrong(tmp_path, digits, make_solver, engine, pruned):
+    weights, _, _ = pruned
+    bad = tmp_path / "nan.caffemodel"
+    write_caffemodel(bad, _with_first_weight(read_caffemodel(weights), np.nan))
+    folder = RunFolder(tmp_path / "test")
+    job = prepare_evaluation(make_solver().parent / "net.prototxt", [bad], digits, folder)
+    (score,) = engine.evaluate(folder, job)
+    assert (score.correct, score.loss, score.finite) == (0, None, False)
+
+
+@pytest.mark.parametrize(("images", "batch"), [(None, 99), (None, 100), (150, 100), (20, 100)])
+def test_many_weights_in_one_process_score_as_each_alone(
+    tmp_path, digits, make_solver, engine, three, images, batch
+):
+    net = make_solver().parent / "net.prototxt"
+    net.write_text(net.read_text().replace("batch_size: 100", f"batch_size: {batch}"))
+    folder = RunFolder(tmp_path / "test")
+    together = list(engine.evaluate(folder, prepare_evaluation(net, three, digits, folder, images)))
+    alone = [
+        score
+        for path in three
+        for score in engine.evaluate(
+            folder, prepare_evaluation(net, [path], digits, folder, images)
+        )
+    ]
+    assert together == alone
+    assert together[0] == together[3]
+    assert len({score.loss for score in together}) == 3
+    assert {score.images for score in together} == {images or 297}
+
+
+def test_an_evaluation_that_is_asked_to_stop_keeps_its_scores(
+    tmp_path, digits, make_solver, engine, three
+):
+    folder = RunFolder(tmp_path / "test")
+    job = prepare_evaluation(make_solver().parent / "net.prototxt", three * 50, digits, folder)
+    scores = engine.evaluate(folder, job)
+    assert next(scores).images == 297
+    engine.stop()
+    with pytest.raises(InterruptedRunError, match="of 200 tests done"):
+        list(scores)
+
+
+def test_weights_that_are_gone_are_an_error_after_the_scores_before_them(
+    tmp_path, digits, make_solver, engine, three
+):
+    folder = RunFolder(tmp_path / "test")
+    job = prepare_evaluation(make_solver().parent / "net.prototxt", three[:1], digits, folder)
+    gone = job.model_copy(update={"weights": (*job.weights, str(tmp_path / "gone.caffemodel"))})
+    write_text(folder.job, gone.model_dump_json())
+    scores = engine.evaluate(folder, gone)
+    assert next(scores).images == 297
+    with pytest.raises(EngineError, match=r"gone\.caffemodel"):
+        next(scores)
+
+
+def test_a_run_that_is_asked_to_stop_leaves_a_snapshot_and_goes_on(tmp_path, request_for, engine):
+    whole = train(request_for(max_iter=4000, snapshot=0), tmp_path / "whole", engine, ignore)
+    asked = threading.Event()
+
+    def stop_once(event):
+        if event.event == "progress" and not asked.is_set():
+            asked.set()
+            engine.stop()
+
+    request = request_for(max_iter=4000, snapshot=0)
+    with pytest.raises(InterruptedRunError, match="of 4000"):
+        train(request, tmp_path / "run", engine, stop_once)
+    assert list((tmp_path / "run" / "snapshots").glob("*.solverstate"))
+    again = train(request, tmp_path / "run", engine, ignore)
+    assert again.weights_sha256 == whole.weights_sha256
+
+
+def test_a_worker_that_is_killed_is_an_error_that_names_the_signal(tmp_path, request_for, engine):
+    def kill(event):
+        if event.event == "progress":
+            for process in list(engine._running):
+                process.send_signal(signal.SIGKILL)
+
+    with pytest.raises(EngineError, match="SIGKILL"):
+        train(request_for(max_iter=5000), tmp_path / "run", engine, kill)
+
+
+def test_a_finished_run_is_not_run_again_and_a_half_written_log_is_no_obstacle(
+    tmp_path, request_for, engine
+):
+    first = train(request_for(max_iter=40), tmp_path / "run", engine, ignore)
+    events = []
+    assert train(request_for(max_iter=40), tmp_path / "run", engine, events.append) == first
+    assert events == []
+    with (tmp_path / "run" / "log.jsonl").open("a") as log:
+        log.write('{"event": "test", "iterat')
+    second = train(request_for(max_iter=80), tmp_path / "run", engine, ignore)
+    assert second.iterations == 80
+
+
+def test_forward_gives_the_blobs_that_numpy_computes(tmp_path, engine, pruned):
+    weights, _, _ = pruned
+    model = read_caffemodel(weights)
+    net = tmp_path / "deploy.prototxt"
+    net.write_text("""
+        layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 784 } } }
+        layer { name: "ip1" type: "InnerProduct" bottom: "x" top: "y"
+          inner_product_param { num_output: 20 } }
+    """)
+    images = np.random.default_rng(1).random((5, 784), np.float32)
+    (found,) = engine.forward(net, weights, {"x": images}, ["y"])
+    weight, bias = model.layer("ip1").blobs
+    np.testing.assert_allclose(found, images @ weight.T + bias, rtol=1e-5, atol=1e-6)
+
+
+def test_a_job_is_prepared_once_for_both_directions(tmp_path, request_for, engine):
+    folder = RunFolder(tmp_path / "run")
+    job = prepare(request_for(), folder)
+    assert job.test_images == 297
+    assert engine.train(folder, job, ignore).iterations == 200
