@@ -1,0 +1,213 @@
+"""Do two engines train alike? The same job from the same weights, compared on the way."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pycaffe_prune.engines.base import Engine, Event, Observer
+from pycaffe_prune.engines.job import TrainRequest
+from pycaffe_prune.engines.prepare import net_of_solver
+from pycaffe_prune.engines.run import train
+from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.trajectory import (
+    TOLERANCE,
+    EngineComparison,
+    Trajectory,
+    allowing,
+    checkpoint_iterations,
+    compare_trajectories,
+    read_trajectory,
+)
+from pycaffe_prune.errors import EngineError
+from pycaffe_prune.formats.blobs import Blob
+from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter, SolverParameter
+from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.prototxt import read_net, read_solver, write_prototxt
+from pycaffe_prune.net.graph import NetState, layers_in_state
+
+__all__ = ["Watch", "compare_engines", "follow", "initial_weights"]
+
+Watch = Callable[[str], AbstractContextManager[Observer]]
+"""Gives the observer of a run, called with the engine's name."""
+
+
+def _unwatched(_engine: str) -> AbstractContextManager[Observer]:
+    def ignore(event: Event) -> None:
+        """Report nothing."""
+
+    return nullcontext(ignore)
+
+
+def compare_engines(
+    request: TrainRequest,
+    engines: Sequence[Engine],
+    iterations: int,
+    folder: Path,
+    *,
+    devices: Sequence[str] | None = None,
+    tolerance: float = TOLERANCE,
+    watch: Watch = _unwatched,
+) -> EngineComparison:
+    """Train the same job with two engines from the same weights, and compare them on the way.
+
+    Where they differ by more than the tolerance, the first engine trains once more, from weights of
+    which each is moved to the next float32, and what that does is allowed to the second one as well
+    (`engines.trajectory.allowing`).
+
+    Args:
+        request: The job. Without ``weights`` the first engine draws them, once for both.
+        engines: Two engines with different names; the first is what differences are measured by.
+        iterations: How long to train.
+        folder: Where the runs are kept, each in a folder of its engine's name; a finished one is
+            not repeated.
+        devices: What each engine computes on; None: both on the request's.
+        tolerance: See `tolerance_at`.
+        watch: See `Watch`.
+
+    Raises:
+        EngineError: An engine failed, or a layer draws random numbers.
+        PruneError: The request is at fault.
+    """
+    _refuse_random(request)
+    weights = request.weights or initial_weights(request, engines[0], folder / "initial")
+    requests = [
+        replace(request, weights=weights, device=device)
+        for device in devices or [request.device] * 2
+    ]
+    first, second = (
+        follow(job, engine, iterations, folder / engine.name, watch)
+        for job, engine in zip(requests, engines, strict=True)
+    )
+    found = compare_trajectories(first, second, tolerance)
+    if found.is_same:
+        return found
+    twin = folder / f"{engines[0].name}-rounded"
+    moved = _rounded_otherwise(weights, twin)
+    again = follow(replace(requests[0], weights=moved), engines[0], iterations, twin, watch)
+    return allowing(found, compare_trajectories(first, again, tolerance))
+
+
+def _rounded_otherwise(weights: Path, folder: Path) -> Path:
+    """Write the weights with each value but 0 moved up or down to the next float32."""
+    random = np.random.default_rng(0)
+    model = read_caffemodel(weights)
+
+    def moved(blob: Blob) -> Blob:
+        ways = np.where(random.random(blob.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
+        return np.where(blob == 0, blob, np.nextafter(blob, ways))
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "start.caffemodel"
+    write_caffemodel(path, model.with_blobs({key: moved(blob) for key, blob in model.blobs()}))
+    return path
+
+
+def follow(
+    request: TrainRequest,
+    engine: Engine,
+    iterations: int,
+    folder: Path,
+    watch: Watch = _unwatched,
+) -> Trajectory:
+    """Train a job and keep every loss and the state at each of `checkpoint_iterations`.
+
+    Args:
+        request: The job.
+        engine: What trains.
+        iterations: How long.
+        folder: Where; kept, so that `read_trajectory` finds it. A finished run is not repeated.
+        watch: See `Watch`.
+
+    Raises:
+        PruneError: As `engines.run.train`.
+    """
+    solver = _own_solver(request)
+    solver.display = 1
+    run = RunFolder(folder)
+    with watch(engine.name) as observe:
+        train(
+            replace(
+                request,
+                solver=_written(solver, folder / "job"),
+                max_iter=iterations,
+                snapshot=0,
+                test_interval=0,
+                keep_snapshots=True,
+                checkpoints=checkpoint_iterations(iterations),
+            ),
+            run.path,
+            engine,
+            observe,
+        )
+    return read_trajectory(folder)
+
+
+def initial_weights(request: TrainRequest, engine: Engine, folder: Path) -> Path:
+    """Let an engine fill a net's blobs; return the caffemodel, which is in ``folder``.
+
+    The engine trains one iteration at a rate of 0, which every engine can be asked for. (BatchNorm
+    then has the statistics of one batch.) What is there already is not drawn again.
+
+    Raises:
+        PruneError: As `engines.run.train`.
+    """
+    own = _own_solver(request)
+    still = SolverParameter(
+        net=own.net, base_lr=0.0, lr_policy="fixed", max_iter=1, random_seed=own.random_seed
+    )
+    run = RunFolder(folder)
+    train(
+        replace(
+            request,
+            solver=_written(still, folder / "job"),
+            mask=None,
+            max_iter=1,
+            snapshot=0,
+            test_interval=0,
+        ),
+        run.path,
+        engine,
+        lambda _: None,
+    )
+    return run.final_weights
+
+
+def _own_solver(request: TrainRequest) -> SolverParameter:
+    """The request's solver with an absolute path to its net: it will lie elsewhere."""
+    solver = read_solver(request.solver)
+    solver.net = str((request.net or net_of_solver(request.solver)).resolve())
+    return solver
+
+
+def _written(solver: SolverParameter, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "solver.prototxt"
+    write_prototxt(path, solver)
+    return path
+
+
+def _refuse_random(request: TrainRequest) -> None:
+    net_path = request.net or net_of_solver(request.solver)
+    for layer in layers_in_state(read_net(net_path), NetState(TRAIN)):
+        for what in _random_parts(layer):
+            raise EngineError(
+                f"{net_path}: layer '{layer.name}' ({layer.type}) draws random numbers ({what}), "
+                "each engine its own: their trainings cannot be compared; take it out"
+            )
+
+
+def _random_parts(layer: LayerParameter) -> Iterator[str]:
+    """What a layer draws anew in every iteration."""
+    if layer.type == "Dropout" and layer.dropout_param.dropout_ratio > 0:
+        yield "dropout_ratio"
+    if layer.transform_param.mirror:
+        yield "mirror"
+    if layer.transform_param.crop_size:
+        yield "crop_size"
+    if layer.image_data_param.shuffle or layer.hdf5_data_param.shuffle:
+        yield "shuffle"
+    fillers = (filler.type for filler in layer.dummy_data_param.data_filler)
+    yield from (f"filler {kind}" for kind in fillers if kind != "constant")

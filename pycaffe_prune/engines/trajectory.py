@@ -1,0 +1,316 @@
+"""The ways of two engines through the same job, and how far apart they are."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pycaffe_prune.engines.base import TestScore, losses_in_log, read_result
+from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.errors import EngineError, FormatError
+from pycaffe_prune.formats.blobs import Blob
+from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel
+from pycaffe_prune.formats.solverstate import read_solverstate
+
+__all__ = [
+    "ROUNDING_FACTOR",
+    "TOLERANCE",
+    "Checkpoint",
+    "Difference",
+    "EngineComparison",
+    "Reached",
+    "TestDifference",
+    "Trajectory",
+    "allowing",
+    "checkpoint_iterations",
+    "compare_trajectories",
+    "read_trajectory",
+    "relative_difference",
+    "tolerance_at",
+]
+
+TOLERANCE = 1e-5
+"""After one iteration, relative to a blob's largest value: float32 sums in another order."""
+
+ROUNDING_FACTOR = 4
+"""How many times further apart than a run from its twin with other roundings they may be."""
+
+_GROWTH = 2 / 3
+_IMAGES_PER_DIFFERENT_ANSWER = 10_000
+
+
+def tolerance_at(iteration: int, first: float = TOLERANCE) -> float:
+    """Return the relative difference that is allowed after ``iteration`` iterations.
+
+    Roundings feed back through the weights: 1e-5 after one iteration becomes 1e-3 after 1,000. They
+    can do much more, once one turns a ReLU on in one run and not in the other: see `allowing`.
+    """
+    return float(first * iteration**_GROWTH)
+
+
+def checkpoint_iterations(iterations: int) -> tuple[int, ...]:
+    """Return where runs are compared: after 1, 10, 100, … iterations, and after the last."""
+    powers = (10**power for power in range(len(str(iterations))))
+    return tuple(sorted({*(at for at in powers if at < iterations), iterations}))
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far a run was at one checkpoint."""
+
+    weights: Caffemodel
+    history: tuple[Blob, ...]
+    """As in the solverstate: in the order of the learnable parameters."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One engine's way through a job."""
+
+    engine: str
+    losses: Mapping[int, float]
+    """Of the training batch, after each iteration."""
+    checkpoints: Mapping[int, Reached]
+    tests: tuple[TestScore, ...]
+    """Before the first and after the last iteration; none when the net has no test."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two engines are apart in one respect."""
+
+    what: str
+    """The losses, or the worst blob."""
+    relative: float
+    """Largest absolute difference by the first engine's largest absolute value."""
+    allowed: float
+
+    @property
+    def is_same(self) -> bool:
+        """Whether it is within what is allowed."""
+        return self.relative <= self.allowed
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How far two engines are apart after some iterations."""
+
+    iteration: int
+    loss: Difference
+    """Over all iterations since the checkpoint before."""
+    weights: Difference
+    history: Difference
+
+    @property
+    def differences(self) -> tuple[Difference, Difference, Difference]:
+        """Everything that is measured here."""
+        return self.loss, self.weights, self.history
+
+
+@dataclass(frozen=True)
+class TestDifference:
+    """One test by both engines, each of its own weights."""
+
+    __test__ = False  # pytest: not a test class
+
+    iteration: int
+    images: int
+    correct: tuple[int, int]
+    loss: tuple[float | None, float | None]
+    allowed: int
+    """Images that may be judged otherwise."""
+
+    @property
+    def apart(self) -> int:
+        """The difference in right answers."""
+        return abs(self.correct[0] - self.correct[1])
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the numbers of right answers agree, up to `allowed`."""
+        return self.apart <= self.allowed
+
+
+@dataclass(frozen=True)
+class EngineComparison:
+    """Two engines on the same job."""
+
+    engines: tuple[str, str]
+    checkpoints: tuple[Checkpoint, ...]
+    tests: tuple[TestDifference, ...]
+
+    @property
+    def difference(self) -> str | None:
+        """The first thing that differs by more than is allowed, as a sentence; None: nothing."""
+        both = " and ".join(self.engines)
+        for point in self.checkpoints:
+            for found in point.differences:
+                if not found.is_same:
+                    return (
+                        f"{both} differ at iteration {point.iteration}: {found.what} by "
+                        f"{found.relative:.2g} of the largest value, more than the "
+                        f"{found.allowed:.2g} that is allowed"
+                    )
+        for test in self.tests:
+            if not test.is_same:
+                return (
+                    f"{both} differ in the test at iteration {test.iteration}: "
+                    f"{test.correct[0]} and {test.correct[1]} of {test.images} images are right"
+                )
+        return None
+
+    @property
+    def is_same(self) -> bool:
+        """Whether everything is within what is allowed."""
+        return self.difference is None
+
+
+def allowing(found: EngineComparison, rounding: EngineComparison) -> EngineComparison:
+    """Allow two engines `ROUNDING_FACTOR` times what rounding does to one of them.
+
+    Args:
+        found: The two engines.
+        rounding: One of them against itself, from initial weights of which each was moved to the
+            next float32: what no engine can be expected to stay below.
+    """
+
+    def wider(one: Difference, other: Difference) -> Difference:
+        return replace(one, allowed=max(one.allowed, ROUNDING_FACTOR * other.relative))
+
+    return replace(
+        found,
+        checkpoints=tuple(
+            Checkpoint(one.iteration, *map(wider, one.differences, other.differences))
+            for one, other in zip(found.checkpoints, rounding.checkpoints, strict=True)
+        ),
+        tests=tuple(
+            replace(one, allowed=max(one.allowed, ROUNDING_FACTOR * other.apart))
+            for one, other in zip(found.tests, rounding.tests, strict=True)
+        ),
+    )
+
+
+def read_trajectory(folder: Path) -> Trajectory:
+    """Return the way of an engine that `follow` left in ``folder``.
+
+    Raises:
+        FormatError: The run is not finished, or a file is missing or damaged.
+    """
+    run = RunFolder(folder)
+    result = read_result(run)
+    if result is None:
+        raise FormatError(f"{folder}: holds no finished run")
+    states = {
+        at: run.snapshots / f"snapshot_iter_{at}.solverstate"
+        for at in checkpoint_iterations(result.iterations)
+    }
+    return Trajectory(
+        engine=result.engine,
+        losses=losses_in_log(run),
+        checkpoints={
+            at: Reached(
+                read_caffemodel(state.with_suffix(".caffemodel")), read_solverstate(state).history
+            )
+            for at, state in states.items()
+        },
+        tests=result.tests,
+    )
+
+
+def compare_trajectories(
+    first: Trajectory, second: Trajectory, tolerance: float = TOLERANCE
+) -> EngineComparison:
+    """Compare two engines' ways through the same job.
+
+    Raises:
+        EngineError: They were not led through the same job: other checkpoints, tests or blobs.
+    """
+    if first.checkpoints.keys() != second.checkpoints.keys() or len(first.tests) != len(
+        second.tests
+    ):
+        raise EngineError(
+            f"{first.engine} was compared at iterations {sorted(first.checkpoints)} with "
+            f"{len(first.tests)} tests, {second.engine} at {sorted(second.checkpoints)} with "
+            f"{len(second.tests)}; train both with the same job"
+        )
+    points = [0, *sorted(first.checkpoints)]
+    return EngineComparison(
+        engines=(first.engine, second.engine),
+        checkpoints=tuple(
+            _checkpoint(first, second, since, at, tolerance_at(at, tolerance))
+            for since, at in pairwise(points)
+        ),
+        tests=tuple(
+            TestDifference(
+                iteration=one.iteration,
+                images=one.images,
+                correct=(one.correct, other.correct),
+                loss=(one.loss, other.loss),
+                allowed=math.ceil(one.images / _IMAGES_PER_DIFFERENT_ANSWER),
+            )
+            for one, other in zip(first.tests, second.tests, strict=True)
+        ),
+    )
+
+
+def _checkpoint(
+    first: Trajectory, second: Trajectory, since: int, at: int, tolerance: float
+) -> Checkpoint:
+    curves = [
+        [way.losses.get(iteration, math.nan) for iteration in range(since + 1, at + 1)]
+        for way in (first, second)
+    ]
+    reached = first.checkpoints[at], second.checkpoints[at]
+    weights = [
+        {f"weights {layer}/{index}": blob for (layer, index), blob in state.weights.blobs()}
+        for state in reached
+    ]
+    history = [
+        {f"history {place}": blob for place, blob in enumerate(state.history)} for state in reached
+    ]
+    return Checkpoint(
+        iteration=at,
+        loss=Difference("training loss", relative_difference(*curves), tolerance),
+        weights=_largest(tolerance, *weights),
+        history=_largest(tolerance, *history),
+    )
+
+
+def _largest(tolerance: float, first: Mapping[str, Blob], second: Mapping[str, Blob]) -> Difference:
+    if [(name, blob.shape) for name, blob in first.items()] != [
+        (name, blob.shape) for name, blob in second.items()
+    ]:
+        raise EngineError(
+            f"the engines left different blobs: {', '.join(first)} and {', '.join(second)}"
+        )
+    differences = (
+        Difference(name, relative_difference(blob, second[name]), tolerance)
+        for name, blob in first.items()
+    )
+    nothing = Difference("no blob", 0.0, tolerance)
+    return max(differences, key=lambda found: found.relative, default=nothing)
+
+
+def relative_difference(first: ArrayLike, second: ArrayLike) -> float:
+    """Return the largest absolute difference by the largest absolute value of ``first``.
+
+    Args:
+        first: Values, any shape.
+        second: Values, the same shape.
+
+    Returns:
+        0 where both are equal (all zero, say); infinity where values are not finite, or where
+        ``first`` is all zero and ``second`` is not.
+    """
+    one, other = (np.asarray(values, np.float64) for values in (first, second))
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return math.inf
+    difference = float(np.abs(one - other).max(initial=0.0))
+    if difference == 0:
+        return 0.0
+    largest = float(np.abs(one).max(initial=0.0))
+    return difference / largest if largest else math.inf
