@@ -1,5 +1,6 @@
-# Two commands: `make reproduce` and `make test`. Both set up what they need (`make setup`):
-# a virtual environment here, and the real Caffe in a cache folder that several checkouts share.
+# Two commands: `make reproduce` and `make test`. Both set up what they need:
+# a virtual environment here (`make environment`), and the real Caffe in a cache folder that several
+# checkouts share (`make setup` does both). `make reproduce ENGINE=torch` needs no Caffe.
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
@@ -9,20 +10,27 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXPERIMENT ?= lenet-300-100
 PRESET ?= quick
+ENGINE ?= auto
+REPRODUCE_ARGS ?=
+EXTRAS ?= dev,sample,convert,torch
 PYTEST_ARGS ?= -n auto
 
-.PHONY: help setup test check reproduce bench schema constraints clean
+.PHONY: help environment setup test check reproduce bench schema constraints clean
 
 help:
 	@echo "make reproduce   LeNet-300-100 on MNIST with the real Caffe, in minutes: table, figure, report"
+	@echo "                 (ENGINE=torch: without Caffe; REPRODUCE_ARGS='--device cuda' for more)"
 	@echo "make test        lint, types and all tests (PYTEST_ARGS='-n 2 -k mask' to choose)"
 	@echo "make setup       virtual environment and the private Caffe prefix only"
+	@echo "make environment virtual environment only"
 	@echo "make bench       side-by-side benchmarks (minutes)"
 	@echo "make schema      compile caffe.proto again"
 	@echo "make constraints write the installed versions to constraints.txt"
 	@echo "make clean       remove the virtual environment and all caches of this checkout"
 
-setup: $(INSTALLED)
+environment: $(INSTALLED)
+
+setup: environment
 	@$(BIN)/caffe-prune doctor --install-caffe
 
 # Debian's python3 has no ensurepip unless python3-venv is installed: pip then comes from the host's.
@@ -32,11 +40,19 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) 2>/dev/null || \
 		{ $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 		  $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,sample,convert]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
-reproduce: setup
-	$(BIN)/caffe-prune reproduce $(EXPERIMENT) --preset $(PRESET)
+reproduce: environment
+	@engine=$(ENGINE); \
+	if [ "$$engine" != torch ] && ! $(BIN)/caffe-prune doctor --install-caffe; then \
+		[ "$$engine" = auto ] || exit 1; \
+		echo "THE REAL CAFFE CANNOT BE HAD ON THIS MACHINE (the reason is above)." >&2; \
+		echo "GOING ON WITH THE ENGINE TORCH, which gives Caffe's answers (docs/engines.md)." >&2; \
+		engine=torch; \
+	fi; \
+	set -x; \
+	$(BIN)/caffe-prune reproduce $(EXPERIMENT) --preset $(PRESET) --engine $$engine $(REPRODUCE_ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -57,7 +73,8 @@ schema: $(INSTALLED)
 		--descriptor_set_out=caffe.fds --pyi_out=. caffe.proto
 
 constraints: $(INSTALLED)
-	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable; } > constraints.new
+	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } \
+		> constraints.new
 	mv constraints.new constraints.txt
 
 clean:

@@ -22,7 +22,7 @@ _COMMANDS = {
     "reproduce": ("reproduce:reproduce", "Run a whole experiment of the paper."),
     "sensitivity": ("sensitivity:sensitivity", "Measure accuracy against pruning rate by layer."),
     "train": ("train:train", "Run one solver, resumable, with or without a mask."),
-    "verify": ("verify:verify", "Tell whether two models compute the same."),
+    "verify": ("verify:verify", "Tell whether two models, or two engines, compute the same."),
 }
 
 
@@ -53,7 +53,7 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="caffe-prune")
 def cli() -> None:
-    """Prune Caffe models and measure what it costs, with the real Caffe.
+    """Prune Caffe models and measure what it costs, with the real Caffe or with PyTorch.
 
     \b
     First light, from nothing to the figure:

@@ -65,7 +65,7 @@ def doctor(
 ) -> None:
     """Say what is usable here, and how to get what is missing.
 
-    Exits with 0 when there is an engine to train with, else with 1.
+    Exits with 0 when there is an engine to train with, caffe or torch, else with 1.
 
     --install-caffe unpacks Debian 11's Caffe into a folder of your own: 164 MB to download, 580 MB
     on disk, about half a minute, no root. It needs x86-64 Debian or Ubuntu; elsewhere
@@ -181,9 +181,10 @@ def _rows(report: DoctorReport) -> Iterator[tuple[str, str]]:
         yield "  lacks", ", ".join(lacking) or "nothing that we use"
     else:
         yield "Caffe", f"no: {report.caffe_error}"
-    unused = " (this Caffe does not use it)" if report.caffe and not report.caffe.gpu_build else ""
+    yield "torch", _torch(report)
+    yield "--engine auto", f"{report.auto_engine or 'none'}: {report.auto_reason}"
     for gpu in report.gpus:
-        yield "GPU", f"{gpu.name}, driver {gpu.driver}{unused}"
+        yield "GPU", f"{gpu.name}, driver {gpu.driver}, used by: {_users(report)}"
     if not report.gpus:
         yield "GPU", "none seen (nvidia-smi)"
     yield "data folder", str(report.data_folder or "$PYCAFFE_PRUNE_DATA is not set")
@@ -192,6 +193,23 @@ def _rows(report: DoctorReport) -> Iterator[tuple[str, str]]:
     yield "cache folder", str(report.cache_folder)
     yield "free for it", _size(report.cache_free_bytes)
     yield "CPUs", str(report.cpus)
+
+
+def _torch(report: DoctorReport) -> str:
+    if report.torch is None:
+        return f"no: {report.torch_error}"
+    found = report.torch
+    if found.cuda_version is None:
+        return f"{found.version}, built for the CPU only"
+    gpus = ", ".join(found.gpus) if found.cuda_available else "no GPU that it can use"
+    return f"{found.version}, CUDA {found.cuda_version}: {gpus}"
+
+
+def _users(report: DoctorReport) -> str:
+    """Name the engines that can compute on a GPU here."""
+    caffe = ["caffe"] if report.caffe and report.caffe.gpu_build else []
+    torch = ["torch"] if report.torch and report.torch.cuda_available else []
+    return ", ".join([*caffe, *torch]) or "no engine that is here"
 
 
 def _size(count: int) -> str:

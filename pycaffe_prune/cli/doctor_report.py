@@ -14,6 +14,13 @@ from pydantic import BaseModel
 from pycaffe_prune import __version__
 from pycaffe_prune.cache import cache_root
 from pycaffe_prune.engines.caffe_python import CAFFE_PYTHON_VARIABLE, find_caffe_python, probe
+from pycaffe_prune.engines.choice import EngineWish, decide
+from pycaffe_prune.engines.torch_probe import (
+    TORCH_REMEDY,
+    TorchProbe,
+    probe_torch,
+    torch_is_installed,
+)
 from pycaffe_prune.errors import EngineError
 
 __all__ = ["CaffeReport", "DoctorReport", "Gpu", "Missing", "make_report", "parse_nvidia_smi"]
@@ -64,6 +71,11 @@ class DoctorReport(BaseModel):
     libraries: dict[str, str | None]
     caffe: CaffeReport | None
     caffe_error: str | None
+    torch: TorchProbe | None
+    torch_error: str | None
+    auto_engine: str | None
+    """What ``--engine auto`` would take."""
+    auto_reason: str
     gpus: list[Gpu]
     data_folder: Path | None
     mnist_files: dict[str, bool]
@@ -81,6 +93,8 @@ def make_report(caffe_python: Path | None) -> DoctorReport:
         caffe_python: The interpreter whose Caffe is looked at; None to look for one.
     """
     caffe, caffe_error = _caffe(caffe_python)
+    torch, torch_error = _torch()
+    auto_engine, auto_reason = _auto(caffe_python, caffe_error)
     libraries = _libraries()
     data = os.environ.get("PYCAFFE_PRUNE_DATA")
     mnist = _mnist_files(Path(data)) if data else {}
@@ -91,14 +105,18 @@ def make_report(caffe_python: Path | None) -> DoctorReport:
         libraries=libraries,
         caffe=caffe,
         caffe_error=caffe_error,
+        torch=torch,
+        torch_error=torch_error,
+        auto_engine=auto_engine,
+        auto_reason=auto_reason,
         gpus=_gpus(),
         data_folder=Path(data) if data else None,
         mnist_files=mnist,
         cache_folder=cache_root(),
         cache_free_bytes=_free_bytes(cache_root()),
         cpus=len(os.sched_getaffinity(0)),
-        usable_engines=["caffe"] if caffe else [],
-        missing=_missing(caffe, libraries, mnist),
+        usable_engines=[*(["caffe"] if caffe else []), *(["torch"] if torch else [])],
+        missing=_missing(caffe, torch, libraries, mnist),
     )
 
 
@@ -127,6 +145,23 @@ def _caffe(explicit: Path | None) -> tuple[CaffeReport | None, str | None]:
         features=found.features.model_dump(),
     )
     return report, None
+
+
+def _torch() -> tuple[TorchProbe | None, str | None]:
+    try:
+        return probe_torch(), None
+    except EngineError as error:
+        return None, str(error)
+
+
+def _auto(explicit: Path | None, caffe_error: str | None) -> tuple[str | None, str]:
+    if explicit is not None and caffe_error is not None:
+        return None, caffe_error  # what is named is taken, and this one fails when it is used
+    try:
+        decision = decide(EngineWish(caffe_python=explicit))
+    except EngineError as error:
+        return None, str(error)
+    return decision.name, decision.reason
 
 
 def _libraries() -> dict[str, str | None]:
@@ -177,7 +212,10 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _missing(
-    caffe: CaffeReport | None, libraries: dict[str, str | None], mnist: dict[str, bool]
+    caffe: CaffeReport | None,
+    torch: TorchProbe | None,
+    libraries: dict[str, str | None],
+    mnist: dict[str, bool],
 ) -> list[Missing]:
     missing = []
     if caffe is None:
@@ -185,6 +223,9 @@ def _missing(
         first = f"unset {CAFFE_PYTHON_VARIABLE}; " if CAFFE_PYTHON_VARIABLE in os.environ else ""
         remedy = f"{first}caffe-prune doctor --install-caffe"
         missing.append(Missing(what="the real Caffe", remedy=remedy))
+    if torch is None:
+        what = "a PyTorch that can be imported" if torch_is_installed() else "PyTorch"
+        missing.append(Missing(what=what, remedy=TORCH_REMEDY))
     absent = sorted(name for name, version in libraries.items() if version is None)
     if absent:
         missing.append(

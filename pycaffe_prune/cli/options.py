@@ -1,15 +1,28 @@
 """Options that several commands share, and the engine that they lead to."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
-from pycaffe_prune.engines.caffe_python import find_caffe_python
+from pycaffe_prune.cli.progress import console
+from pycaffe_prune.engines.base import Engine
+from pycaffe_prune.engines.choice import EngineWish, choose_engine
 
-__all__ = ["caffe_python_option", "make_engine", "path_type"]
+__all__ = [
+    "caffe_python_option",
+    "device_option",
+    "engine_option",
+    "engine_to_work_with",
+    "path_type",
+    "require_sense",
+    "say_remark",
+    "tf32_option",
+    "threads_option",
+]
 
 _F = TypeVar("_F", bound=Callable[..., object])
 
@@ -26,10 +39,90 @@ def caffe_python_option(function: _F) -> _F:
     )(function)
 
 
-def make_engine(caffe_python: Path | None) -> CaffeEngine:
-    """Return the real Caffe as engine.
+def engine_option(function: _F) -> _F:
+    """Add ``--engine``."""
+    return click.option(
+        "--engine",
+        type=click.Choice(["auto", "caffe", "torch"]),
+        default="auto",
+        show_default=True,
+        help="auto: the real Caffe if it is here, else torch.",
+    )(function)
+
+
+def device_option(function: _F) -> _F:
+    """Add ``--device``, whose value is ``cpu``, ``cuda`` or ``cuda:N``."""
+    return click.option(
+        "--device",
+        default="cpu",
+        show_default=True,
+        callback=_device,
+        help="cpu, or cuda[:N].",
+    )(function)
+
+
+def threads_option(function: _F) -> _F:
+    """Add ``--threads``."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Threads of one run; with one, a run on the CPU repeats bit for bit.",
+    )(function)
+
+
+def tf32_option(function: _F) -> _F:
+    """Add ``--tf32``."""
+    return click.option(
+        "--tf32",
+        is_flag=True,
+        help="Engine torch on a GPU: round factors to TF32; faster, no longer Caffe's answers.",
+    )(function)
+
+
+def _device(_ctx: click.Context, _param: click.Parameter, text: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise click.BadParameter(f"'{text}' is neither cpu nor cuda nor cuda:N")
+    return text
+
+
+def require_sense(wish: EngineWish) -> None:
+    """Refuse what the wished engine cannot be told.
 
     Raises:
-        EngineError: No Python with caffe can be found.
+        click.UsageError: The command line is at fault.
     """
-    return CaffeEngine(find_caffe_python(caffe_python).executable)
+    if wish.name == "caffe" and wish.tf32:
+        raise click.UsageError("--tf32 is for the engine torch; the real Caffe has no such setting")
+    if wish.name == "caffe" and wish.pack > 1:
+        raise click.UsageError("--pack is for the engine torch; the real Caffe runs one at a time")
+    if wish.tf32 and wish.device == "cpu":
+        raise click.UsageError("--tf32 goes with --device cuda: a CPU has no TF32")
+    if wish.name == "torch" and wish.caffe_python is not None:
+        raise click.UsageError("--caffe-python goes with --engine caffe or auto")
+
+
+@contextmanager
+def engine_to_work_with(wish: EngineWish) -> Iterator[Engine]:
+    """Give the engine that does what is wished, and end its processes after the work.
+
+    Which engine ``auto`` has taken, and why, is said on standard error.
+
+    Raises:
+        click.UsageError: As `require_sense`.
+        EngineError: It cannot be had.
+    """
+    require_sense(wish)
+    choice = choose_engine(wish)
+    if wish.name == "auto":
+        say_remark(f"engine {choice.engine.name}: {choice.reason}")
+    try:
+        yield choice.engine
+    finally:
+        choice.engine.close()
+
+
+def say_remark(sentence: str) -> None:
+    """Say on standard error what a user should know."""
+    console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)

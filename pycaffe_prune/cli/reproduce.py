@@ -9,13 +9,24 @@ from rich.table import Table
 from data_prep.digits import build_digits
 from data_prep.manifest import MANIFEST_NAME, Manifest, load_manifest
 from data_prep.mnist import build_mnist
-from pycaffe_prune.cli.options import caffe_python_option, make_engine, path_type
+from pycaffe_prune.cli.options import (
+    caffe_python_option,
+    device_option,
+    engine_option,
+    engine_to_work_with,
+    path_type,
+    require_sense,
+    say_remark,
+    tf32_option,
+    threads_option,
+)
 from pycaffe_prune.cli.progress import console, sweep_progress
+from pycaffe_prune.engines.choice import EngineName, EngineWish, decide
 from pycaffe_prune.engines.interrupt import stop_on_signal
-from pycaffe_prune.errors import DataError, DownloadError
+from pycaffe_prune.errors import DataError, DownloadError, EngineError
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.reproduce import Plan, assemble, make_plan, solver_path
-from pycaffe_prune.experiments.result import DataSet, write_result
+from pycaffe_prune.experiments.result import DataSet, Execution, write_result
 from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import ExperimentSpec, find_experiment, read_experiment
 from pycaffe_prune.reports.write import print_summary, write_report
@@ -28,7 +39,17 @@ from pycaffe_prune.reports.write import print_summary, write_report
 @click.option("--data", type=path_type, help="Folder of the LMDBs (default: data/NAME; made).")
 @click.option("--source", type=path_type, help="Folder of the original data files.")
 @click.option("--jobs", type=click.IntRange(1), help="Stages side by side (default: all cores).")
-@click.option("--engine", type=click.Choice(["caffe"]), default="caffe", show_default=True)
+@engine_option
+@device_option
+@threads_option
+@tf32_option
+@click.option(
+    "--pack",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Engine torch: so many stages train at once in one process, on one device.",
+)
 @click.option("--dry-run", is_flag=True, help="List the stages and an estimate, and do nothing.")
 @caffe_python_option
 def reproduce(
@@ -38,7 +59,11 @@ def reproduce(
     data: Path | None,
     source: Path | None,
     jobs: int | None,
-    engine: str,
+    engine: EngineName,
+    device: str,
+    threads: int,
+    tf32: bool,
+    pack: int,
     dry_run: bool,
     caffe_python: Path | None,
 ) -> None:
@@ -52,31 +77,45 @@ def reproduce(
       caffe-prune reproduce lenet-300-100                     minutes
       caffe-prune reproduce lenet-300-100 --preset paper-10k  half an hour on two cores
       caffe-prune reproduce lenet-300-100 --preset paper --dry-run
+      caffe-prune reproduce lenet-300-100 --engine torch --device cuda --pack 8
     """
+    wish = EngineWish(engine, caffe_python, device, tf32, pack)
+    require_sense(wish)
+    execution = Execution(device=device, threads=threads, tf32=tf32, pack=pack)
     toml = find_experiment(experiment, preset)
     spec = read_experiment(toml)
     folder = out or Path("runs") / f"{spec.name}-{spec.preset}"
-    workers = jobs or len(os.sched_getaffinity(0))
+    workers = jobs or max(pack, len(os.sched_getaffinity(0)))
     solver = solver_path(spec, toml)
     if dry_run:
         place = data or Path("data") / spec.data
-        plan = make_plan(spec, solver, folder, place, _known_data_set(place), engine)
+        known = _known_data_set(place)
+        plan = make_plan(spec, solver, folder, place, known, _engine_name(wish), execution)
         _show_plan(spec, plan, workers)
         return
-    chosen = make_engine(caffe_python)
-    place, manifest = _data(spec, data, source)
-    data_set = _data_set(manifest)
-    plan = make_plan(spec, solver, folder, place, data_set, chosen.name)
-    stages = plan.stages
-    with stop_on_signal(chosen.stop), sweep_progress(stages) as observe:
-        run_stages(stages, chosen, workers, observe)
-    result = assemble(spec, plan, data_set, chosen.name, workers)
+    with engine_to_work_with(wish) as chosen:
+        place, manifest = _data(spec, data, source)
+        data_set = _data_set(manifest)
+        plan = make_plan(spec, solver, folder, place, data_set, chosen.name, execution)
+        stages = plan.stages
+        with stop_on_signal(chosen.stop), sweep_progress(stages) as observe:
+            run_stages(stages, chosen, workers, observe)
+    result = assemble(spec, plan, data_set, chosen.name, workers, execution)
     path = ExperimentFolder(folder).result
     write_result(path, result)
     page = write_report(result, folder)
     print_summary(result, console)
     click.echo(f"result {path}")
     click.echo(f"report {page}")
+
+
+def _engine_name(wish: EngineWish) -> str:
+    """What would train, so that --dry-run can tell which stages are done."""
+    try:
+        return decide(wish).name
+    except EngineError as error:
+        say_remark(f"no engine could do this now: {error}")
+        return "caffe"
 
 
 def _data(spec: ExperimentSpec, data: Path | None, source: Path | None) -> tuple[Path, Manifest]:

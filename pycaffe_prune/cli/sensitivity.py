@@ -8,9 +8,19 @@ import click
 from rich.console import Console
 
 from data_prep.manifest import MANIFEST_NAME, load_manifest
-from pycaffe_prune.cli.options import caffe_python_option, make_engine, path_type
+from pycaffe_prune.cli.options import (
+    caffe_python_option,
+    device_option,
+    engine_option,
+    engine_to_work_with,
+    path_type,
+    require_sense,
+    tf32_option,
+    threads_option,
+)
 from pycaffe_prune.cli.progress import console, tests_progress
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.base import Engine
+from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.errors import InterruptedRunError
 from pycaffe_prune.experiments.sensitivity import (
@@ -68,6 +78,10 @@ from pycaffe_prune.reports.sensitivity import print_sensitivity, write_figures
     metavar="R",
     help="Choose an alpha for each layer, so that this share of all their weights goes.",
 )
+@engine_option
+@device_option
+@threads_option
+@tf32_option
 @click.option("--dry-run", is_flag=True, help="Say what would be tested, and do nothing.")
 @caffe_python_option
 def sensitivity(
@@ -81,6 +95,10 @@ def sensitivity(
     rates: str,
     images: int | None,
     total: float | None,
+    engine: EngineName,
+    device: str,
+    threads: int,
+    tf32: bool,
     dry_run: bool,
     caffe_python: Path | None,
 ) -> None:
@@ -102,6 +120,8 @@ def sensitivity(
     """
     if criterion and method != "units":
         raise click.UsageError("--criterion goes with --method units")
+    wish = EngineWish(engine, caffe_python, device, tf32)
+    require_sense(wish)
     shares = _rates(rates)
     if total is not None and (method != "connections" or total > shares[-1]):
         raise click.UsageError(
@@ -120,14 +140,15 @@ def sensitivity(
         images=images,
         data_name=name,
         is_sample=is_sample,
+        device=device,
+        threads=threads,
     )
     if dry_run:
         _show_plan(plan(request, out), total)
         return
     plan(request, out)  # nothing is made where the request is at fault
-    engine = make_engine(caffe_python)
-    with working_in(out):
-        result = _run(plan(request, out), total, engine)
+    with engine_to_work_with(wish) as chosen, working_in(out):
+        result = _run(plan(request, out), total, chosen)
     write_figures(result, out)
     print_sensitivity(result, Console(markup=False, emoji=False))
     if total is not None and result.suggestion is not None:
@@ -168,7 +189,7 @@ def _show_plan(analysis: Analysis, total: float | None) -> None:
     )
 
 
-def _run(analysis: Analysis, total: float | None, engine: CaffeEngine) -> SensitivityResult:
+def _run(analysis: Analysis, total: float | None, engine: Engine) -> SensitivityResult:
     asked = len(analysis.settings.layers) * len(analysis.settings.rates)
     stopped = Event()
 

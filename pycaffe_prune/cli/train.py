@@ -4,8 +4,18 @@ from pathlib import Path
 
 import click
 
-from pycaffe_prune.cli.options import caffe_python_option, make_engine, path_type
+from pycaffe_prune.cli.options import (
+    caffe_python_option,
+    device_option,
+    engine_option,
+    engine_to_work_with,
+    path_type,
+    require_sense,
+    tf32_option,
+    threads_option,
+)
 from pycaffe_prune.cli.progress import console, training_progress
+from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train as run
@@ -23,15 +33,10 @@ from pycaffe_prune.formats.prototxt import read_solver
 @click.option("--snapshot", type=click.IntRange(0), help="Snapshot interval (0: at the end only).")
 @click.option("--test-interval", type=click.IntRange(0), help="0: test at start and end only.")
 @click.option("--seed", type=click.IntRange(0), help="Random seed (default: the solver's, else 1).")
-@click.option("--engine", type=click.Choice(["caffe"]), default="caffe", show_default=True)
-@click.option("--device", default="cpu", show_default=True, help="cpu, or cuda[:N].")
-@click.option(
-    "--threads",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="BLAS threads; with one, a run repeats bit for bit.",
-)
+@engine_option
+@device_option
+@threads_option
+@tf32_option
 @click.option("--keep-snapshots", is_flag=True, help="Keep all snapshots, not the last one only.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @caffe_python_option
@@ -46,9 +51,10 @@ def train(
     snapshot: int | None,
     test_interval: int | None,
     seed: int | None,
-    engine: str,
+    engine: EngineName,
     device: str,
     threads: int,
+    tf32: bool,
     keep_snapshots: bool,
     dry_run: bool,
     caffe_python: Path | None,
@@ -56,7 +62,8 @@ def train(
     """Run one solver. Killed at any moment, the same command goes on to the same final bits.
 
     The folder then holds final.caffemodel, result.json (written last), log.jsonl and the last
-    snapshot. More iterations later: the same command with a larger --max-iter.
+    snapshot. More iterations later: the same command with a larger --max-iter. A run that one
+    engine began can go on in the other.
 
     \b
     Examples:
@@ -64,6 +71,8 @@ def train(
       caffe-prune train --solver S --data data/mnist --out runs/pruned \\
           --weights pruned/pruned.caffemodel --mask pruned/kept.mask.h5 --max-iter 5000
     """
+    wish = EngineWish(engine, caffe_python, device, tf32)
+    require_sense(wish)
     iterations = max_iter or read_solver(solver).max_iter
     request = TrainRequest(
         solver=solver,
@@ -82,8 +91,11 @@ def train(
     if dry_run:
         console.print(f"{iterations} iterations of {solver} on {engine} ({device}) into {out}")
         return
-    chosen = make_engine(caffe_python)
-    with stop_on_signal(chosen.stop), training_progress(out.name, iterations) as observe:
+    with (
+        engine_to_work_with(wish) as chosen,
+        stop_on_signal(chosen.stop),
+        training_progress(out.name, iterations) as observe,
+    ):
         result = run(request, out, chosen, observe)
     if result.tests:
         score = result.final_test

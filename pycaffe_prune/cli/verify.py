@@ -3,18 +3,30 @@
 import json
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from pycaffe_prune.cli.input_shapes import input_shapes_option
-from pycaffe_prune.cli.options import caffe_python_option, make_engine, path_type
-from pycaffe_prune.cli.progress import console as remarks
+from pycaffe_prune.cli.options import (
+    caffe_python_option,
+    device_option,
+    engine_to_work_with,
+    path_type,
+    say_remark,
+    threads_option,
+)
+from pycaffe_prune.cli.verify_engines import parse_engines, verify_engines
 from pycaffe_prune.engines import opencv_net
+from pycaffe_prune.engines.choice import EngineName, EngineWish
+from pycaffe_prune.engines.job import TrainRequest
+from pycaffe_prune.engines.trajectory import TOLERANCE as ENGINE_TOLERANCE
 from pycaffe_prune.errors import EngineError, FormatError, PruneError
 from pycaffe_prune.formats.mean import read_mean
 from pycaffe_prune.net.shapes import Shape, extents
@@ -34,12 +46,15 @@ __all__ = ["verify"]
 _WEIGHTS = (".caffemodel", ".h5", ".npz", ".safetensors")
 _NOT_WEIGHTS = (".mask.h5", ".solverstate.h5")
 
+_OF_ENGINES = ("solver", "weights", "mask", "data", "iterations", "device", "threads", "out")
+_OF_MODELS = ("judge", "batch", "seed", "scale", "array", "lmdb", "mean", "inputs")
+
 
 @click.command()
-@click.argument("models", metavar="A B", nargs=2)
+@click.argument("models", metavar="[A B]", nargs=-1)
 @click.option(
     "--judge",
-    type=click.Choice(["caffe", "opencv", "all"]),
+    type=click.Choice(["caffe", "torch", "opencv", "all"]),
     default="all",
     show_default=True,
     help="What runs the models; all = those that are here.",
@@ -47,9 +62,9 @@ _NOT_WEIGHTS = (".mask.h5", ".solverstate.h5")
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    default=TOLERANCE,
-    show_default=True,
-    help="Largest difference that counts as the same, relative to A's largest value.",
+    help=f"Largest difference that counts as the same, relative to the largest value of A, "
+    f"or of the first engine after one iteration.  [default: {TOLERANCE:g}, of engines "
+    f"{ENGINE_TOLERANCE:g}]",
 )
 @click.option(
     "--batch",
@@ -72,12 +87,34 @@ _NOT_WEIGHTS = (".mask.h5", ".solverstate.h5")
 @click.option("--lmdb", type=path_type, metavar="DIR", help="Run the first images of an LMDB.")
 @click.option("--mean", type=path_type, help="With --lmdb: mean image to subtract.")
 @input_shapes_option
+@click.option(
+    "--engines",
+    metavar="E,E",
+    callback=parse_engines,
+    help="Compare two engines instead: caffe,torch.",
+)
+@click.option("--solver", type=path_type, help="With --engines: solver prototxt to train by.")
+@click.option("--weights", type=path_type, help="With --engines: caffemodel to start from.")
+@click.option("--mask", type=path_type, help="With --engines: mask file.")
+@click.option("--data", type=path_type, help="With --engines: folder of the net's LMDBs.")
+@click.option(
+    "--iterations",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="With --engines: how long to train.",
+)
+@click.option("--out", type=path_type, help="With --engines: folder to keep the runs in.")
+@device_option
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 @caffe_python_option
+@click.pass_context
 def verify(
-    models: tuple[str, str],
+    ctx: click.Context,
+    models: tuple[str, ...],
     judge: str,
-    tolerance: float,
+    tolerance: float | None,
     batch: int,
     seed: int,
     scale: float,
@@ -85,6 +122,15 @@ def verify(
     lmdb: Path | None,
     mean: Path | None,
     inputs: dict[str, Shape],
+    engines: tuple[EngineName, EngineName] | None,
+    solver: Path | None,
+    weights: Path | None,
+    mask: Path | None,
+    data: Path | None,
+    iterations: int,
+    out: Path | None,
+    device: str,
+    threads: int,
     as_json: bool,
     caffe_python: Path | None,
 ) -> None:
@@ -93,32 +139,76 @@ def verify(
     A and B are folders as `prune` writes them, or NET.prototxt:WEIGHTS. Exit code 0 when they are
     the same within the tolerance, 1 when not.
 
+    With --engines, the same job is trained by two engines from the same weights, and compared
+    after 1, 10, 100, … iterations: losses, weights, history, and the tests at start and end. The
+    tolerance grows with the iterations, 1e-5 after one to 1e-3 after 1,000; beyond it, what other
+    roundings do to the first engine itself is measured and allowed. --device is torch's.
+
     \b
     Examples:
       caffe-prune verify masked deleted
       caffe-prune verify deploy.prototxt:before.caffemodel smaller --scale 50
       caffe-prune verify masked deleted --lmdb data/mnist/mnist_test_lmdb --scale 0.00390625
+      caffe-prune verify --engines caffe,torch --solver solvers/lenet_300_100.prototxt \\
+          --data data/mnist
     """
+    _require_one_mode(ctx, engines is not None)
+    if engines is not None:
+        if models or solver is None:
+            raise click.UsageError("--engines takes no models A B, and needs --solver")
+        request = TrainRequest(
+            solver=solver, weights=weights, mask=mask, data=data, device=device, threads=threads
+        )
+        verify_engines(
+            request,
+            engines,
+            iterations,
+            out,
+            ENGINE_TOLERANCE if tolerance is None else tolerance,
+            caffe_python=caffe_python,
+            as_json=as_json,
+        )
+        return
+    if len(models) != 2:
+        raise click.UsageError("two models are needed, A and B, or --engines")
     if array and lmdb:
         raise click.UsageError("--input and --lmdb exclude each other")
     if mean and not lmdb:
         raise click.UsageError("--mean goes with --lmdb")
+    allowed = TOLERANCE if tolerance is None else tolerance
     first, second = (_model_files(text) for text in models)
-    found = verify_models(
-        first,
-        second,
-        _judges(judge, caffe_python),
-        _source(array, lmdb, mean, batch, seed, scale),
-        tolerance=tolerance,
-        shapes=inputs,
-    )
+    with ExitStack() as stack:
+        found = verify_models(
+            first,
+            second,
+            _judges(judge, caffe_python, stack),
+            _source(array, lmdb, mean, batch, seed, scale),
+            tolerance=allowed,
+            shapes=inputs,
+        )
     _remark(found)
     if as_json:
         click.echo(json.dumps(_as_json(found), indent=1))
     else:
         Console(markup=False, emoji=False, highlight=False).print(_table(found))
     if found.difference is not None:
-        raise PruneError(_sentence(models, *found.difference, tolerance))
+        raise PruneError(_sentence(models, *found.difference, allowed))
+
+
+def _require_one_mode(ctx: click.Context, engines: bool) -> None:
+    """Refuse options that would have no effect.
+
+    Raises:
+        click.UsageError: There is one.
+    """
+    for name in _OF_MODELS if engines else _OF_ENGINES:
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = next(param.opts[0] for param in ctx.command.params if param.name == name)
+            raise click.UsageError(
+                f"{option} goes with two models A and B, not with --engines"
+                if engines
+                else f"{option} goes with --engines"
+            )
 
 
 def _model_files(text: str) -> ModelFiles:
@@ -158,14 +248,20 @@ def _in_folder(folder: Path, names: Sequence[str], endings: Sequence[str], what:
     return found[0]
 
 
-def _judges(wanted: str, caffe_python: Path | None) -> list[Judge]:
-    """Return the judges that are wanted; of "all" those that are usable, with a remark if not."""
+def _judges(wanted: str, caffe_python: Path | None, stack: ExitStack) -> list[Judge]:
+    """Return the judges that are wanted; of "all" those that are usable, with a remark if not.
+
+    ``stack`` ends their processes.
+    """
     judges, missing = [], []
-    if wanted in ("caffe", "all"):
-        try:
-            judges.append(Judge("caffe", make_engine(caffe_python).forward))
-        except EngineError as error:
-            missing.append(error)
+    wishes = [EngineWish("caffe", caffe_python), EngineWish("torch")]
+    for wish in wishes:
+        if wanted in (wish.name, "all"):
+            try:
+                engine = stack.enter_context(engine_to_work_with(wish))
+                judges.append(Judge(wish.name, engine.forward))
+            except EngineError as error:
+                missing.append(error)
     if wanted in ("opencv", "all"):
         try:
             opencv_net.require_importer()
@@ -175,7 +271,7 @@ def _judges(wanted: str, caffe_python: Path | None) -> list[Judge]:
     if not judges:
         raise EngineError("; ".join(map(str, missing)))
     for reason in missing:
-        _say(f"not asked: {reason}")
+        say_remark(f"not asked: {reason}")
     return judges
 
 
@@ -189,17 +285,13 @@ def _source(
     return random_input(images, seed=seed, scale=scale)
 
 
-def _say(sentence: str) -> None:
-    remarks.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-
 def _remark(found: Verification) -> None:
     for refusal in found.refused:
-        _say(f"not asked: {refusal.reason}")
+        say_remark(f"not asked: {refusal.reason}")
     for name in found.only_in_one:
-        _say(f"not compared: only one of the nets has the output '{name}'")
+        say_remark(f"not compared: only one of the nets has the output '{name}'")
     for name in found.not_felt:
-        _say(
+        say_remark(
             f"'{name}' is the same for all images: the input is hardly felt; try a larger --scale "
             "or real input"
         )
@@ -241,7 +333,7 @@ def _table(found: Verification) -> Table:
     return table
 
 
-def _sentence(models: tuple[str, str], judge: str, blob: BlobComparison, tolerance: float) -> str:
+def _sentence(models: Sequence[str], judge: str, blob: BlobComparison, tolerance: float) -> str:
     both = f"{models[0]} and {models[1]}"
     if not blob.finite:
         return f"{both}: blob '{blob.blob}' holds NaN or infinite values (judge {judge})"

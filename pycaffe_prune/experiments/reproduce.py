@@ -14,6 +14,7 @@ from pycaffe_prune.experiments.machine import this_machine
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.result import (
     DataSet,
+    Execution,
     ExperimentResult,
     LayerRate,
     Method,
@@ -78,6 +79,7 @@ def make_plan(
     data: Path,
     data_set: DataSet,
     engine_name: str,
+    execution: Execution | None = None,
 ) -> Plan:
     """Lay out every stage of the experiment; nothing is run or written.
 
@@ -88,19 +90,24 @@ def make_plan(
         data: The folder that holds the LMDBs.
         data_set: What they hold; part of every stage's key.
         engine_name: What will train; part of every stage's key.
+        execution: How it is told to work; of this, TF32 is part of the keys. None: the defaults.
 
     Raises:
         FormatError: The solver or its net cannot be read, or a layer is not in the net.
     """
+    execution = execution or Execution()
     net_path = net_of_solver(solver)
     parts = [sha256_of(solver), sha256_of(net_path), data_set.train_sha256, data_set.test_sha256]
+    trainer = [engine_name, "tf32"] if execution.tf32 else [engine_name]
     context = Context(
         folder=ExperimentFolder(folder),
         solver=solver,
         net=net_path,
         data=data,
         layers=spec.layers,
-        fingerprint=hashlib.sha256(" ".join([*parts, engine_name]).encode()).hexdigest(),
+        fingerprint=hashlib.sha256(" ".join([*parts, *trainer]).encode()).hexdigest(),
+        device=execution.device,
+        threads=execution.threads,
     )
     baselines = tuple(
         Baseline(context, spec.baseline.iterations, seed) for seed in spec.baseline.seeds
@@ -169,7 +176,12 @@ def _shape(
 
 
 def assemble(
-    spec: ExperimentSpec, plan: Plan, data_set: DataSet, engine_name: str, jobs: int
+    spec: ExperimentSpec,
+    plan: Plan,
+    data_set: DataSet,
+    engine_name: str,
+    jobs: int,
+    execution: Execution | None = None,
 ) -> ExperimentResult:
     """Put the outputs of all stages together.
 
@@ -204,6 +216,7 @@ def assemble(
         title=spec.title,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         engine=engine_name,
+        execution=execution or Execution(),
         versions=versions,
         machine=this_machine(),
         jobs=jobs,

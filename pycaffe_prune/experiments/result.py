@@ -10,6 +10,7 @@ from pycaffe_prune.formats.files import existing_file, write_text
 
 __all__ = [
     "DataSet",
+    "Execution",
     "ExperimentResult",
     "LayerRate",
     "Machine",
@@ -112,6 +113,19 @@ class Machine(_Model):
     system: str
 
 
+class Execution(_Model):
+    """How the engine was told to work."""
+
+    device: str = "cpu"
+    """``cpu`` or ``cuda[:N]``."""
+    threads: int = 1
+    """Of each stage."""
+    tf32: bool = False
+    """Whether factors were rounded to TF32: then the engine is not as exact as Caffe."""
+    pack: int = 1
+    """Stages that shared one process and its device."""
+
+
 class ExperimentResult(_Model):
     """A whole experiment: settings, points and where it ran."""
 
@@ -124,6 +138,7 @@ class ExperimentResult(_Model):
     finished: str
     """Date and time in UTC, ISO 8601."""
     engine: str
+    execution: Execution = Execution()
     versions: dict[str, str]
     machine: Machine
     jobs: int

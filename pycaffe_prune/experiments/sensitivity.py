@@ -87,6 +87,8 @@ class SensitivityRequest:
     """Test on the first images only."""
     data_name: str = ""
     is_sample: bool = False
+    device: str = "cpu"
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -203,9 +205,15 @@ def measure(analysis: Analysis, engine: Engine, observe: Observer) -> Sensitivit
 
     Raises:
         InterruptedRunError: The engine was asked to stop; the same call goes on from there.
+        FormatError: What is measured so far is another engine's.
         PruneError: A layer cannot be pruned at a rate, or the engine failed.
     """
     result, todo = analysis.earlier, analysis.todo
+    if result is not None and todo and result.engine != engine.name:
+        raise FormatError(
+            f"{analysis.folder.path}: was begun by the engine {result.engine}; go on with "
+            f"--engine {result.engine}, or choose another --out"
+        )
     if result is None:
         (score,) = scores_of(analysis, [analysis.model], engine)
         result = _started(analysis, score, engine.name)
@@ -238,7 +246,15 @@ def scores_of(analysis: Analysis, models: Sequence[Caffemodel], engine: Engine) 
     paths = [folder.path / f"{place}.caffemodel" for place in range(len(models))]
     for path, model in zip(paths, models, strict=True):
         write_caffemodel(path, model)
-    job = prepare_evaluation(request.net, paths, request.data, folder, request.images)
+    job = prepare_evaluation(
+        request.net,
+        paths,
+        request.data,
+        folder,
+        request.images,
+        device=request.device,
+        threads=request.threads,
+    )
     for score in engine.evaluate(folder, job):
         yield Score.model_validate(score.model_dump(exclude={"iteration"}))
 

@@ -46,7 +46,9 @@ class Context:
     data: Path
     layers: tuple[str, ...]
     fingerprint: str
-    """Over data, net, solver and the engine's name."""
+    """Over data, net, solver, the engine's name, and whether it rounds to TF32."""
+    device: str = "cpu"
+    threads: int = 1
 
 
 class StageOutput(BaseModel):
@@ -160,6 +162,8 @@ class Stage(ABC):
             max_iter=self.iterations,
             test_interval=0,
             seed=seed,
+            device=self.context.device,
+            threads=self.context.threads,
         )
         return train(request, folder.training.path, engine, observe)
 

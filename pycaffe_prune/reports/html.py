@@ -109,7 +109,11 @@ def _describe(row: Row) -> str:
 def command(result: ExperimentResult) -> str:
     """Return the command line that repeats the experiment."""
     words = ["caffe-prune", "reproduce", result.experiment, "--preset", result.preset]
-    return shlex.join([*words, "--engine", result.engine, "--jobs", str(result.jobs)])
+    words += ["--engine", result.engine, "--jobs", str(result.jobs)]
+    used = result.execution.model_dump(exclude_defaults=True)
+    tf32 = ["--tf32"] if used.pop("tf32", False) else []
+    settings = [word for name, value in used.items() for word in (f"--{name}", str(value))]
+    return shlex.join([*words, *settings, *tf32])
 
 
 def flatten(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -145,7 +149,10 @@ def _facts(result: ExperimentResult) -> dict[str, list[tuple[str, str]]]:
             ("CPU", machine.cpu),
             ("cores", str(machine.cores)),
             ("system", machine.system),
+            ("device", result.execution.device + (", TF32" if result.execution.tf32 else "")),
+            ("threads of a stage", str(result.execution.threads)),
             ("stages side by side", str(result.jobs)),
+            ("stages in one process", str(result.execution.pack)),
             ("time of all stages, one after the other", _duration(result.wall_seconds)),
         ],
         "Versions": [("engine", result.engine), *result.versions.items()],

@@ -1,5 +1,6 @@
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def program(path: Path, text: str) -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with nothing: no Caffe, no GPU, no data, an empty cache."""
+    """A machine with nothing: no Caffe, no PyTorch, no GPU, no data, an empty cache."""
+    monkeypatch.setitem(sys.modules, "torch", None)
     for name in ("CAFFE_PYTHON", "PYCAFFE_PRUNE_DATA", "PYCAFFE_PRUNE_DEBIAN_MIRROR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYCAFFE_PRUNE_CACHE", str(tmp_path / "cache"))
@@ -74,8 +76,14 @@ def test_json_has_the_same_verdict(machine: Path) -> None:
     assert report.usable_engines == []
     assert {missing.what for missing in report.missing} == {
         "the real Caffe",
+        "PyTorch",
         "MNIST's original files",
     }
+    assert report.torch is None
+    assert "pip install 'pycaffe-prune[torch]'" in (report.torch_error or "")
+    assert report.auto_engine is None
+    for remedy in ("doctor --install-caffe", "pip install 'pycaffe-prune[torch]'"):
+        assert remedy in report.auto_reason
 
 
 def test_usable_caffe_exits_0(machine: Path, caffe: Path) -> None:
@@ -83,7 +91,8 @@ def test_usable_caffe_exits_0(machine: Path, caffe: Path) -> None:
     assert result.exit_code == 0
     assert "1.0.0, CPU only, openblas" in result.stdout
     assert "apply_update, lr" in result.stdout
-    assert "usable: caffe" in result.stdout
+    assert "usable: caffe\n" in result.stdout
+    assert "caffe: the real Caffe is here (--caffe-python)" in result.stdout
 
 
 def test_json_says_where_caffe_is_from(
@@ -97,6 +106,10 @@ def test_json_says_where_caffe_is_from(
     assert (report.caffe.executable, report.caffe.origin) == (caffe, "$CAFFE_PYTHON")
     assert report.caffe.features == ANSWER["features"]
     assert report.usable_engines == ["caffe"]
+    assert (report.auto_engine, report.auto_reason) == (
+        "caffe",
+        "the real Caffe is here ($CAFFE_PYTHON)",
+    )
     assert report.toolkit_version == __version__
     assert report.python_executable == Path(sys.executable)
     assert report.libraries["click"]
@@ -118,6 +131,33 @@ def test_broken_caffe_exits_1_with_its_reason(
     assert "unset CAFFE_PYTHON; caffe-prune doctor --install-caffe" in {
         missing.remedy for missing in report.missing
     }
+
+
+def test_a_named_python_without_caffe_is_no_engine_for_auto(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = program(machine / "broken", "#!/bin/sh\nexit 1\n")
+    monkeypatch.delitem(sys.modules, "torch")
+    report = report_of(call("--caffe-python", str(broken), "--json"))
+    assert (report.auto_engine, report.auto_reason) == (None, report.caffe_error)
+
+
+def test_pytorch_alone_is_an_engine_and_is_described(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    result = call("--json")
+    assert result.exit_code == 0
+    report = report_of(result)
+    assert report.usable_engines == ["torch"]
+    assert report.torch is not None
+    assert report.torch.version == version("torch")
+    assert len(report.torch.gpus) == 0 or report.torch.cuda_available
+    assert report.auto_engine == "torch"
+    assert "the real Caffe is not here" in report.auto_reason
+    text = call().stdout
+    assert f"{report.torch.version}, " in text
+    assert "torch: the real Caffe is not here" in text
 
 
 def test_data_files_count_in_every_spelling(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,23 @@ def test_a_dry_run_lists_every_stage_and_writes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--engine caffe --tf32 --device cuda", "--tf32 is for the engine torch"),
+        ("--engine caffe --pack 2", "--pack is for the engine torch"),
+        ("--tf32", "--tf32 goes with --device cuda"),
+        ("--device gpu", "'gpu' is neither cpu nor cuda nor cuda:N"),
+        ("--engine torch --caffe-python python3", "--caffe-python goes with --engine caffe"),
+        ("--threads 0", "--threads"),
+    ],
+)
+def test_what_an_engine_cannot_be_told_is_a_fault_of_the_command_line(options, message):
+    done = CliRunner().invoke(reproduce, ["lenet-300-100", "--dry-run", *options.split()])
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.replace("│", " ").split())
+
+
 @pytest.mark.real_caffe
 def test_without_mnist_and_network_the_sample_is_used_and_said_loudly(tmp_path, caffe_python):
     (tmp_path / "tiny.toml").write_text(TINY)

@@ -7,9 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
 from data_prep.digits import build_digits
+from pycaffe_prune.cli.train import train
+from pycaffe_prune.formats.caffemodel import read_caffemodel
 
 pytestmark = pytest.mark.real_caffe
 
@@ -99,3 +103,46 @@ def test_an_interrupted_run_exits_130_and_the_same_command_goes_on(work, caffe_p
     short = _run(work, caffe_python, out, "--max-iter", str(reached + 5), "--test-interval", "0")
     assert short.returncode == 0
     assert f"resumed at iteration {reached}" in short.stderr
+
+
+def _train(work: Path, caffe_python: Path, out: str, engine: str, *more: str) -> Result:
+    """One run with momentum and a rate that falls, so that a resume has something to lose."""
+    solver = work / "momentum.prototxt"
+    solver.write_text(
+        'net: "net.prototxt" base_lr: 0.01 lr_policy: "inv" gamma: 0.01 power: 0.75 momentum: 0.9 '
+        "weight_decay: 0.0005 max_iter: 80 test_iter: 3 test_interval: 80"
+    )
+    words = ["--solver", solver, "--data", work / "data", "--out", work / out, "--engine", engine]
+    words += ["--caffe-python", caffe_python] if engine == "caffe" else []
+    return CliRunner().invoke(train, [*map(str, words), *more])
+
+
+@pytest.fixture(scope="module")
+def straight(work: Path, caffe_python: Path) -> tuple[str, Path]:
+    """Weights to begin with, and those after 80 iterations of the real Caffe."""
+    assert _train(work, caffe_python, "start", "caffe", "--max-iter", "1").exit_code == 0
+    start = str(work / "start" / "final.caffemodel")
+    assert _train(work, caffe_python, "straight", "caffe", "--weights", start).exit_code == 0
+    return start, work / "straight" / "final.caffemodel"
+
+
+@pytest.mark.parametrize(("first", "second"), [("caffe", "torch"), ("torch", "caffe")])
+def test_a_run_that_one_engine_began_goes_on_in_the_other(
+    work, caffe_python, straight, first, second
+):
+    pytest.importorskip("torch")
+    start, whole = straight
+    out = f"{first}-{second}"
+    begun = _train(work, caffe_python, out, first, "--weights", start, "--max-iter", "37")
+    assert begun.exit_code == 0, begun.output
+    done = _train(work, caffe_python, out, second, "--weights", start)
+    assert done.exit_code == 0, done.output
+    assert "resumed at iteration 37" in done.stderr
+    result = json.loads((work / out / "result.json").read_text())
+    assert (result["engine"], result["iterations"]) == (second, 80)
+    assert ("torch" in result["versions"]) == (second == "torch")
+    ours, theirs = (
+        dict(read_caffemodel(path).blobs()) for path in (work / out / "final.caffemodel", whole)
+    )
+    for key, blob in theirs.items():
+        assert np.abs(ours[key] - blob).max() <= 1e-4 * np.abs(blob).max()

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,8 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 from google.protobuf import text_format
 
+from data_prep.digits import build_digits
+from pycaffe_prune.cli import verify_engines
 from pycaffe_prune.cli.prune import prune
 from pycaffe_prune.cli.verify import verify
+from pycaffe_prune.engines.trajectory import Checkpoint, Difference, EngineComparison
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import (
@@ -34,6 +38,7 @@ layer { name: "ip2" type: "InnerProduct" bottom: "ip1" top: "ip2"
 layer { name: "prob" type: "Softmax" bottom: "ip2" top: "prob" }
 """
 SHAPES = {"ip1": ((20, 6), (20,)), "ip2": ((4, 20), (4,))}
+JUDGES = ("caffe ", "torch ", "opencv ")
 Put = Callable[..., Path]
 
 
@@ -73,7 +78,7 @@ def run(*arguments: object, judge: str = "opencv") -> Result:
 
 
 def rows(output: str) -> list[list[str]]:
-    return [line.split() for line in output.splitlines() if line.startswith(("caffe ", "opencv "))]
+    return [line.split() for line in output.splitlines() if line.startswith(JUDGES)]
 
 
 def test_a_model_is_the_same_as_itself(put: Put) -> None:
@@ -102,16 +107,19 @@ def test_another_model_is_not(put: Put) -> None:
 def test_all_judges_are_asked_where_all_are_here(put: Put, caffe_python: Path) -> None:
     result = run(put("one"), put("two"), "--caffe-python", caffe_python, judge="all")
     assert result.exit_code == 0, result.output
-    assert [row[0] for row in rows(result.stdout)] == ["caffe", "caffe", "opencv", "opencv"]
+    judges = [judge.strip() for judge in JUDGES for _ in range(2)]
+    assert [row[0] for row in rows(result.stdout)] == judges
 
 
 def test_a_judge_that_is_not_here_is_named(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAFFE_PYTHON", "/nowhere/python")
+    monkeypatch.setitem(sys.modules, "torch", None)
     models = put("one"), put("two")
     result = run(*models, judge="all")
     assert result.exit_code == 0
     assert {row[0] for row in rows(result.stdout)} == {"opencv"}
     assert "not asked: $CAFFE_PYTHON: /nowhere/python" in result.stderr
+    assert "not asked: the engine torch needs PyTorch" in result.stderr
     result = run(*models, judge="caffe")
     assert isinstance(result.exception, PruneError)
     monkeypatch.delattr(cv2.dnn, "readNetFromCaffe")
@@ -122,14 +130,14 @@ def test_a_judge_that_is_not_here_is_named(put: Put, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.real_caffe
-def test_a_net_that_opencv_does_not_know_is_judged_by_caffe_alone(
+def test_a_net_that_opencv_does_not_know_is_judged_by_the_others(
     put: Put, caffe_python: Path
 ) -> None:
     text = NET.replace('"ReLU" bottom: "ip1" top: "ip1"', '"Threshold" bottom: "ip1" top: "ip1"')
     models = put("one", text=text), put("two", text=text)
     result = run(*models, "--caffe-python", caffe_python, judge="all")
     assert result.exit_code == 0, result.output
-    assert {row[0] for row in rows(result.stdout)} == {"caffe"}
+    assert {row[0] for row in rows(result.stdout)} == {"caffe", "torch"}
     assert "does not know layer 'relu1' (Threshold)" in result.stderr
     assert isinstance(run(*models, judge="opencv").exception, PruneError)
 
@@ -267,12 +275,41 @@ def test_bad_input_is_one_sentence_and_leaves_no_file(
 
 
 @pytest.mark.parametrize(
-    "options", ["--input a.npy --lmdb b", "--mean m.binaryproto", "--judge torch", "--batch 0"]
+    "options",
+    [
+        "--input a.npy --lmdb b",
+        "--mean m.binaryproto",
+        "--judge tensorflow",
+        "--batch 0",
+        "--solver s.prototxt",
+        "--iterations 10",
+        "--engines caffe,torch --solver s.prototxt",
+        "third",
+    ],
 )
 def test_options_that_do_not_go_together_are_a_fault_of_the_command_line(
     put: Put, options: str
 ) -> None:
     assert run(put("one"), put("two"), *options.split()).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--engines caffe", "is not two engines"),
+        ("--engines caffe,caffe", "is not two engines"),
+        ("--engines auto,torch", "is not two engines"),
+        ("--engines caffe,torch", "needs --solver"),
+        ("--engines caffe,torch --solver s --batch 3", "--batch goes with two models A and B"),
+        ("--engines caffe,torch --solver s --input a.npy", "--input goes with two models"),
+        ("--iterations 3 a b", "--iterations goes with --engines"),
+        ("", "two models are needed"),
+    ],
+)
+def test_options_of_one_comparison_are_not_taken_for_the_other(options: str, message: str) -> None:
+    result = CliRunner().invoke(verify, options.split())
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.replace("│", " ").split())
 
 
 def test_what_prune_writes_can_be_verified(put: Put, tmp_path: Path) -> None:
@@ -299,3 +336,64 @@ def test_the_command_says_one_sentence_and_exits_with_its_verdict(
     assert done.returncode == code
     assert len(done.stderr.splitlines()) == code
     assert len(rows(done.stdout)) == 2
+
+
+TRAINED = """
+layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TRAIN }
+  transform_param { scale: 0.00390625 }
+  data_param { source: "mnist_train_lmdb" batch_size: 32 backend: LMDB } }
+layer { name: "d" type: "Data" top: "data" top: "label" include { phase: TEST }
+  transform_param { scale: 0.00390625 }
+  data_param { source: "mnist_test_lmdb" batch_size: 100 backend: LMDB } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+  inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy"
+  include { phase: TEST } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+@pytest.mark.real_caffe
+def test_the_two_engines_train_alike(tmp_path: Path, caffe_python: Path) -> None:
+    pytest.importorskip("torch")
+    build_digits(tmp_path / "digits")
+    (tmp_path / "net.prototxt").write_text(TRAINED)
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.01 momentum: 0.9 lr_policy: "fixed" '
+        "max_iter: 5 test_iter: 3"
+    )
+    command = ["--engines", "caffe,torch", "--solver", tmp_path / "solver.prototxt"]
+    command += ["--data", tmp_path / "digits", "--caffe-python", caffe_python]
+    command += ["--iterations", 20, "--out", tmp_path / "runs"]
+    result = CliRunner().invoke(verify, [*map(str, command)])
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    same = [line[0] for line in lines if line[-1:] == ["same"]]
+    assert same == [at for at in ("1", "10", "20") for _ in range(3)] + ["0", "20"]
+
+    # The runs are kept, so only the verdict is made anew.
+    result = CliRunner().invoke(verify, [*map(str, command), "--json"])
+    assert result.exit_code == 0
+    told = json.loads(result.stdout)
+    assert (told["same"], told["difference"]) == (True, None)
+    assert told["engines"] == ["caffe", "torch"]
+    assert [point["iteration"] for point in told["checkpoints"]] == [1, 10, 20]
+    assert [test["images"] for test in told["tests"]] == [297, 297]
+
+
+@pytest.mark.real_caffe
+def test_engines_that_part_are_a_sentence_and_exit_code_1(
+    tmp_path: Path, caffe_python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Difference("weights ip/0", 0.5, 1e-5)
+    point = Checkpoint(1, part, replace(part, what="weights ip/0"), replace(part, relative=np.inf))
+    apart = EngineComparison(("caffe", "torch"), (point,), ())
+    monkeypatch.setattr(verify_engines, "compare_engines", lambda *_, **__: apart)
+    command = ["--engines", "caffe,torch", "--solver", "s", "--caffe-python", str(caffe_python)]
+    result = CliRunner().invoke(verify, command)
+    assert isinstance(result.exception, PruneError)
+    assert "caffe and torch differ at iteration 1: weights ip/0 by 0.5" in str(result.exception)
+    assert result.stdout.count("DIFFERENT") == 3
+    told = json.loads(CliRunner().invoke(verify, [*command, "--json"]).stdout)
+    assert told["same"] is False
+    assert told["checkpoints"][0]["history"]["relative"] is None

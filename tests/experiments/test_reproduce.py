@@ -11,7 +11,7 @@ import pytest
 
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.experiments.reproduce import Plan, assemble, make_plan, solver_path
-from pycaffe_prune.experiments.result import ExperimentResult, read_result, write_result
+from pycaffe_prune.experiments.result import Execution, ExperimentResult, read_result, write_result
 from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import read_experiment
 from pycaffe_prune.formats.caffemodel import read_caffemodel
@@ -62,6 +62,24 @@ def test_keys_change_with_every_setting_and_with_nothing_else(toml, tmp_path, da
     solver = toml.parent / "solver.prototxt"
     solver.write_text(solver.read_text() + "# another solver")
     assert not set(keys()) & set(before)
+
+
+def test_of_what_the_engine_is_told_only_tf32_makes_other_stages(toml, tmp_path, data_set):
+    spec = read_experiment(toml)
+
+    def stages(engine: str, **told) -> list:
+        execution = Execution(**told)
+        solver = solver_path(spec, toml)
+        return make_plan(spec, solver, tmp_path, tmp_path, data_set, engine, execution).stages
+
+    def keys(*arguments, **told) -> set[str]:
+        return {stage.key for stage in stages(*arguments, **told)}
+
+    assert keys("torch", device="cuda", threads=2, pack=4) == keys("torch")
+    assert not keys("torch", device="cuda", tf32=True) & keys("torch")
+    assert not keys("torch") & keys("caffe")
+    assert {stage.context.device for stage in stages("torch", device="cuda:1")} == {"cuda:1"}
+    assert {stage.context.threads for stage in stages("torch", threads=3)} == {3}
 
 
 @pytest.mark.real_caffe

@@ -174,6 +174,18 @@ def test_an_interrupted_analysis_goes_on_and_ends_with_the_same_points(
     assert measure(finished, CaffeEngine(Path("/nowhere")), ignore) == whole
 
 
+def test_points_of_two_engines_are_not_mixed(
+    request_: SensitivityRequest, engine: CaffeEngine, tmp_path: Path, caffe_python: Path
+) -> None:
+    class Other(CaffeEngine):
+        name = "other"
+
+    with pytest.raises(InterruptedRunError):
+        measure(plan(request_, tmp_path), Interrupted(caffe_python), ignore)
+    with pytest.raises(FormatError, match="begun by the engine caffe; go on with --engine caffe"):
+        measure(plan(request_, tmp_path), Other(caffe_python), ignore)
+
+
 def finished(request: SensitivityRequest, out: Path, drops: dict[str, list[int]]) -> Analysis:
     """An analysis whose points are given: images lost at each rate."""
     analysis = plan(request, out)

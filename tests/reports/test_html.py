@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pycaffe_prune.experiments.result import ExperimentResult, Point
+from pycaffe_prune.experiments.result import Execution, ExperimentResult, Point
 from pycaffe_prune.reports.compare import judge
 from pycaffe_prune.reports.html import chart, command, flatten, render_html
 from pycaffe_prune.reports.plot import own_plot, plot_of
@@ -157,3 +157,11 @@ def test_the_command_can_be_pasted(result_of: MakeResult, preset: str) -> None:
     words = shlex.split(command(result_of([], preset=preset)))
     assert words[:3] == ["caffe-prune", "reproduce", "lenet-300-100"]
     assert words[words.index("--preset") + 1] == preset
+    assert words[-4:] == ["--engine", "caffe", "--jobs", "2"]
+
+
+def test_the_command_tells_the_engine_what_it_was_told(result_of: MakeResult) -> None:
+    execution = Execution(device="cuda:1", threads=2, tf32=True, pack=8)
+    said = command(result_of([], engine="torch", execution=execution))
+    assert "--engine torch" in said
+    assert said.endswith("--device cuda:1 --threads 2 --pack 8 --tf32")
