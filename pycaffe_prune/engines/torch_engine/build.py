@@ -1,6 +1,7 @@
 """From the definition of a net to its parts: sources, layers, blobs, what flows between them."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +11,7 @@ from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.sources import make_source
 from pycaffe_prune.engines.torch_engine.initial import fill_parameters
 from pycaffe_prune.engines.torch_engine.layers.base import Layer, LayerSetup, Saved
-from pycaffe_prune.engines.torch_engine.layers.registry import make_layer
+from pycaffe_prune.engines.torch_engine.layers.registry import make_layer, require_known
 from pycaffe_prune.engines.torch_engine.parameters import Learnable, Parameters, learnables
 from pycaffe_prune.engines.torch_engine.plan import Flow, plan_flow
 from pycaffe_prune.errors import SurgeryError
@@ -37,7 +38,8 @@ class Step:
     """Whether its forward pass keeps something for a backward pass, or changes its blobs."""
     loss_diffs: dict[int, Tensor]
     """Per top that is a loss, its gradient: the loss weight."""
-    saved: Saved = ()
+    saved: Saved | None = None
+    """What the last forward pass kept; None when a backward pass has used it."""
 
 
 @dataclass
@@ -63,11 +65,27 @@ def build(net: NetParameter, state: NetState, device: torch.device, seed: int) -
         DataError: What a data layer reads is missing or damaged.
     """
     layers = tuple(_own(layer) for layer in layers_in_state(net, state))
-    sources = {
-        place: make_source(layer, state.phase, device, seed + place)
-        for place, layer in enumerate(layers)
-        if not layer.bottom and layer.type != "Parameter"
-    }
+    sources: dict[int, Source] = {}
+    with ExitStack() as opened:
+        for place, layer in enumerate(layers):
+            if not layer.bottom and layer.type != "Parameter":
+                sources[place] = make_source(layer, state.phase, device, seed + place)
+                opened.callback(sources[place].close)
+            else:
+                require_known(layer)
+        parts = _assemble(net, state.phase, layers, sources, device, seed)
+        opened.pop_all()  # from here on they are the net's to close
+    return parts
+
+
+def _assemble(
+    net: NetParameter,
+    phase: int,
+    layers: tuple[LayerParameter, ...],
+    sources: dict[int, Source],
+    device: torch.device,
+    seed: int,
+) -> Parts:
     shapes = _infer_shapes(layers, sources)
     blobs, owners = learnables(layers, [around.params for around in shapes])
     by_key = {blob.key: blob for blob in blobs}
@@ -78,11 +96,11 @@ def build(net: NetParameter, state: NetState, device: torch.device, seed: int) -
     learns = [any(blob.lr_mult for blob in own) for own in held]
     parameters = Parameters(blobs, device)
     fill_parameters(layers, parameters, seed)
-    flows = tuple(plan_flow(net, NetGraph(layers), state.phase, learns))
+    flows = tuple(plan_flow(net, NetGraph(layers), phase, learns))
     parts = Parts(layers, shapes, flows, parameters, sources)
     for place in range(len(layers)):
         if place not in sources:
-            parts.steps[place] = _make_step(parts, place, held[place], state.phase)
+            parts.steps[place] = _make_step(parts, place, held[place], phase)
     return parts
 
 

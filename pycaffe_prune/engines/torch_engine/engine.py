@@ -28,6 +28,7 @@ __all__ = ["TorchEngine"]
 
 _WORKER = "pycaffe_prune.engines.torch_engine.worker"
 _END = '{"event": "end"}\n'
+_LAST = '{"event": "last"}\n'
 
 
 class TorchEngine:
@@ -50,15 +51,18 @@ class TorchEngine:
         self._idle: list[subprocess.Popen[str]] = []
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
-        self._finish = weakref.finalize(self, _end_all, self._idle)
+        weakref.finalize(self, _end_all, self._idle)
         self._gathering = Gathering(pack, self._train_together) if pack > 1 else None
 
     def close(self) -> None:
         """End the processes that wait for work."""
-        self._finish()
+        with self._lock:
+            _end_all(self._idle)
 
     def stop(self) -> None:
         """Ask every running worker for a snapshot and an end."""
+        if self._gathering:
+            self._gathering.stop()
         for process in tuple(self._running):
             process.send_signal(signal.SIGINT)
 
@@ -112,10 +116,14 @@ class TorchEngine:
                 return [found[f"o{place}"] for place in range(len(outputs))]
 
     def _train_alone(self, folder: RunFolder, job: Job) -> Iterator[Event]:
+        failure = None
         for _, answer in self._train_together([folder], job):
             if isinstance(answer, EngineError):
-                raise answer
-            yield answer
+                failure = answer  # the worker has more to say, and stays for the next job
+            else:
+                yield answer
+        if failure:
+            raise failure
 
     def _train_together(
         self, folders: Sequence[RunFolder], job: Job
@@ -148,23 +156,28 @@ class TorchEngine:
         )
         process = self._worker()
         self._running.add(process)
-        ended = False
+        ended = ""
         try:
             for line in _answers(process, request):
-                if line == _END:
-                    ended = True
+                if line in (_END, _LAST):
+                    ended = line
                     break
                 yield line
             if not ended:
                 process.wait()
         finally:
             self._running.discard(process)
-            if ended:
+            if ended == _END:
                 with self._lock:
                     self._idle.append(process)
             else:
                 process.kill()  # nothing to do unless an error left it running
                 process.communicate()
+        if process.returncode == -signal.SIGINT:  # `stop` came before it could listen
+            raise InterruptedRunError(
+                f"{folders[0].path}: stopped before it began; the same command begins it, or goes "
+                "on with it"
+            )
         if not ended:
             raise EngineError(_explain(task, folders[0], process.returncode))
 

@@ -7,11 +7,14 @@ from queue import SimpleQueue
 from pycaffe_prune.engines.base import Event
 from pycaffe_prune.engines.job import Job
 from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.errors import EngineError, PruneError
+from pycaffe_prune.errors import EngineError, InterruptedRunError, PruneError
 
 __all__ = ["Gathering"]
 
 _PATIENCE_SECONDS = 2.0  # how long after the last one came another is waited for
+
+_Device = tuple[str, int]
+"""What runs that are trained by one worker have in common: device and threads."""
 
 
 class _Seat:
@@ -37,7 +40,7 @@ class Gathering:
         start: Callable[[Sequence[RunFolder], Job], Iterator[tuple[int, Event | EngineError]]],
     ) -> None:
         self._size, self._start = size, start
-        self._waiting: list[_Seat] = []
+        self._waiting: dict[_Device, list[_Seat]] = {}
         self._came = threading.Condition()
 
     def events(self, folder: RunFolder, job: Job) -> Iterator[Event]:
@@ -45,22 +48,44 @@ class Gathering:
 
         Raises:
             EngineError: The run failed, or the worker did.
+            InterruptedRunError: It was stopped before it began.
         """
         seat = _Seat(folder, job)
-        with self._came:
-            self._waiting.append(seat)
-            self._came.notify_all()
-            if self._waiting[0] is seat:
-                # The first to come waits for the others, and leads.
-                while len(self._waiting) < self._size:
-                    if not self._came.wait(_PATIENCE_SECONDS):
-                        break
-                seats, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
-                threading.Thread(target=self._lead, args=(seats,), daemon=True).start()
+        self._gather(seat, (job.device, job.threads))
         while (answer := seat.answers.get()) is not None:
             if isinstance(answer, PruneError):
                 raise answer
             yield answer
+
+    def stop(self) -> None:
+        """End the runs that still wait for others with an InterruptedRunError."""
+        with self._came:
+            for seats in self._waiting.values():
+                for seat in seats:
+                    seat.answers.put(
+                        InterruptedRunError(
+                            f"{seat.folder.path}: stopped before it began; the same command begins "
+                            "it, or goes on with it"
+                        )
+                    )
+            self._waiting.clear()
+            self._came.notify_all()
+
+    def _gather(self, seat: _Seat, device: _Device) -> None:
+        """Join those that wait; who completes them, or came first and has waited, starts them."""
+        with self._came:
+            seats = self._waiting.setdefault(device, [])
+            seats.append(seat)
+            self._came.notify_all()
+            if len(seats) < self._size:
+                if seats[0] is not seat:
+                    return
+                while self._waiting.get(device) is seats and self._came.wait(_PATIENCE_SECONDS):
+                    pass
+                if self._waiting.get(device) is not seats:
+                    return
+            del self._waiting[device]
+        threading.Thread(target=self._lead, args=(seats,), daemon=True).start()
 
     def _lead(self, seats: Sequence[_Seat]) -> None:
         try:
@@ -69,6 +94,9 @@ class Gathering:
         except PruneError as error:
             for seat in seats:
                 seat.answers.put(error)
+        except OSError as error:
+            for seat in seats:
+                seat.answers.put(EngineError(f"{seat.folder.path}: {error.strerror or error}"))
         finally:
             for seat in seats:
                 seat.answers.put(None)

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pycaffe_prune.engines.torch_engine.build import build
+from pycaffe_prune.engines.torch_engine.build import Step, build
+from pycaffe_prune.engines.torch_engine.layers.base import Saved
 from pycaffe_prune.engines.torch_engine.layers.random import RandomLayer
 from pycaffe_prune.errors import EngineError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
@@ -80,17 +81,18 @@ class Net:
         self._layers, self._flows, self._sources = parts.layers, parts.flows, parts.sources
         self._steps = parts.steps
         self._places = {layer.name: place for place, layer in enumerate(self._layers)}
-        self._names = {
-            name: slot
+        self._slots = {
+            slot: name
             for layer, flow in zip(self._layers, self._flows, strict=True)
             for name, slot in zip(layer.top, flow.tops, strict=True)
         }
+        self._names = {name: slot for slot, name in self._slots.items()}
         self._values = [
             torch.zeros((), device=self.device).expand(shape or ())  # takes no memory
             for around in parts.shapes
             for shape in around.tops
         ]
-        self._diffs: dict[int, Tensor] = {}
+        self._diffs: dict[str, Tensor] = {}
 
     # Looking at it
 
@@ -103,7 +105,7 @@ class Net:
     def blobs(self) -> dict[str, BlobView]:
         """Every blob by name, in the order in which they are made."""
         return {
-            name: BlobView(self._values[slot], self._diffs.get(slot))
+            name: BlobView(self._values[slot], self._diffs.get(name))
             for name, slot in self._names.items()
         }
 
@@ -118,6 +120,18 @@ class Net:
             for step in self._steps.values()
             if step.params
         }
+
+    def owner(self, key: BlobKey) -> BlobKey:
+        """Return the blob whose values a layer's blob is: another layer's where it is shared.
+
+        Raises:
+            SurgeryError: There is no such layer, or it has no such blob.
+        """
+        layer, index = key
+        step = self._steps.get(self._place(layer))
+        if step is None or not 0 <= index < len(step.keys):
+            raise SurgeryError(f"layer '{layer}' of the net has no blob {index} with weights")
+        return step.keys[index]
 
     def value(self, blob: str) -> Tensor:
         """Return the last version of a blob.
@@ -200,6 +214,15 @@ class Net:
         tops, step.saved = step.layer.forward_saving(bottoms, step.params)
         return tops
 
+    @property
+    def values(self) -> list[Tensor]:
+        """Every version of every blob, in the order of making."""
+        return list(self._values)
+
+    def use_values(self, tensors: Sequence[Tensor]) -> None:
+        """Put other tensors in the place of all `values`."""
+        self._values[:] = tensors
+
     def losses(self, params: Mapping[BlobKey, Tensor], batch: Sequence[Tensor]) -> list[Tensor]:
         """Compute the losses of a batch as a pure function of the blobs, for `torch.func`.
 
@@ -226,8 +249,7 @@ class Net:
     @property
     def loss_blobs(self) -> list[str]:
         """The blobs that are losses, in the net's order."""
-        names = {slot: name for name, slot in self._names.items()}
-        return [names[slot] for step in self._steps.values() for slot in step.loss_diffs]
+        return [self._slots[slot] for step in self._steps.values() for slot in step.loss_diffs]
 
     def use_value(self, blob: str, tensor: Tensor) -> None:
         """Put a tensor in the place of a blob's value."""
@@ -247,8 +269,11 @@ class Net:
     def backward(self) -> None:
         """Run backward from all losses; gradients of parameters add up, those of blobs are kept.
 
+        Of a blob that layers overwrite in place, that of its first version is kept, as in Caffe.
+
         Raises:
-            EngineError: It is a TEST net without ``force_backward``, or there was no forward pass.
+            EngineError: It is a TEST net without ``force_backward``, or there was no forward pass
+                since the last backward pass.
         """
         if not any(flow.trains for flow in self._flows):
             raise EngineError(
@@ -258,27 +283,38 @@ class Net:
         self._diffs = {}
         self._backward(self._diffs)
 
-    def _backward(self, kept: dict[int, Tensor] | None) -> None:
+    def _backward(self, kept: dict[str, Tensor] | None) -> None:
         diffs: dict[int, Tensor] = {}
         for step in reversed(self._steps.values()):
             flow = step.flow
             if not flow.trains:
                 continue
-            diffs.update(step.loss_diffs)
+            for slot, loss_diff in step.loss_diffs.items():
+                diffs[slot] = diffs[slot] + loss_diff if slot in diffs else loss_diff
             top_diffs = [diffs.pop(slot, None) for slot in flow.tops]
             if kept is not None:
                 kept.update(
-                    (slot, diff)
+                    (self._slots[slot], diff)
                     for slot, diff in zip(flow.tops, top_diffs, strict=True)
                     if diff is not None
                 )
-            saved, step.saved = step.saved, ()
-            found = step.layer.backward(saved, top_diffs, flow.propagate, step.param_diffs)
+            found = step.layer.backward(
+                self._take_saved(step), top_diffs, flow.propagate, step.param_diffs
+            )
             for slot, bottom_diff in zip(flow.bottoms, found, strict=True):
                 if bottom_diff is not None:
                     diffs[slot] = diffs[slot] + bottom_diff if slot in diffs else bottom_diff
         if kept is not None:
-            kept.update(diffs)
+            kept.update((self._slots[slot], diff) for slot, diff in diffs.items())
+
+    def _take_saved(self, step: Step) -> Saved:
+        saved, step.saved = step.saved, None
+        if saved is None:
+            raise EngineError(
+                f"net '{self.definition.name}' cannot go backward from layer "
+                f"'{step.layer.param.name}' on; run a forward pass first"
+            )
+        return saved
 
     # Weights in and out
 
@@ -319,8 +355,11 @@ class Net:
             if step is None or not stored.blobs:
                 continue
             held = [blob.shape for blob in stored.blobs]
-            _require_same(f"{path}: layer '{stored.name}'", held, step.params)
-            for target, blob in zip(step.params, stored.blobs, strict=False):
+            # HDF5 files hold a shared blob at its owner only.
+            owned = [key == (stored.name, index) for index, key in enumerate(step.keys)]
+            needed = step.params[: len(held)] if not any(owned[len(held) :]) else step.params
+            _require_same(f"{path}: layer '{stored.name}'", held, needed)
+            for target, blob in zip(needed, stored.blobs, strict=True):
                 target.copy_(torch.from_numpy(np.array(blob, np.float32)))
 
     def share_with(self, other: "Net") -> None:
@@ -353,8 +392,7 @@ class Net:
 
 def _require_same(origin: str, held: Sequence[Shape], params: Sequence[Tensor]) -> None:
     wanted = [tuple(param.shape) for param in params]
-    # HDF5 files hold a shared blob at its owner only.
-    if held != wanted[: len(held)]:
+    if held != wanted:
         raise SurgeryError(
             f"{origin} holds {_listed(held)}, the net says {_listed(wanted)}; give the weights of "
             "this net"

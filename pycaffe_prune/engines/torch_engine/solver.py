@@ -1,6 +1,7 @@
 """Caffe's solver on PyTorch: iterations, masks, snapshots."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,12 @@ class Masks:
 
     def __init__(self, net: Net, masks: Mapping[BlobKey, NDArray[np.bool_]]) -> None:
         parameters = net.parameters
-        places = [parameters.place(key) for key in masks]
+        places = [parameters.place(net.owner(key)) for key in masks]
         self._start = min(start for start, _ in places)
         self._stop = max(stop for _, stop in places)
         bits = np.full(self._stop - self._start, -1, np.int32)
         for (start, stop), (key, mask) in zip(places, masks.items(), strict=True):
-            shape = tuple(parameters.view(parameters.data, key).shape)
+            shape = net.params[key[0]][key[1]].shape
             if mask.shape != shape:
                 raise SurgeryError(
                     f"layer '{key[0]}', blob {key[1]}: the mask is {extents(mask.shape)}, the "
@@ -88,12 +89,16 @@ class Solver:
     ) -> None:
         self.param = param
         seed = max(param.random_seed, 0)
-        self.net = Net(net, NetState(TRAIN), device, seed)
-        self.test_nets = [Net(net, NetState(TEST), device, seed)]
         self.masks: Masks | None = None
-        parameters = self.net.parameters
-        self.update = make_update(param, parameters.groups, parameters.data, parameters.diff)
-        self.stepping = Stepping(param, self.net, self.net.compute, self._apply)
+        with ExitStack() as opened:
+            self.net = Net(net, NetState(TRAIN), device, seed)
+            opened.callback(self.net.close)
+            self.test_nets = [Net(net, NetState(TEST), device, seed)]
+            opened.callback(self.test_nets[0].close)
+            parameters = self.net.parameters
+            self.update = make_update(param, parameters.groups, parameters.data, parameters.diff)
+            self.stepping = Stepping(param, self.net, self.net.compute, self._apply)
+            opened.pop_all()  # from here on `close` is the caller's
 
     @property
     def iter(self) -> int:
@@ -111,6 +116,9 @@ class Solver:
         """
         self.masks = Masks(self.net, masks)
         self.masks.zero_weights()
+        for flat in self.update.history:
+            self.masks.zero(flat)  # or momentum would move what was trained before
+        self.stepping.renew()
 
     def step(self, iterations: int) -> None:
         """Run so many iterations.

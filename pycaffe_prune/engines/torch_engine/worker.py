@@ -1,8 +1,9 @@
 """The child process in which the torch engine works: one job after the other, from standard input.
 
 A line on standard input is a request; what happens comes back as JSON lines on standard output, as
-from `engines.caffe_worker`, up to one that says ``{"event": "end"}``. An error ends the process:
-its last line on standard error, which goes to the run's ``engine.log``, says why.
+from `engines.caffe_worker`, up to one that says ``{"event": "end"}``, or ``"last"`` where the
+process is of no more use. An error ends the process: its last line on standard error, which goes to
+the run's ``engine.log``, says why.
 """
 
 import ctypes
@@ -11,9 +12,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -39,13 +41,15 @@ __all__ = ["main", "prepare_process"]
 Emit = Callable[..., None]
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's mallopt
 _KEEP_BYTES = 2**31 - 1
+_PARENT_SECONDS = 0.1
+_broken: list[RuntimeError] = []  # after an error on a GPU nothing there works in this process
 
 
 def main() -> None:
     """Serve requests until standard input ends."""
-    prepare_process(threads=1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: loop.stop_asked.append(True))
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     emit = _emitter()
     for line in sys.stdin:
         request = Request.model_validate_json(line)
@@ -62,12 +66,30 @@ def main() -> None:
         except PruneError as error:
             sys.exit(f"{error}")
         loop.stop_asked.clear()
-        emit(event="end")
+        emit(event="last" if _broken else "end")
 
 
-def prepare_process(threads: int) -> None:
-    """Set what a process that trains on the CPU runs best with."""
+def _end_with_parent(parent: int) -> None:
+    """Never outlive the engine: its run's folder may be another process's by now.
+
+    Not by PR_SET_PDEATHSIG, which tells of the thread that started this process.
+    """
+    while os.getppid() == parent:
+        time.sleep(_PARENT_SECONDS)
+    os._exit(1)
+
+
+def prepare_process(threads: int = 1, *, tf32: bool = False) -> None:
+    """Set what a process that trains runs best with, and what holds for all of it.
+
+    Args:
+        threads: Of a run, on the CPU.
+        tf32: Whether a GPU may round factors to TF32. PyTorch itself lets convolutions do so.
+    """
     torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         # Blobs are freed and made anew in every iteration: keep their pages instead of asking the
@@ -92,10 +114,7 @@ def _emitter() -> Emit:
 
 def _use(request: Request) -> torch.device:
     """Set what holds for the whole process: threads, precision, the device."""
-    torch.set_num_threads(request.threads)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = request.tf32
-    torch.backends.cuda.matmul.allow_tf32 = request.tf32
+    prepare_process(request.threads, tf32=request.tf32)
     device = torch.device(request.device)
     if device.type == "cuda":
         if not torch.cuda.is_available():
@@ -135,9 +154,12 @@ def _train_all(folders: Sequence[RunFolder], device: torch.device, emit: Emit) -
             packs.setdefault(key, []).append(run.solver)
     meetings = [Rendezvous(members) for members in packs.values()]
     with ThreadPoolExecutor(max(len(runs), 1)) as threads:
+        led = []
         for run in runs:
             meeting = next((one for one in meetings if one.is_for(run.solver)), None)
-            threads.submit(_lead_in_pack, run, meeting)
+            led.append(threads.submit(_lead_in_pack, run, meeting))
+    for ended in led:
+        ended.result()  # what is no failure of a run is one of the worker
 
 
 def _lead_in_pack(run: "_Run", meeting: Rendezvous | None) -> None:
@@ -155,6 +177,8 @@ def _telling_failure(emit: Emit) -> Iterator[None]:
     try:
         yield
     except (PruneError, RuntimeError, SystemExit) as error:
+        if isinstance(error, RuntimeError):
+            _broken.append(error)
         emit(event="failed", message=" ".join(f"{error}".split()))
 
 
@@ -164,18 +188,26 @@ class _Run:
     def __init__(self, folder: RunFolder, device: torch.device, emit: Emit) -> None:
         self.emit, self._folder = emit, folder
         emit(event="start", versions=_versions(device))
-        self._job = job = json.loads(folder.job.read_bytes())
+        self._job = json.loads(folder.job.read_bytes())
         self.solver = Solver(read_solver(folder.solver), read_net(folder.net), device)
         self.net, self.test_nets = self.solver.net, self.solver.test_nets
+        with ExitStack() as opened:
+            opened.callback(self.solver.close)
+            self._begin()
+            opened.pop_all()  # from here on `lead` closes it
+
+    def _begin(self) -> None:
+        """Load what the run begins with: weights and masks, or its last snapshot."""
+        job, snapshots = self._job, self._folder.snapshots
         if job["weights"]:
             self.net.copy_from(Path(job["weights"]))
         if job["masked"]:
-            self.solver.mask(_read_masks(folder, job["masked"]))
-        folder.snapshots.mkdir(exist_ok=True)
-        found = [n for n in loop.snapshots_in(folder.snapshots) if n <= job["max_iter"]]
+            self.solver.mask(_read_masks(self._folder, job["masked"]))
+        snapshots.mkdir(exist_ok=True)
+        found = [n for n in loop.snapshots_in(snapshots) if n <= job["max_iter"]]
         if found:
-            self.solver.restore(folder.snapshots / (loop.SNAPSHOT % found[-1] + loop.STATE))
-            emit(event="resumed", iteration=self.solver.iter)
+            self.solver.restore(snapshots / (loop.SNAPSHOT % found[-1] + loop.STATE))
+            self.emit(event="resumed", iteration=self.solver.iter)
         if self._revived():
             raise EngineError(f"{self._revived()} masked weights are not zero after loading")
 
@@ -186,14 +218,14 @@ class _Run:
         """Train to the end; ``step`` runs so many iterations of `solver`."""
         self.step = step
         job = self._job
-        tester = loop.Tester(self.test_nets[0], job) if job["scores_blob"] else None
-        iteration = loop.run(self, tester, job, self.solver.iter, self.emit, self._snapshot)
-        if iteration < job["max_iter"]:
-            self.emit(event="stopped", iteration=iteration)
-        else:
-            self.net.save(self._folder.final_weights)
-            self.emit(event="done", iteration=iteration, revived=self._revived())
-        self.solver.close()
+        with closing(self.solver):
+            tester = loop.Tester(self.test_nets[0], job) if job["scores_blob"] else None
+            iteration = loop.run(self, tester, job, self.solver.iter, self.emit, self._snapshot)
+            if iteration < job["max_iter"]:
+                self.emit(event="stopped", iteration=iteration)
+            else:
+                self.net.save(self._folder.final_weights)
+                self.emit(event="done", iteration=iteration, revived=self._revived())
 
     def _snapshot(self, iteration: int) -> None:
         self.solver.snapshot(self._folder.snapshots / (loop.SNAPSHOT % iteration))

@@ -160,8 +160,12 @@ class Transformer:
         columns = lefts[:, None] + np.arange(wide)
         if self._mirror:
             columns = np.where(draws[:, :1] & 1, columns[:, ::-1], columns)
-        # One copy to the device: each costs more than the few kilobytes in it.
-        places = torch.from_numpy(np.concatenate([rows, columns], 1)).to(images.device)
+        # One copy to the device: each costs more than the few kilobytes in it. It is pinned, for a
+        # copy of other memory waits until the device has done all that it was given before.
+        here = torch.from_numpy(np.concatenate([rows, columns], 1))
+        if images.device.type == "cuda":
+            here = here.pin_memory()
+        places = here.to(images.device, non_blocking=True)
         rows_there, columns_there = places[:, None, :high, None], places[:, None, None, high:]
         each = torch.arange(len(draws), device=images.device) % len(images)
         channel = torch.arange(channels, device=images.device)

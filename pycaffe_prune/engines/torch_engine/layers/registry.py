@@ -16,8 +16,9 @@ from pycaffe_prune.engines.torch_engine.layers import (
 )
 from pycaffe_prune.engines.torch_engine.layers.base import Layer, LayerSetup
 from pycaffe_prune.errors import EngineError
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 
-__all__ = ["LAYERS", "make_layer"]
+__all__ = ["LAYERS", "make_layer", "require_known"]
 
 LAYERS: Mapping[str, Callable[[LayerSetup], Layer]] = {
     **accuracy.LAYERS,
@@ -34,6 +35,19 @@ LAYERS: Mapping[str, Callable[[LayerSetup], Layer]] = {
 """What makes the layers of each type."""
 
 
+def require_known(layer: LayerParameter) -> None:
+    """Refuse a layer of a type that is not in `LAYERS`.
+
+    Raises:
+        EngineError: It is of such a type.
+    """
+    if layer.type not in LAYERS:
+        raise EngineError(
+            f"layer '{layer.name}' is of type '{layer.type}', which the torch engine does not "
+            "have; use --engine caffe"
+        )
+
+
 def make_layer(setup: LayerSetup) -> Layer:
     """Make a layer of a net.
 
@@ -42,10 +56,5 @@ def make_layer(setup: LayerSetup) -> Layer:
             ask for.
         SurgeryError: The settings contradict the shapes.
     """
-    make = LAYERS.get(setup.param.type)
-    if make is None:
-        raise EngineError(
-            f"layer '{setup.param.name}' is of type '{setup.param.type}', which the torch engine "
-            "does not have; use --engine caffe"
-        )
-    return make(setup)
+    require_known(setup.param)
+    return LAYERS[setup.param.type](setup)
