@@ -104,7 +104,11 @@ _OF_MODELS = ("judge", "batch", "seed", "scale", "array", "lmdb", "mean", "input
     show_default=True,
     help="With --engines: how long to train.",
 )
-@click.option("--out", type=path_type, help="With --engines: folder to keep the runs in.")
+@click.option(
+    "--out",
+    type=path_type,
+    help="With --engines: folder to keep the runs in; they stand for an engine that is not here.",
+)
 @device_option
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")

@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -14,15 +14,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from pycaffe_prune.cli.options import engine_to_work_with
+from pycaffe_prune.cli.options import engine_to_work_with, say_remark
 from pycaffe_prune.cli.progress import training_progress
-from pycaffe_prune.engines.base import Engine
+from pycaffe_prune.engines.base import Engine, Observer
 from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.parity import compare_engines
+from pycaffe_prune.engines.parity import compare_engines, store_runs
+from pycaffe_prune.engines.stored_runs import StoredRuns
 from pycaffe_prune.engines.trajectory import EngineComparison
-from pycaffe_prune.errors import PruneError
+from pycaffe_prune.errors import EngineError, PruneError
 
 __all__ = ["parse_engines", "verify_engines"]
 
@@ -53,28 +54,38 @@ def verify_engines(
 ) -> None:
     """Train a job with both engines and show how far apart they are.
 
+    An engine that cannot be had here is stood for by its runs in ``out``, if it has a folder there.
+
     Args:
         request: The job; its device is torch's, the real Caffe computes on the CPU.
         names: The engines; the first is what differences are measured by.
         iterations: How long to train.
-        out: Folder to keep the runs in; None: they are not kept.
+        out: Folder to keep the runs in, with all that the comparison may ever ask of the first
+            engine; None: they are not kept.
         tolerance: As `engines.trajectory.tolerance_at` takes it.
         caffe_python: The interpreter that has pycaffe; None to look for one.
         as_json: JSON instead of tables.
 
     Raises:
-        PruneError: They differ by more than the tolerance, or a run failed.
+        PruneError: They differ by more than the tolerance, a run failed, or is missing where its
+            engine cannot be had.
     """
     devices = [request.device if name == "torch" else "cpu" for name in names]
     with ExitStack() as stack:
         engines = [
-            stack.enter_context(engine_to_work_with(_wish(name, caffe_python, device)))
+            _engine(_wish(name, caffe_python, device), names, iterations, out, stack)
             for name, device in zip(names, devices, strict=True)
         ]
         stack.enter_context(stop_on_signal(lambda: _stop(engines)))
         folder = out or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="caffe-prune-"))
         )
+
+        def watch(engine: str) -> AbstractContextManager[Observer]:
+            return training_progress(engine, iterations)
+
+        if out is not None and not isinstance(engines[0], StoredRuns):
+            store_runs(request, engines[0], iterations, out, device=devices[0], watch=watch)
         found = compare_engines(
             request,
             engines,
@@ -82,7 +93,7 @@ def verify_engines(
             folder,
             devices=devices,
             tolerance=tolerance,
-            watch=lambda engine: training_progress(engine, iterations),
+            watch=watch,
         )
         if as_json:
             click.echo(json.dumps(_as_json(found), indent=1))
@@ -90,6 +101,28 @@ def verify_engines(
             _show(found, Console(markup=False, emoji=False, highlight=False))
     if found.difference is not None:
         raise PruneError(found.difference)
+
+
+def _engine(
+    wish: EngineWish,
+    names: Sequence[EngineName],
+    iterations: int,
+    out: Path | None,
+    stack: ExitStack,
+) -> Engine:
+    """The engine, whose processes ``stack`` ends; where it cannot be had, its runs in ``out``."""
+    try:
+        return stack.enter_context(engine_to_work_with(wish))
+    except EngineError as error:
+        if out is None or not (out / wish.name).is_dir():
+            raise
+        command = (
+            f"caffe-prune verify --engines {','.join(names)} --iterations {iterations} "
+            "--solver … --data … --out DIR"
+        )
+        found = StoredRuns(wish.name, out, iterations, str(error), command)
+        say_remark(f"{wish.name}: its runs in {out} are taken, for {error}")
+        return found
 
 
 def _stop(engines: Sequence[Engine]) -> None:

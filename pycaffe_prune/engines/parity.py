@@ -28,7 +28,7 @@ from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net, read_solver, write_prototxt
 from pycaffe_prune.net.graph import NetState, layers_in_state
 
-__all__ = ["Watch", "compare_engines", "follow", "initial_weights"]
+__all__ = ["Watch", "compare_engines", "follow", "initial_weights", "store_runs"]
 
 Watch = Callable[[str], AbstractContextManager[Observer]]
 """Gives the observer of a run, called with the engine's name."""
@@ -61,8 +61,8 @@ def compare_engines(
         request: The job. Without ``weights`` the first engine draws them, once for both.
         engines: Two engines with different names; the first is what differences are measured by.
         iterations: How long to train.
-        folder: Where the runs are kept, each in a folder of its engine's name; a finished one is
-            not repeated.
+        folder: Where the runs are kept, each in a folder of its engine's name (and its device's,
+            if that is not the CPU); a finished one is not repeated.
         devices: What each engine computes on; None: both on the request's.
         tolerance: See `tolerance_at`.
         watch: See `Watch`.
@@ -78,16 +78,67 @@ def compare_engines(
         for device in devices or [request.device] * 2
     ]
     first, second = (
-        follow(job, engine, iterations, folder / engine.name, watch)
+        follow(job, engine, iterations, folder / _run_name(engine, job), watch)
         for job, engine in zip(requests, engines, strict=True)
     )
     found = compare_trajectories(first, second, tolerance)
     if found.is_same:
         return found
-    twin = folder / f"{engines[0].name}-rounded"
-    moved = _rounded_otherwise(weights, twin)
-    again = follow(replace(requests[0], weights=moved), engines[0], iterations, twin, watch)
+    again = _follow_twin(requests[0], weights, engines[0], iterations, folder, watch)
     return allowing(found, compare_trajectories(first, again, tolerance))
+
+
+def store_runs(
+    request: TrainRequest,
+    engine: Engine,
+    iterations: int,
+    folder: Path,
+    *,
+    device: str | None = None,
+    watch: Watch = _unwatched,
+) -> None:
+    """Make all runs that `compare_engines` may ask of its first engine.
+
+    With them the comparison can be made where that engine is not (`engines.stored_runs`): the run,
+    and its twin from weights that are rounded otherwise, which only some comparisons need.
+
+    Args:
+        request: As for `compare_engines`, like the others.
+        engine: The first engine.
+        iterations: How long to train.
+        folder: Where the runs are kept; finished ones are not repeated.
+        device: What the engine computes on; None: the request's.
+        watch: See `Watch`.
+
+    Raises:
+        EngineError, PruneError: As `compare_engines`.
+    """
+    _refuse_random(request)
+    weights = request.weights or initial_weights(request, engine, folder / "initial")
+    job = replace(request, weights=weights, device=device or request.device)
+    follow(job, engine, iterations, folder / _run_name(engine, job), watch)
+    _follow_twin(job, weights, engine, iterations, folder, watch)
+
+
+def _run_name(engine: Engine, request: TrainRequest) -> str:
+    """Runs made on a CPU may lie beside those of a GPU, and must not be taken for them."""
+    if request.device == "cpu":
+        return engine.name
+    return f"{engine.name}-{request.device.replace(':', '-')}"
+
+
+def _follow_twin(
+    request: TrainRequest,
+    weights: Path,
+    engine: Engine,
+    iterations: int,
+    folder: Path,
+    watch: Watch,
+) -> Trajectory:
+    """Train the same job from ``weights`` that are rounded otherwise."""
+    twin = folder / f"{_run_name(engine, request)}-rounded"
+    moved = _rounded_otherwise(weights, twin)
+    return follow(replace(request, weights=moved), engine, iterations, twin, watch)
 
 
 def _rounded_otherwise(weights: Path, folder: Path) -> Path:

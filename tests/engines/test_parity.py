@@ -9,7 +9,7 @@ import pytest
 from pycaffe_prune.engines.base import Observer, TrainResult
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.engines.job import Job, TrainRequest
-from pycaffe_prune.engines.parity import compare_engines, follow
+from pycaffe_prune.engines.parity import compare_engines, follow, store_runs
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.trajectory import read_trajectory
 from pycaffe_prune.errors import EngineError
@@ -97,6 +97,24 @@ def test_beyond_the_tolerance_what_rounding_does_to_the_first_is_allowed(
     for point in found.checkpoints:
         assert 1e-8 < point.weights.allowed < 1e-4
         assert not point.weights.is_same
+
+
+def test_what_is_stored_is_all_that_a_comparison_asks_of_its_first_engine(
+    request_: TrainRequest, caffe_python: Path, tmp_path: Path
+) -> None:
+    store_runs(request_, CaffeEngine(caffe_python), 12, tmp_path)
+    engines = CaffeEngine(Path("/nowhere")), Astray(caffe_python)
+    found = compare_engines(request_, engines, 12, tmp_path, tolerance=1e-12)
+    assert 1e-8 < found.checkpoints[-1].weights.allowed < 1e-4
+
+
+def test_runs_of_a_gpu_lie_beside_those_of_the_cpu(
+    request_: TrainRequest, caffe_python: Path, tmp_path: Path
+) -> None:
+    engines = CaffeEngine(caffe_python), Again(caffe_python)
+    with pytest.raises(EngineError, match=r"again-cuda-1/engine\.log"):  # built for the CPU only
+        compare_engines(request_, engines, 2, tmp_path, devices=["cpu", "cuda:1"])
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_finished_way_is_read_and_not_gone_again(

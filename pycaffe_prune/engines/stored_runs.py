@@ -1,0 +1,72 @@
+"""An engine that is not here, and the runs that it made elsewhere."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pycaffe_prune.engines.base import Observer, TestScore, TrainResult, read_result
+from pycaffe_prune.engines.job import EvaluationJob, Job
+from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.errors import EngineError
+
+__all__ = ["StoredRuns"]
+
+
+class StoredRuns:
+    """Stands for an engine in `engines.parity`, where all runs that are asked of it are finished.
+
+    Args:
+        name: The engine's.
+        folder: Where `engines.parity.store_runs` kept its runs.
+        iterations: How long they have to be.
+        reason: Why the engine is not here.
+        command: What makes its runs where it is.
+
+    Raises:
+        EngineError: Its run is missing, not finished or shorter.
+        FormatError: Its run is damaged.
+    """
+
+    def __init__(self, name: str, folder: Path, iterations: int, reason: str, command: str) -> None:
+        self.name, self._folder, self._iterations = name, folder, iterations
+        self._reason, self._command = reason, command
+        found = read_result(RunFolder(folder / name))
+        if found is None or found.iterations < iterations:
+            raise self._missing(folder / name)
+
+    def _missing(self, run: Path) -> EngineError:
+        return EngineError(
+            f"{run}: holds no finished run of {self._iterations:,} iterations, and the engine "
+            f"{self.name} is not here to make it ({self._reason}); make it where {self.name} is "
+            f"with `{self._command}`, and bring that folder to {self._folder}"
+        )
+
+    def train(self, folder: RunFolder, job: Job, observe: Observer) -> TrainResult:  # noqa: ARG002
+        """Refuse: the run is not there.
+
+        Raises:
+            EngineError: Always.
+        """
+        raise self._missing(folder.path)
+
+    def evaluate(self, folder: RunFolder, job: EvaluationJob) -> Iterator[TestScore]:  # noqa: ARG002
+        """Refuse, as `train` does."""
+        raise self._missing(folder.path)
+
+    def forward(
+        self,
+        net_path: Path,  # noqa: ARG002
+        weights: Path,  # noqa: ARG002
+        inputs: Mapping[str, NDArray[np.float32]],  # noqa: ARG002
+        outputs: Sequence[str],  # noqa: ARG002
+    ) -> list[NDArray[np.float32]]:
+        """Refuse, as `train` does."""
+        raise self._missing(self._folder / self.name)
+
+    def stop(self) -> None:
+        """Do nothing: nothing runs."""
+
+    def close(self) -> None:
+        """Do nothing: there are no processes."""
