@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from data_prep.digits import build_digits
+from pycaffe_prune.cli.experiment_data import known_data_set
 from pycaffe_prune.cli.reproduce import reproduce
+from pycaffe_prune.engines.base import TestScore
+from pycaffe_prune.errors import FormatError
+from pycaffe_prune.experiments.reproduce import make_plan, solver_path
+from pycaffe_prune.experiments.spec import read_experiment
+from pycaffe_prune.experiments.stages import StageOutput
 
 TINY = """
 name = "tiny"
@@ -43,6 +50,51 @@ def test_a_dry_run_lists_every_stage_and_writes_nothing(tmp_path, monkeypatch):
     assert "113 stages, 113 to do: 1,130,000 iterations, about 19 core-minutes" in text
     assert "alpha2.8-round5" in text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_weights_are_told_how_to_get_and_planned_for_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["caffenet-oxford102", "--preset", "paper"]
+    done = CliRunner().invoke(reproduce, command)
+    assert isinstance(done.exception, FormatError)
+    assert "caffe-prune convert --from-zoo caffenet --out weights" in str(done.exception)
+    done = CliRunner().invoke(reproduce, [*command, "--dry-run"])
+    assert done.exit_code == 0
+    text = " ".join(done.output.split())
+    assert "convert --from-zoo caffenet" in text
+    assert "53 stages, 53 to do: 2,650,000 iterations" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_variant_takes_over_the_stages_that_are_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    toml = Path("tiny.test.toml")
+    toml.write_text(TINY)
+    Path("tiny.other.toml").write_text(
+        'name = "tiny"\npreset = "other"\nvariant_of = "test"\n[connections]\nrounds = 2\n'
+    )
+    spec = read_experiment(toml)
+    place = tmp_path / "data" / "mnist"
+    plan = make_plan(
+        spec,
+        solver_path(spec, toml),
+        Path("runs/tiny-test"),
+        place,
+        known_data_set(place),
+        "torch",
+    )
+    for stage in (*plan.baselines, *plan.units):
+        score = TestScore(iteration=1, images=1, correct=1, accuracy=1, loss=0, finite=True)
+        output = StageOutput(
+            seed=1, kept={}, before=score, after=score, iterations=1, seconds=0, versions={}
+        )
+        stage.folder.path.mkdir(parents=True)
+        stage.folder.output.write_text(output.model_dump_json())
+    options = ["--dry-run", "--engine", "torch"]
+    done = CliRunner().invoke(reproduce, ["tiny.other.toml", *options])
+    assert "5 stages, 3 to do: 30 iterations" in " ".join(done.output.split())
+    done = CliRunner().invoke(reproduce, ["tiny.other.toml", *options, "--out", "elsewhere"])
+    assert "5 stages, 5 to do: 70 iterations" in " ".join(done.output.split())
 
 
 @pytest.mark.parametrize(
@@ -89,3 +141,31 @@ def test_without_mnist_and_network_the_sample_is_used_and_said_loudly(tmp_path, 
     for page in ("report.md", "report.html"):
         assert "sample" in (run / page).read_text().lower()
     assert str(Path("runs/tiny-test/report.html")) in done.stdout
+
+
+def test_packed_stages_give_the_report_of_stages_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build_digits(tmp_path / "digits")
+    several = TINY.replace("seeds = [1]", "seeds = [1, 2, 3]").replace("[1.0]", "[0.5, 1.0]")
+    (tmp_path / "tiny.toml").write_text(several)
+    stages = {}
+    for pack in (1, 4):
+        out = tmp_path / f"pack{pack}"
+        command = ["tiny.toml", "--data", "digits", "--engine", "torch", "--out", str(out)]
+        done = CliRunner().invoke(reproduce, [*command, "--pack", str(pack)])
+        assert done.exit_code == 0, done.output
+        assert (out / "report.html").is_file()
+        assert json.loads((out / "result.json").read_text())["execution"]["pack"] == pack
+        stages[pack] = {
+            path.parent.name: json.loads(path.read_text()) for path in out.rglob("stage.json")
+        }
+    alone, packed = stages[1], stages[4]
+    assert alone.keys() == packed.keys()
+    assert len(alone) == 9
+    for name, one in alone.items():
+        assert packed[name]["seed"] == one["seed"]
+        # A weight at the threshold may be on its other side.
+        assert packed[name]["kept"] == pytest.approx(one["kept"], rel=1e-3)
+        for when in ("before", "after"):
+            assert abs(packed[name][when]["correct"] - one[when]["correct"]) <= 1
+            assert packed[name][when]["loss"] == pytest.approx(one[when]["loss"], rel=1e-3)
