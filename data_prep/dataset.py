@@ -1,6 +1,6 @@
 """How every data set is built: both LMDBs, the mean image, and the manifest last."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from data_prep.lmdb_writer import Batch, StagedLmdb, lmdb_count, staged_lmdb
 from data_prep.locks import exclusive
 from data_prep.manifest import (
     MANIFEST_NAME,
+    TRAINING_IMAGES,
     DataSetName,
     Manifest,
     Split,
@@ -34,18 +35,26 @@ from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.formats.mean import write_mean
 
-__all__ = ["Content", "Recipe", "build_data_set", "in_batches"]
+__all__ = ["Content", "Recipe", "build_data_set", "in_batches", "refuse_gaps"]
 
 _BATCH = 1000
+_MOST_NAMES = 20  # in a sentence; the manifest has them all
 _MEAN_NAME = "mean.binaryproto"
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a recipe loads: the images of each split, and what was unusual about them."""
+    """What a recipe loads.
+
+    Attributes:
+        splits: The images of each split.
+        warnings: What was unusual about the source.
+        file_bytes: Bytes of all image files that may be stored as they are.
+    """
 
     splits: Mapping[SplitName, Iterable[Batch]]
     warnings: list[str] = field(default_factory=list)
+    file_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,11 +64,15 @@ class Recipe:
     Attributes:
         name: The data set.
         source: Where it comes from, in words.
-        is_sample: Whether it is a stand-in for a real data set.
+        is_sample: Whether it is a stand-in for a real data set; one with gaps is in any case.
         lmdbs: Folder name of each split's LMDB, in the order in which they are built.
         counts: Images in each split.
         shape: Channels, height and width of every image.
         load: Reads the source; called only when there is something to build.
+        encoded: Whether the records hold image files, not pixels.
+        mean: The mean image, where it is not to be computed: float32, of ``shape``.
+        mean_of: The images whose mean it is, in words.
+        keep_going: Whether to build the set without images that are missing or damaged.
     """
 
     name: DataSetName
@@ -69,6 +82,10 @@ class Recipe:
     counts: Mapping[SplitName, int]
     shape: tuple[int, int, int]
     load: Callable[[], Content]
+    encoded: bool = False
+    mean: NDArray[np.float32] | None = None
+    mean_of: str = TRAINING_IMAGES
+    keep_going: bool = False
 
 
 def in_batches(images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Iterator[Batch]:
@@ -135,13 +152,24 @@ def _finished(out: Path, recipe: Recipe) -> Manifest | None:
         return None
     _refuse_another_set(out, recipe)
     manifest = load_manifest(out)
-    found = {name: split.count for name, split in manifest.splits.items()}
+    found = {name: split.count + len(split.left_out) for name, split in manifest.splits.items()}
+    other = "choose another --out, or give --force to replace it"
     if found != dict(recipe.counts):
         raise DataError(
             f"{out}: holds {recipe.name} with {_text(found)} images, but the source has "
-            f"{_text(recipe.counts)}; choose another --out, or give --force to replace it"
+            f"{_text(recipe.counts)}; {other}"
         )
+    shapes = {split.shape for split in manifest.splits.values()}
+    has = _kind(manifest.encoded, shapes, manifest.mean_of)
+    wanted = _kind(recipe.encoded, {recipe.shape}, recipe.mean_of)
+    if has != wanted:
+        raise DataError(f"{out}: holds {recipe.name} as {has}, not as {wanted}; {other}")
     return manifest if _is_whole(out, manifest) else None
+
+
+def _kind(encoded: bool, shapes: Iterable[tuple[int, int, int]], mean_of: str) -> str:
+    sizes = " and ".join("×".join(map(str, shape)) for shape in sorted(shapes))
+    return f"{'encoded' if encoded else 'raw'} images of {sizes} with the mean of {mean_of}"
 
 
 def _is_whole(out: Path, manifest: Manifest) -> bool:
@@ -157,12 +185,14 @@ def _is_whole(out: Path, manifest: Manifest) -> bool:
 
 def _build(out: Path, recipe: Recipe, content: Content, console: Console) -> Manifest:
     mean = MeanImage(recipe.shape)
+    left_out: dict[SplitName, list[str]] = {name: [] for name in recipe.lmdbs}
     labels: dict[SplitName, list[NDArray[np.integer]]] = {name: [] for name in recipe.lmdbs}
 
     def watched(name: SplitName) -> Iterator[Batch]:
         for batch in content.splits[name]:
             labels[name].append(batch.labels)
-            if name == "train":
+            left_out[name] += batch.left_out
+            if name == "train" and recipe.mean is None:
                 mean.add(batch.images)
             yield batch
 
@@ -177,18 +207,21 @@ def _build(out: Path, recipe: Recipe, content: Content, console: Console) -> Man
                     watched(name),
                     count=recipe.counts[name],
                     shape=recipe.shape,
+                    file_bytes=content.file_bytes,
                     on_progress=_advancing(progress, bar),
                 )
             )
+        if not recipe.keep_going:
+            refuse_gaps(out, left_out)
         # From here until the new manifest is there, the folder is not a finished data set.
         (out / MANIFEST_NAME).unlink(missing_ok=True)
-        write_mean(out / _MEAN_NAME, mean.value())
+        write_mean(out / _MEAN_NAME, mean.value() if recipe.mean is None else recipe.mean)
         for lmdb in staged.values():
             lmdb.publish()
     manifest = Manifest(
         name=recipe.name,
         source=recipe.source,
-        is_sample=recipe.is_sample,
+        is_sample=recipe.is_sample or any(left_out.values()),
         splits={
             name: Split(
                 lmdb=recipe.lmdbs[name],
@@ -196,16 +229,38 @@ def _build(out: Path, recipe: Recipe, content: Content, console: Console) -> Man
                 label_histogram=np.bincount(np.concatenate(labels[name])).tolist(),
                 shape=recipe.shape,
                 sha256=lmdb.sha256,
+                left_out=left_out[name],
             )
             for name, lmdb in staged.items()
         },
+        encoded=recipe.encoded,
         mean=_MEAN_NAME,
+        mean_of=recipe.mean_of,
         mean_sha256=sha256_of(out / _MEAN_NAME),
-        warnings=content.warnings,
+        warnings=[*content.warnings, *_gaps(left_out)],
         created_by=f"pycaffe-prune {__version__}",
     )
     write_manifest(out, manifest)
     return manifest
+
+
+def _gaps(left_out: Mapping[SplitName, Sequence[str]]) -> list[str]:
+    """Return a sentence for each split that lacks images: how many, and the first ones' names."""
+    return [
+        f"{len(names)} {split} images are missing or damaged: {', '.join(names[:_MOST_NAMES])}"
+        + (", …" if len(names) > _MOST_NAMES else "")
+        for split, names in left_out.items()
+        if names
+    ]
+
+
+def refuse_gaps(out: Path, left_out: Mapping[SplitName, Sequence[str]]) -> None:
+    """Raise a `DataError` if images are missing that belong in the data set ``out``."""
+    if gaps := _gaps(left_out):
+        raise DataError(
+            f"{out}: was not built: {'; '.join(gaps)}. Get the source again, or give --keep-going "
+            "to build the set without them."
+        )
 
 
 def _progress(console: Console) -> Progress:

@@ -6,9 +6,11 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import lmdb
@@ -21,6 +23,7 @@ from pycaffe_prune.formats.files import fsync_directory
 
 __all__ = [
     "Batch",
+    "Record",
     "StagedLmdb",
     "lmdb_content_checksum",
     "lmdb_count",
@@ -29,6 +32,8 @@ __all__ = [
 ]
 
 _MEBIBYTE = 2**20
+_MOST_UNSYNCED = 64 * _MEBIBYTE
+_FLOAT_BYTES = 5  # of one value of float_data, which is not packed: each has its tag
 _MOST_RECORDS = 10**8  # keys have eight digits: more would no longer sort in file order
 
 # py-lmdb 3 can also write the data format of LMDB 1.0, which no Caffe can read.
@@ -39,17 +44,27 @@ _create = (
 )
 
 
+Record = tuple[bytes, bytes]
+"""A key of an LMDB, and its value: a Datum message."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some labelled images, in the order in which they are to be stored.
 
     Attributes:
-        images: uint8, count × channels × height × width; colour channels in the order B, G, R.
+        images: Count × channels × height × width; colour channels in the order B, G, R. uint8, or
+            float32 (features, say), which become ``float_data``.
         labels: Whole numbers from 0, one an image.
+        records: What is stored of each image, in the order of the keys, where that is not the
+            images themselves under the keys ``00000000``, ``00000001``, …
+        left_out: Names of images that were announced and are not here.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.integer]
+    records: Sequence[Record] | None = None
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,7 @@ def staged_lmdb(
     *,
     count: int,
     shape: tuple[int, int, int],
+    file_bytes: int = 0,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[StagedLmdb]:
     """Build an LMDB beside ``target`` and hand it over to be published, or to be thrown away.
@@ -116,10 +132,11 @@ def staged_lmdb(
 
     Args:
         target: The folder to be made. Its parent is made when missing.
-        batches: The images, in the order of their keys (``00000000``, ``00000001``, …).
-        count: How many images the batches hold together.
+        batches: The images, in the order of their keys.
+        count: How many images the batches hold together, with those that they leave out.
         shape: Channels, height and width of every image.
-        on_progress: Called after each batch with the number of images written so far.
+        file_bytes: Bytes of all image files that may be stored as they are.
+        on_progress: Called after each batch with the number of images dealt with so far.
 
     Yields:
         The LMDB under a temporary name. What is not published by the end of the block is removed.
@@ -136,11 +153,12 @@ def staged_lmdb(
             target.parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(target)
             folder.mkdir()
-            sha256 = _fill(folder, target, batches, count, shape, on_progress)
+            map_size = _map_size(count, shape) + 2 * file_bytes
+            written, sha256 = _fill(folder, target, batches, count, shape, map_size, on_progress)
             fsync_directory(folder)
         except (lmdb.Error, OSError) as error:
             raise DataError(_sentence(target, error)) from error
-        yield StagedLmdb(target, folder, count, sha256)
+        yield StagedLmdb(target, folder, written, sha256)
     finally:
         # What cannot be removed now, the next build removes: it must not hide the first error.
         shutil.rmtree(folder, ignore_errors=True)
@@ -199,55 +217,98 @@ def _fill(
     batches: Iterable[Batch],
     count: int,
     shape: tuple[int, int, int],
+    map_size: int,
     on_progress: Callable[[int], None] | None,
-) -> str:
-    """Write all records into the new ``folder``, make them durable, return their checksum."""
+) -> tuple[int, str]:
+    """Write all records into the new ``folder``, make them durable, return count and checksum."""
     digest = hashlib.sha256()
-    written = 0
-    # Nobody else knows this folder yet: no lock, and one sync at the end instead of one a batch.
+    written = left_out = unsynced = 0
+    # Nobody else knows this folder yet: no lock, and no batch waits for a sync.
+    coming = iter(batches)
+    head = list(islice(coming, 1))
+    width = _FLOAT_BYTES if head and head[0].images.dtype == np.float32 else 1
     environment = _create(
-        str(folder), map_size=_map_size(count, shape), lock=False, sync=False, mode=0o644
+        str(folder), map_size=width * map_size, lock=False, sync=False, mode=0o644
     )
+    syncer = ThreadPoolExecutor(1)
+    syncs: list[Future[None]] = []
     try:
-        for batch in batches:
-            _check(batch, target, shape, count - written)
-            with environment.begin(write=True) as transaction:
-                for key, value in _records(batch, written):
-                    transaction.put(key, value, append=True)
-                    digest.update(key)
-                    digest.update(value)
+        for batch in chain(head, coming):
+            _check(batch, target, shape, count - written - left_out)
+            records = batch.records or list(_records(batch, written))
+            with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
+                cursor.putmulti(records, append=True)
+            for key, value in records:
+                digest.update(key)
+                digest.update(value)
+                unsynced += len(value)
+            if unsynced > _MOST_UNSYNCED:
+                # So that the disk works while we do, not after us.
+                syncs.append(syncer.submit(environment.sync, True))
+                unsynced = 0
             written += len(batch.images)
+            left_out += len(batch.left_out)
             if on_progress is not None:
-                on_progress(written)
-        if written != count:
+                on_progress(written + left_out)
+        if written + left_out != count:
             raise DataError(f"{target}: {count} images were announced, {written} came")
+        if not written:
+            raise DataError(f"{target}: none of its {count} images can be used")
+        for sync in syncs:
+            sync.result()
         environment.sync(True)
     finally:
+        syncer.shutdown(cancel_futures=True)
         environment.close()
-    return digest.hexdigest()
+    return written, digest.hexdigest()
 
 
 def _check(batch: Batch, target: Path, shape: tuple[int, int, int], room: int) -> None:
-    if batch.images.dtype != np.uint8 or batch.images.shape[1:] != shape:
+    if batch.images.dtype not in (np.uint8, np.float32) or batch.images.shape[1:] != shape:
         raise DataError(
             f"{target}: images of {batch.images.dtype} {batch.images.shape[1:]} do not fit into an "
-            f"LMDB of uint8 {shape}"
+            f"LMDB of uint8 or float32 {shape}"
         )
     if len(batch.images) != len(batch.labels):
         raise DataError(
             f"{target}: {len(batch.images)} images came with {len(batch.labels)} labels"
         )
-    if len(batch.images) > room:
+    if batch.records is not None and len(batch.records) != len(batch.images):
+        raise DataError(
+            f"{target}: {len(batch.images)} images came with {len(batch.records)} records"
+        )
+    if len(batch.images) + len(batch.left_out) > room:
         raise DataError(f"{target}: more images came than were announced")
 
 
-def _records(batch: Batch, first: int) -> Iterator[tuple[bytes, bytes]]:
+def _records(batch: Batch, first: int) -> Iterator[Record]:
+    datums = _pixel_datums(batch) if batch.images.dtype == np.uint8 else _value_datums(batch)
+    for offset, datum in enumerate(datums):
+        yield b"%08d" % (first + offset), datum
+
+
+def _pixel_datums(batch: Batch) -> Iterator[bytes]:
+    """Yield Datum messages, put together of parts that protobuf has written once.
+
+    Messages one after the other are one message with the fields of all; the pixels come between
+    the shape and the label, where protobuf itself puts them.
+    """
     channels, height, width = batch.images.shape[1:]
-    for offset, (image, label) in enumerate(zip(batch.images, batch.labels.tolist(), strict=True)):
-        datum = Datum(
-            channels=channels, height=height, width=width, data=image.tobytes(), label=label
-        )
-        yield b"%08d" % (first + offset), datum.SerializeToString()
+    size = channels * height * width
+    blank = Datum(channels=channels, height=height, width=width, data=bytes(size))
+    head = blank.SerializeToString()[:-size]
+    labels = batch.labels.tolist()
+    tails = {label: Datum(label=label).SerializeToString() for label in set(labels)}
+    for image, label in zip(batch.images, labels, strict=True):
+        yield b"".join((head, image.tobytes(), tails[label]))
+
+
+def _value_datums(batch: Batch) -> Iterator[bytes]:
+    channels, height, width = batch.images.shape[1:]
+    for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
+        datum = Datum(channels=channels, height=height, width=width, label=label)
+        datum.float_data.extend(image.ravel())
+        yield datum.SerializeToString()
 
 
 def _map_size(count: int, shape: tuple[int, int, int]) -> int:
@@ -255,6 +316,7 @@ def _map_size(count: int, shape: tuple[int, int, int]) -> int:
 
     A record needs its pixels and less than 64 bytes for key, headers and the other fields. LMDB
     may leave up to half of a page empty, hence the factor; the rest is for the tree's inner pages.
+    A JPEG that is made of the pixels fits too: its 1.5 values a pixel have 27 bits each at most.
     """
     channels, height, width = shape
     needed = 2 * count * (channels * height * width + 64) + 4 * _MEBIBYTE

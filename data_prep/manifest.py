@@ -11,6 +11,7 @@ from pycaffe_prune.formats.files import sha256_of, write_text
 
 __all__ = [
     "MANIFEST_NAME",
+    "TRAINING_IMAGES",
     "DataSetName",
     "Manifest",
     "Split",
@@ -21,8 +22,9 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "manifest.json"
+TRAINING_IMAGES = "the training images"
 
-DataSetName = Literal["digits", "mnist"]
+DataSetName = Literal["digits", "features", "flowers102", "mnist"]
 SplitName = Literal["train", "test"]
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Size = Annotated[int, Field(gt=0)]
@@ -41,6 +43,7 @@ class Split(_Strict):
         label_histogram: How many images have label 0, 1, … up to the largest label.
         shape: Channels, height and width of every image.
         sha256: Over its content, see `data_prep.lmdb_writer.lmdb_content_checksum`.
+        left_out: Names of images that belong in it, but were missing or damaged.
     """
 
     lmdb: str
@@ -48,6 +51,7 @@ class Split(_Strict):
     label_histogram: list[Annotated[int, Field(ge=0)]]
     shape: tuple[_Size, _Size, _Size]
     sha256: _Sha256
+    left_out: list[str] = []
 
 
 class Manifest(_Strict):
@@ -59,7 +63,9 @@ class Manifest(_Strict):
         source: Where it came from, in words.
         is_sample: Whether it is a small stand-in, whose results are not the real data set's.
         splits: The LMDBs, "train" and "test".
-        mean: Name of the mean image's file (over the training images).
+        encoded: Whether the LMDBs hold image files (JPEG), not pixels.
+        mean: Name of the mean image's file.
+        mean_of: The images whose mean it is, in words.
         mean_sha256: Checksum of that file.
         warnings: What was unusual about the source.
         created_by: The program and version that built it.
@@ -70,7 +76,9 @@ class Manifest(_Strict):
     source: str
     is_sample: bool
     splits: Annotated[dict[SplitName, Split], Field(min_length=2)]  # both of them
+    encoded: bool = False
     mean: str
+    mean_of: str = TRAINING_IMAGES
     mean_sha256: _Sha256
     warnings: list[str] = []
     created_by: str

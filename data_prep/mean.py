@@ -21,10 +21,10 @@ class MeanImage:
         self._sum = np.zeros(shape, dtype=np.float32)
         self._count = 0
 
-    def add(self, images: NDArray[np.uint8]) -> None:
-        """Take in some images: uint8, count × channels × height × width."""
+    def add(self, images: NDArray[np.uint8] | NDArray[np.float32]) -> None:
+        """Take in some images: uint8 or float32, count × channels × height × width."""
         self._count += len(images)
-        if self._count * 255 <= _EXACT_IN_FLOAT32:
+        if images.dtype == np.uint8 and self._count * 255 <= _EXACT_IN_FLOAT32:
             # No partial sum can be rounded yet, so their order does not matter.
             self._sum += images.sum(axis=0, dtype=np.uint32).astype(np.float32)
             return

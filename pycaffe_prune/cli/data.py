@@ -8,6 +8,8 @@ from data_prep.manifest import Manifest
 
 __all__ = ["data"]
 
+_MOST_LABELS = 20  # to be shown one by one; the manifest has them all
+
 _out = click.option(
     "--out",
     required=True,
@@ -30,6 +32,7 @@ def data() -> None:
     Examples:
       caffe-prune data mnist --out data/mnist
       caffe-prune data mnist --out data/mnist --source ~/Downloads/mnist
+      caffe-prune data flowers102 --out data/flowers102
       caffe-prune data digits --out data/digits
     """
 
@@ -62,6 +65,97 @@ def mnist(out: Path, source: Path | None, force: bool) -> None:
 
 @data.command()
 @_out
+@click.option(
+    "--source",
+    metavar="DIR|TAR",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder or archive of image_NNNNN.jpg.",
+)
+@click.option(
+    "--labels",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of imagelabels.mat and setid.mat, where they are not beside the images.",
+)
+@click.option(
+    "--encoded", is_flag=True, help="Store JPEG files instead of pixels: a tenth of the size."
+)
+@click.option(
+    "--size",
+    default=256,
+    show_default=True,
+    type=click.IntRange(1, 4096),
+    help="Width and height to which the images are warped.",
+)
+@click.option(
+    "--mean",
+    default="compute",
+    show_default=True,
+    metavar="compute|ilsvrc|FILE",
+    help="Mean image: over the training images, of ImageNet, or a file's (.binaryproto, .npy).",
+)
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Take only N images of each split: a sample, for trying things out.",
+)
+@click.option(
+    "--keep-going", is_flag=True, help="Leave out images that are missing or damaged, by name."
+)
+@click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Images to work on at once (default: one for each core).",
+)
+@_force
+def flowers102(
+    out: Path,
+    source: Path | None,
+    labels: Path | None,
+    encoded: bool,
+    size: int,
+    mean: str,
+    limit: int | None,
+    keep_going: bool,
+    threads: int | None,
+    force: bool,
+) -> None:
+    """Build Oxford 102 category flowers: 6,149 training and 1,020 test images of 256×256.
+
+    As in the paper the official test part is the training set, and the training part the test
+    set. Images and LMDBs are what Caffe's convert_imageset makes of the Model Zoo recipe's lists.
+
+    Without --source the files are taken from $PYCAFFE_PRUNE_DATA/flowers102, where that folder is
+    there, or downloaded (345 MB) and checked. PYCAFFE_PRUNE_FLOWERS_MIRRORS (base URLs with
+    spaces between) names other mirrors, PYCAFFE_PRUNE_CACHE another place to keep downloads.
+
+    \b
+    Examples:
+      caffe-prune data flowers102 --out data/flowers102
+      caffe-prune data flowers102 --out data/flowers102 --source 102flowers.tgz --encoded
+      caffe-prune data flowers102 --out data/few --limit 50 --mean ilsvrc
+    """
+    from data_prep.flowers102 import build_flowers102
+
+    manifest = build_flowers102(
+        out,
+        source,
+        labels=labels,
+        encoded=encoded,
+        size=size,
+        mean=mean,
+        limit=limit,
+        keep_going=keep_going,
+        threads=threads,
+        force=force,
+    )
+    _show(manifest, out)
+
+
+@data.command()
+@_out
 @_force
 def digits(out: Path, force: bool) -> None:
     """Build a sample in MNIST's shape from scikit-learn's 1,797 digits, without a download.
@@ -78,15 +172,19 @@ def digits(out: Path, force: bool) -> None:
 
 
 def _show(manifest: Manifest, out: Path) -> None:
+    kind = "encoded " if manifest.encoded else ""
     sample = " (a sample, not the real data set)" if manifest.is_sample else ""
     click.echo(f"{manifest.name} in {out}{sample}, source: {manifest.source}")
     for name, split in manifest.splits.items():
         shape = "×".join(str(size) for size in split.shape)
-        histogram = " ".join(
-            f"{label}:{count}" for label, count in enumerate(split.label_histogram)
-        )
-        click.echo(f"{name:<5} {split.count} images of {shape} in {split.lmdb}")
-        click.echo(f"      labels {histogram}")
-    click.echo(f"mean  {manifest.mean}")
+        click.echo(f"{name:<5} {split.count} {kind}images of {shape} in {split.lmdb}")
+        click.echo(f"      labels {_histogram(split.label_histogram)}")
+    click.echo(f"mean  {manifest.mean}, of {manifest.mean_of}")
     for warning in manifest.warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+def _histogram(counts: list[int]) -> str:
+    if len(counts) > _MOST_LABELS:
+        return f"0 to {len(counts) - 1}, {min(counts)} to {max(counts)} images each"
+    return " ".join(f"{label}:{count}" for label, count in enumerate(counts))

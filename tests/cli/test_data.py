@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -85,7 +86,40 @@ def test_digits_says_that_it_is_a_sample(tmp_path: Path) -> None:
     assert "train 1500 images" in built.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["mnist", "--help"], ["digits", "--help"]])
+def test_flowers102_is_built_as_the_options_say(tmp_path: Path) -> None:
+    savemat = pytest.importorskip("scipy.io").savemat
+    source = tmp_path / "source"
+    (source / "jpg").mkdir(parents=True)
+    for number in range(1, 7):
+        image = np.full((20, 30, 3), 9 * number, np.uint8)
+        assert cv2.imwrite(str(source / "jpg" / f"image_{number:05}.jpg"), image)
+    savemat(source / "imagelabels.mat", {"labels": np.array([[1, 25, 3, 2, 1, 4]])})
+    savemat(
+        source / "setid.mat",
+        {"trnid": np.array([[1, 2]]), "valid": np.array([[3]]), "tstid": np.array([[4, 5, 6]])},
+    )
+    out = ["--out", str(tmp_path / "out")]
+    command = ["data", "flowers102", *out, "--source", str(source), "--size", "16", "--encoded"]
+    built = caffe_prune(*command, "--limit", "2", "--threads", "2")
+    assert built.returncode == 0, built.stderr
+    assert "a sample" in built.stdout
+    assert "train 2 encoded images of 3×16×16 in flowers102_train_lmdb" in built.stdout
+    assert "labels 0 to 24, 0 to 1 images each" in built.stdout
+    assert "mean  mean.binaryproto, of the training images" in built.stdout
+    (source / "jpg" / "image_00005.jpg").write_bytes(b"<html>")
+    refused = caffe_prune(*command, "--force")
+    assert refused.returncode == 1
+    assert "jpg/image_00005.jpg" in refused.stderr
+    assert "--keep-going" in refused.stderr
+    left_out = caffe_prune(*command, "--force", "--keep-going")
+    assert left_out.returncode == 0
+    assert "warning: 1 train images are missing or damaged: jpg/image_00005" in left_out.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["mnist", "--help"], ["flowers102", "--help"], ["digits", "--help"]],
+)
 def test_every_help_has_an_example(arguments: list[str]) -> None:
     shown = CliRunner().invoke(data, arguments)
     assert shown.exit_code == 0

@@ -133,6 +133,37 @@ def test_only_leftovers_of_the_same_target_are_removed(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a", ".b.partial-1-00"}
 
 
+def test_given_records_are_stored_as_they_are(tmp_path: Path) -> None:
+    batch = random_batch(3, (1, 2, 2))
+    kept = [(b"00000001_b", b"second"), (b"00000007_x", b""), (b"00000008_y", b"last")]
+    given = Batch(batch.images, batch.labels, kept)
+    written = write_lmdb(tmp_path / "l", [given], count=3, shape=(1, 2, 2))
+    assert records(tmp_path / "l") == kept
+    assert written.sha256 == hashlib.sha256(b"".join(k + v for k, v in kept)).hexdigest()
+
+
+def test_what_is_left_out_is_dealt_with_but_not_stored(tmp_path: Path) -> None:
+    seen: list[int] = []
+    batch = random_batch(2, (1, 2, 2))
+    batches = [
+        Batch(batch.images, batch.labels, None, ["a", "b"]),
+        Batch(batch.images[:0], batch.labels[:0], [], ["c"]),
+    ]
+    target = tmp_path / "l"
+    written = write_lmdb(target, batches, count=5, shape=(1, 2, 2), on_progress=seen.append)
+    assert (written.count, lmdb_count(target), seen) == (2, 2, [4, 5])
+
+
+def test_syncing_on_the_way_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = random_batch(50, (1, 30, 30))
+    first = write_lmdb(tmp_path / "a", cut(batch, 7), count=50, shape=(1, 30, 30))
+    monkeypatch.setattr(lmdb_writer, "_MOST_UNSYNCED", 1)
+    second = write_lmdb(tmp_path / "b", cut(batch, 7), count=50, shape=(1, 30, 30))
+    assert first.sha256 == second.sha256 == lmdb_content_checksum(tmp_path / "b")
+
+
 def failing(error: BaseException) -> Iterator[Batch]:
     yield random_batch(3, (1, 2, 2))
     raise error
@@ -174,7 +205,10 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
         ([random_batch(3, (1, 2, 2))] * 2, 5, "more images"),
         ([random_batch(3, (1, 2, 3))], 3, r"\(1, 2, 3\).*\(1, 2, 2\)"),
         ([Batch(np.zeros((2, 1, 2, 2), np.uint8), np.zeros(3, int))], 2, "3 labels"),
-        ([Batch(np.zeros((1, 1, 2, 2), np.float32), np.zeros(1, int))], 1, "float32"),
+        ([Batch(np.zeros((1, 1, 2, 2), np.float64), np.zeros(1, int))], 1, "float64"),
+        ([Batch(np.zeros((1, 1, 2, 2), np.uint8), np.zeros(1, int), [])], 1, "0 records"),
+        ([Batch(np.zeros((0, 1, 2, 2), np.uint8), np.zeros(0, int), [], ["a"])], 1, "none of its"),
+        ([Batch(np.zeros((1, 1, 2, 2), np.uint8), np.zeros(1, int), None, ["a"])], 1, "more"),
         ([], 0, "0 images"),
         ([], 10**8 + 1, "cannot be made"),
     ],
@@ -282,3 +316,18 @@ def test_the_real_caffe_subtracts_the_mean_that_we_wrote(
         lmdb_path=tmp_path / "l",
     )
     assert np.array_equal(data, written.images - mean.value())
+
+
+@settings(max_examples=10, deadline=None)
+@given(shape=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)))
+def test_floats_come_back_as_they_were(shape: Shape) -> None:
+    images = np.random.default_rng(4).normal(0, 1e3, (7, *shape)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "l")
+        write_lmdb(target, cut(Batch(images, np.arange(7)), 3), count=7, shape=shape)
+        found = [Datum.FromString(value) for _, value in records(target)]
+    assert [datum.label for datum in found] == list(range(7))
+    assert not any(datum.data for datum in found)
+    for datum, image in zip(found, images, strict=True):
+        assert (datum.channels, datum.height, datum.width) == shape
+        np.testing.assert_array_equal(np.array(datum.float_data, np.float32), image.ravel())

@@ -42,3 +42,14 @@ def test_past_the_exact_whole_numbers_it_rounds_as_caffe_does() -> None:
 def test_no_image_has_no_mean() -> None:
     with pytest.raises(DataError, match="no images"):
         MeanImage((1, 2, 2)).value()
+
+
+@given(
+    images=hnp.arrays(np.float32, (9, 2, 1, 2), elements=st.floats(-1e3, 1e3, width=32)),
+    cut=st.integers(0, 9),
+)
+def test_the_mean_of_floats_is_added_up_as_caffe_does(images: np.ndarray, cut: int) -> None:
+    mean = MeanImage((2, 1, 2))
+    mean.add(images[:cut])
+    mean.add(images[cut:])
+    assert np.array_equal(mean.value(), as_caffe_does(images))
