@@ -1,16 +1,14 @@
 """What two models are compared on: random values, an array, or the images of an LMDB."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
-import lmdb
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from pycaffe_prune.engines.lmdb_images import as_data_layer, stored_images
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import Datum
 from pycaffe_prune.formats.files import existing_file
 from pycaffe_prune.net.shapes import Shape, extents
 from pycaffe_prune.pruning.verify import Data, InputSource
@@ -82,7 +80,8 @@ def lmdb_input(
     def make(shapes: Mapping[str, Shape | None]) -> Data:
         name, shape = _only_one(shapes)
         found = [
-            _transformed(pixels, mean, scale, shape) for pixels in islice(_images(folder), images)
+            as_data_layer(stored.pixels, shape, mean=mean, scale=scale)
+            for stored in islice(stored_images(folder), images)
         ]
         if len(found) < images:
             raise DataError(f"{folder}: holds {len(found)} images, {images} are wanted")
@@ -100,61 +99,3 @@ def _only_one(shapes: Mapping[str, Shape | None]) -> tuple[str, Shape | None]:
             "with one only: leave it out for random input"
         )
     return next(iter(shapes.items()))
-
-
-def _images(folder: Path) -> Iterator[Image]:
-    """Yield the pixels of an LMDB's images in the order of their keys."""
-    try:
-        with (
-            lmdb.open(str(folder), readonly=True, lock=False, create=False) as environment,
-            environment.begin() as transaction,
-        ):
-            for key, value in transaction.cursor():
-                yield _pixels(folder, key, value)
-    except lmdb.Error as error:
-        raise DataError(f"{folder}: is no LMDB ({error})") from error
-
-
-def _pixels(folder: Path, key: bytes, value: bytes) -> Image:
-    try:
-        datum = Datum.FromString(value)
-    except DecodeError as error:
-        raise DataError(f"{folder}: record {key!r} is no Datum message") from error
-    shape = (datum.channels, datum.height, datum.width)
-    if datum.encoded:
-        raise DataError(
-            f"{folder}: record {key!r} is a coded image; build the LMDB without --encoded"
-        )
-    pixels = (
-        np.frombuffer(datum.data, np.uint8)
-        if datum.data
-        else np.array(datum.float_data, np.float32)
-    )
-    if not pixels.size or pixels.size != np.prod(shape):
-        raise DataError(
-            f"{folder}: record {key!r} holds {pixels.size} values, not {extents(shape)}"
-        )
-    return pixels.astype(np.float32).reshape(shape)
-
-
-def _transformed(pixels: Image, mean: Image | None, scale: float, shape: Shape | None) -> Image:
-    if mean is not None:
-        if mean.shape != pixels.shape:
-            raise SurgeryError(
-                f"the mean is {extents(mean.shape)}, the images are {extents(pixels.shape)}"
-            )
-        pixels = pixels - mean
-    if shape is not None:
-        pixels = _cut(pixels, shape)
-    return pixels * np.float32(scale)
-
-
-def _cut(pixels: Image, shape: Shape) -> Image:
-    spare = [have - wanted for have, wanted in zip(pixels.shape, shape[1:], strict=False)]
-    if len(shape) != 4 or spare[0] or min(spare) < 0:
-        raise SurgeryError(
-            f"the images are {extents(pixels.shape)}, the net's data blob is {extents(shape)}; "
-            "give images that fit"
-        )
-    top, left = spare[1] // 2, spare[2] // 2
-    return pixels[:, top : top + shape[2], left : left + shape[3]]

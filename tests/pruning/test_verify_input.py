@@ -104,7 +104,7 @@ def test_float_images_are_read(tmp_path: Path) -> None:
 BAD_LMDBS = [
     ([image()], 2, (1, 3, 2, 4), DataError, "holds 1 images, 2 are wanted"),
     ([image(), image(height=3)], 2, None, DataError, "have different sizes"),
-    ([image(encoded=True)], 1, None, DataError, "is a coded image"),
+    ([image(encoded=True)], 1, None, DataError, "is no image of bytes"),
     ([b"\xff\xff"], 1, None, DataError, "is no Datum message"),
     ([image(width=5)], 1, None, DataError, "holds 24 values, not 3x2x5"),
     ([image()], 1, (1, 1, 2, 4), SurgeryError, "images are 3x2x4, the net's data blob is 1x1x2x4"),
