@@ -59,6 +59,11 @@ class TestScore(BaseModel):
     loss: float | None
     """Mean of SoftmaxWithLoss over the images; None when scores are not finite."""
     finite: bool
+    cycled: float | None = None
+    """Share of right answers that Caffe's own test would give: the solver's ``test_iter`` batches
+    from the first image on, round and round. None: each image once, as above."""
+    cycled_images: int | None = None
+    """Images in that test, those that come again counted again."""
 
 
 class TrainResult(BaseModel):

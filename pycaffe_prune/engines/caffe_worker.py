@@ -18,6 +18,8 @@ import types
 import numpy as np
 
 _PROGRESS_SECONDS = 0.5
+_SNAPSHOT_SECONDS = 60
+_SNAPSHOT_COST = 20  # a snapshot comes this many times its own duration after the last one
 _PR_SET_PDEATHSIG = 1
 SNAPSHOT = "snapshot_iter_%d"
 STATE = ".solverstate"
@@ -77,40 +79,51 @@ class Tester:
 
     Caffe's Data layer never rewinds, but its LMDB is a ring: any N images in a row are all N. So a
     test may begin wherever the last one stopped, and what is left of a batch is not counted.
+
+    Caffe's own figure for a test of ``cycled_images`` from the first image on, round and round the
+    ring, follows from the same answers.
     """
 
     def __init__(self, net, job):
         self.net = net
         self.images = job["test_images"]
+        self.cycled_images = job.get("cycled_images", 0)
         self.scores, self.labels = job["scores_blob"], job["label_blob"]
+        self._at = 0  # the image that the next test begins with
 
     def run(self):
-        """Return a dict: images, correct, accuracy, loss (None unless finite), finite."""
-        seen, correct, loss, finite = 0, 0, 0.0, True
+        """Return a dict: images, correct, accuracy, loss (None unless finite), finite.
+
+        And cycled (the accuracy) with cycled_images where the job asks for it.
+        """
+        start, seen, answers, loss, finite = self._at, 0, [], 0.0, True
         while seen < self.images:
             self.net.forward()
             labels = self.net.blobs[self.labels].data.reshape(-1).astype(np.int64)
             scores = self.net.blobs[self.scores].data.reshape(len(labels), -1)
             take = min(len(labels), self.images - seen)
             right, lost, sound = judge(scores[:take], labels[:take])
-            seen, correct, loss, finite = (
-                seen + take,
-                correct + right,
-                loss + lost,
-                finite and sound,
-            )
-        mean = loss / seen
-        return {
+            answers.append(right)
+            seen, loss, finite = seen + take, loss + lost, finite and sound
+            self._at = (self._at + len(labels)) % self.images
+        right = np.roll(np.concatenate(answers), start)  # by the images' order
+        correct, mean = int(right.sum()), loss / seen
+        found = {
             "images": seen,
             "correct": correct,
             "accuracy": correct / seen,
             "loss": mean if np.isfinite(mean) else None,
             "finite": bool(finite),
         }
+        if self.cycled_images:
+            whole, rest = divmod(self.cycled_images, self.images)
+            cycled = whole * correct + int(right[:rest].sum())
+            found.update(cycled=cycled / self.cycled_images, cycled_images=self.cycled_images)
+        return found
 
 
 def judge(scores, labels):
-    """Count the right answers and add up the losses of one batch.
+    """Tell which answers of one batch are right, and add up its losses.
 
     A row is right when no other score reaches the true one (ties lose, as in Caffe's Accuracy
     layer) and every score is finite: a NaN would count as right in Caffe. The loss is
@@ -120,14 +133,10 @@ def judge(scores, labels):
     true = scores[np.arange(len(labels)), labels]
     right = ((scores >= true[:, None]).sum(axis=1) == 1) & sound
     if not sound.all():
-        return int(right.sum()), float("nan"), False
+        return right, float("nan"), False
     shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
     log_p = shifted[np.arange(len(labels)), labels] - np.log(np.exp(shifted).sum(axis=1))
-    return (
-        int(right.sum()),
-        float(-np.maximum(log_p, np.log(np.finfo(np.float32).tiny)).sum()),
-        True,
-    )
+    return right, float(-np.maximum(log_p, np.log(np.finfo(np.float32).tiny)).sum()), True
 
 
 class Masks:
@@ -210,8 +219,11 @@ def run(solver, tester, job, iteration, emit, snapshot):
     """Step to max_iter, testing and taking snapshots on the way; return the iteration reached.
 
     ``snapshot`` is called with the iteration. The torch engine leads its solver with this too.
+    Besides those that the job asks for, snapshots are taken by the clock, unless all are kept: a
+    run that is killed loses a minute, however slow its iterations are.
     """
     end, rate, started = job["max_iter"], _Rate(iteration), time.time()
+    clock = _SnapshotClock()
     while True:
         if tester and _due(iteration, job["test_interval"], end):
             solver.test_nets[0].share_with(solver.net)
@@ -239,8 +251,10 @@ def run(solver, tester, job, iteration, emit, snapshot):
         wanted = iteration in job["checkpoints"] or (
             bool(job["snapshot"]) and iteration % job["snapshot"] == 0
         )
-        if wanted or stop_asked or iteration == end:
-            snapshot(iteration)
+        by_clock = not job["keep_snapshots"] and clock.due()
+        if wanted or by_clock or stop_asked or iteration == end:
+            with clock:
+                snapshot(iteration)
             emit(event="snapshot", iteration=iteration, seconds=time.time() - started)
         if stop_asked and iteration < end:
             return iteration
@@ -255,6 +269,26 @@ def _next_event(job, iteration):
 
 def _due(iteration, interval, end):
     return iteration in (0, end) or (bool(interval) and iteration % interval == 0)
+
+
+class _SnapshotClock:
+    """Says when a snapshot is due; entered while one is taken.
+
+    Those that take long come more seldom, so that they never cost more than a twentieth.
+    """
+
+    def __init__(self):
+        self._last, self._wait = time.time(), _SNAPSHOT_SECONDS
+
+    def due(self):
+        return time.time() - self._last > self._wait
+
+    def __enter__(self):
+        self._last = time.time()
+
+    def __exit__(self, *_):
+        took, self._last = time.time() - self._last, time.time()
+        self._wait = max(_SNAPSHOT_SECONDS, _SNAPSHOT_COST * took)
 
 
 class _Rate:

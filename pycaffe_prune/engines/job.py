@@ -73,6 +73,8 @@ class Job(BaseModel):
     display: int
     batch: int
     test_images: int
+    cycled_images: int = 0
+    """Images that the solver's ``test_iter`` batches have, where that is more than there are."""
     scores_blob: str | None
     label_blob: str | None
     loss_blob: str | None

@@ -155,6 +155,13 @@ def _batch(layers: Iterable[LayerParameter]) -> int:
     return sum(layer.data_param.batch_size for layer in layers if layer.type == "Data")
 
 
+def _cycled(solver: SolverParameter, test: Iterable[LayerParameter]) -> int:
+    """Images of Caffe's own test where they are more than there are; 0: no image comes again."""
+    layers = list(test)
+    count = solver.test_iter[0] * _batch(layers) if solver.test_iter else 0
+    return count if count > _images(layers) else 0
+
+
 def _require_same_blobs(weights: Sequence[Path]) -> None:
     """Refuse caffemodels of which one would leave the last one's blobs in the net."""
     found = {
@@ -239,6 +246,7 @@ def _job(
         display=original.display or 100,
         batch=_batch(train),
         test_images=_images(test),
+        cycled_images=_cycled(original, test),
         scores_blob=scores,
         label_blob=labels,
         loss_blob=next((layer.top[0] for layer in train if layer.type == "SoftmaxWithLoss"), None),

@@ -27,13 +27,13 @@ def test_an_answer_is_right_when_no_other_score_reaches_the_true_one(scores, lab
         all(row[label] > other for place, other in enumerate(row) if place != label)
         for row, label in zip(scores, labels, strict=True)
     )
-    assert (right, finite) == (expected, True)
+    assert (right.sum(), finite) == (expected, True)
     assert loss >= 0
 
 
 def test_equal_scores_are_wrong_and_cost_the_logarithm_of_the_classes():
     right, loss, finite = caffe_worker.judge(np.zeros((3, 10), np.float32), np.array([0, 4, 9]))
-    assert (right, finite) == (0, True)
+    assert (right.sum(), finite) == (0, True)
     assert loss == pytest.approx(3 * np.log(10))
 
 
@@ -43,7 +43,7 @@ def test_a_row_that_is_not_finite_is_never_right(bad):
     scores[:, 1] = 5
     scores[0, 2] = bad
     right, loss, finite = caffe_worker.judge(scores, np.array([1, 1]))
-    assert (right, finite) == (1, False)
+    assert (right.tolist(), finite) == ([False, True], False)
     assert np.isnan(loss)
 
 
@@ -67,18 +67,33 @@ class _Net:
         self.blobs["l"].data = self._ring[1][places].astype(np.float32)
 
 
-@given(images=st.integers(1, 40), batch=st.integers(1, 17), seed=st.integers(0, 99))
-def test_each_image_counts_once_whatever_the_batch_and_wherever_the_cursor_is(images, batch, seed):
+@given(
+    images=st.integers(1, 40),
+    batch=st.integers(1, 17),
+    seed=st.integers(0, 99),
+    more=st.integers(1, 99),
+)
+def test_each_image_counts_once_whatever_the_batch_and_wherever_the_cursor_is(
+    images, batch, seed, more
+):
     random = np.random.default_rng(seed)
     scores = random.normal(size=(images, 5)).astype(np.float32)
     labels = random.integers(0, 5, images)
     whole = caffe_worker.judge(scores, labels)
     job = {"test_images": images, "scores_blob": "s", "label_blob": "l"}
     tester = caffe_worker.Tester(_Net(scores, labels, batch), job)
+    job = job | {"cycled_images": images + more}
+    cycling = caffe_worker.Tester(_Net(scores, labels, batch), job)
+    round_and_round = [whole[0][place % images] for place in range(images + more)]
     for _ in range(3):
         found = tester.run()
-        assert (found["images"], found["correct"]) == (images, whole[0])
+        assert (found["images"], found["correct"]) == (images, whole[0].sum())
         assert found["loss"] == pytest.approx(whole[1] / images)
+        both = cycling.run()
+        assert both == found | {
+            "cycled": sum(round_and_round) / (images + more),
+            "cycled_images": images + more,
+        }
 
 
 @given(
@@ -157,3 +172,49 @@ def test_the_learning_rate_is_the_solvers(policy, caffe_python: Path, tmp_path):
     settings = solver_settings(read_solver(solver)).model_dump()
     ours = [caffe_worker.learning_rate(settings, iteration) for iteration in range(40)]
     np.testing.assert_allclose(ours, [float(line) for line in printed.split()], rtol=2e-6)
+
+
+class _SlowSolver:
+    """A solver without a net to test; the clock goes on by a second an iteration."""
+
+    def __init__(self, clock):
+        self.net = SimpleNamespace(blobs={"loss": SimpleNamespace(data=np.zeros(1))})
+        self._clock = clock
+
+    def step(self, iterations):
+        self._clock[0] += iterations
+
+
+@pytest.mark.parametrize(
+    ("keep", "seconds", "taken"),
+    [
+        (False, 0, [61, 122, 183, 200]),
+        (False, 5, [61, 162, 200]),  # 20 times 5 seconds after the first one's end
+        (True, 0, [200]),
+    ],
+)
+def test_snapshots_come_by_the_clock_and_seldom_where_they_cost_much(
+    monkeypatch, keep, seconds, taken
+):
+    clock = [1000.0]
+    monkeypatch.setattr(caffe_worker.time, "time", lambda: clock[0])
+    monkeypatch.setattr(caffe_worker._Rate, "chunk", lambda _: 1)
+    job = {
+        "max_iter": 200,
+        "snapshot": 1000,
+        "display": 0,
+        "test_interval": 0,
+        "batch": 1,
+        "checkpoints": [],
+        "keep_snapshots": keep,
+        "loss_blob": "loss",
+        "solver": {"lr_policy": "fixed", "base_lr": 0.1, "gamma": 0, "power": 0},
+    }
+    found = []
+
+    def snapshot(iteration):
+        found.append(iteration)
+        clock[0] += seconds
+
+    caffe_worker.run(_SlowSolver(clock), None, job, 0, lambda **_: None, snapshot)
+    assert found == taken
