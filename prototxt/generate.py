@@ -154,15 +154,13 @@ def _cifar10_quick() -> str:
 
 
 def _alex(net: _Net, after_conv: Callable[[int, str], str]) -> str:
-    """The five convolutions and three fully connected layers that AlexNet and CaffeNet share."""
+    """The five convolutions that AlexNet and CaffeNet share; returns their top."""
     top = after_conv(1, net.relu("relu1", net.conv("conv1", "data", 96, 11, stride=4)))
     top = after_conv(2, net.relu("relu2", net.conv("conv2", top, 256, 5, pad=2, group=2)))
     top = net.relu("relu3", net.conv("conv3", top, 384, 3, pad=1))
     top = net.relu("relu4", net.conv("conv4", top, 384, 3, pad=1, group=2))
     top = net.relu("relu5", net.conv("conv5", top, 256, 3, pad=1, group=2))
-    top = net.pool("pool5", top, "MAX", 3, 2)
-    _classifier(net, top)
-    return net.text()
+    return net.pool("pool5", top, "MAX", 3, 2)
 
 
 def _classifier(net: _Net, top: str) -> None:
@@ -182,7 +180,8 @@ def _alexnet() -> str:
     def norm_then_pool(number: int, bottom: str) -> str:
         return net.pool(f"pool{number}", net.lrn(f"norm{number}", bottom), "MAX", 3, 2)
 
-    return _alex(net, norm_then_pool)
+    _classifier(net, _alex(net, norm_then_pool))
+    return net.text()
 
 
 def _caffenet() -> str:
@@ -192,10 +191,28 @@ def _caffenet() -> str:
         *(1, 3, 227, 227),
     )
 
+    _classifier(net, _caffenet_convolutions(net))
+    return net.text()
+
+
+def _caffenet_convolutions(net: _Net) -> str:
     def pool_then_norm(number: int, bottom: str) -> str:
         return net.lrn(f"norm{number}", net.pool(f"pool{number}", bottom, "MAX", 3, 2))
 
     return _alex(net, pool_then_norm)
+
+
+def _caffenet_oxford102() -> str:
+    net = _Net(
+        "CaffeNet on Oxford 102 flowers, for use: 3x227x227 BGR pixels minus the mean image in.",
+        "CaffeNet_oxford102",
+        *(1, 3, 227, 227),
+    )
+    top = _caffenet_convolutions(net)
+    for number in (6, 7):
+        top = net.relu(f"relu{number}", net.fc(f"fc{number}", top, 4096))
+    net.softmax(net.fc("fc8_oxford_102", top, 102))
+    return net.text()
 
 
 def _vgg_16() -> str:
@@ -368,6 +385,7 @@ def _resnet_152() -> str:
 NETWORKS: dict[str, Callable[[], str]] = {
     "alexnet/deploy": _alexnet,
     "caffenet/deploy": _caffenet,
+    "caffenet_oxford102/deploy": _caffenet_oxford102,
     "cifar10_quick/deploy": _cifar10_quick,
     "googlenet/deploy": _googlenet,
     "lenet/deploy": _lenet,

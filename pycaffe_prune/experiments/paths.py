@@ -25,8 +25,13 @@ class StageFolder:
         return self.path / "net.prototxt"
 
     @property
+    def pretrained(self) -> Path:
+        """The weights that the initial training begins with; gone when the stage is done."""
+        return self.path / "pretrained.caffemodel"
+
+    @property
     def pruned(self) -> Path:
-        """The weights after pruning, before training."""
+        """The weights after pruning, before training; gone when the stage is done."""
         return self.path / "pruned.caffemodel"
 
     @property

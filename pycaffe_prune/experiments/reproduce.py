@@ -1,8 +1,8 @@
 """A whole experiment: its stages planned, run, and put together as a result."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from pycaffe_prune.engines.prepare import net_of_solver
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.machine import this_machine
 from pycaffe_prune.experiments.paths import ExperimentFolder
+from pycaffe_prune.experiments.prediction import predict, shrink
+from pycaffe_prune.experiments.pretrained import Pretrained
 from pycaffe_prune.experiments.result import (
     DataSet,
     Execution,
@@ -19,6 +21,7 @@ from pycaffe_prune.experiments.result import (
     LayerRate,
     Method,
     Point,
+    Prediction,
     Round,
     Score,
 )
@@ -32,13 +35,24 @@ from pycaffe_prune.experiments.stages import (
     StageOutput,
     Units,
     best,
+    with_units,
 )
+from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.files import sha256_of
-from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.formats.prototxt import read_net, read_solver
+from pycaffe_prune.pruning.connections import SigmaRule
 from pycaffe_prune.pruning.criteria.units import units_to_delete
 from pycaffe_prune.share import share_root
 
-__all__ = ["Plan", "assemble", "make_plan", "solver_path"]
+__all__ = [
+    "Plan",
+    "assemble",
+    "foresee",
+    "make_plan",
+    "retraining_solver_path",
+    "solver_path",
+]
 
 
 @dataclass(frozen=True)
@@ -66,10 +80,19 @@ def solver_path(spec: ExperimentSpec, toml: Path) -> Path:
     Raises:
         FormatError: It is in neither place.
     """
+    return _solver(spec.solver, toml)
+
+
+def retraining_solver_path(spec: ExperimentSpec, toml: Path) -> Path | None:
+    """Return the solver for what is trained after pruning, as `solver_path`; None: the same one."""
+    return None if spec.retraining_solver is None else _solver(spec.retraining_solver, toml)
+
+
+def _solver(name: str, toml: Path) -> Path:
     for folder in (toml.resolve().parent, share_root()):
-        if (folder / spec.solver).is_file():
-            return folder / spec.solver
-    raise FormatError(f"{toml}: names the solver '{spec.solver}', which is nowhere to be found")
+        if (folder / name).is_file():
+            return folder / name
+    raise FormatError(f"{toml}: names the solver '{name}', which is nowhere to be found")
 
 
 def make_plan(
@@ -80,6 +103,9 @@ def make_plan(
     data_set: DataSet,
     engine_name: str,
     execution: Execution | None = None,
+    *,
+    retraining_solver: Path | None = None,
+    pretrained: Pretrained | None = None,
 ) -> Plan:
     """Lay out every stage of the experiment; nothing is run or written.
 
@@ -91,29 +117,42 @@ def make_plan(
         data_set: What they hold; part of every stage's key.
         engine_name: What will train; part of every stage's key.
         execution: How it is told to work; of this, TF32 is part of the keys. None: the defaults.
+        retraining_solver: The one for what is trained after pruning; None: the same one.
+        pretrained: What the initial training begins with; None: random values.
 
     Raises:
-        FormatError: The solver or its net cannot be read, or a layer is not in the net.
+        FormatError: A solver or its net cannot be read, or a layer is not in the net.
     """
     execution = execution or Execution()
-    net_path = net_of_solver(solver)
-    parts = [sha256_of(solver), sha256_of(net_path), data_set.train_sha256, data_set.test_sha256]
     trainer = [engine_name, "tf32"] if execution.tf32 else [engine_name]
+    net_path = net_of_solver(solver)
+    net = with_units(read_net(net_path), spec.net.units)
+    parts = [
+        *(sha256_of(net_path), data_set.train_sha256, data_set.test_sha256, *trainer),
+        *_what_else_decides(net, spec, data),
+    ]
     context = Context(
         folder=ExperimentFolder(folder),
         solver=solver,
         net=net_path,
         data=data,
         layers=spec.layers,
-        fingerprint=hashlib.sha256(" ".join([*parts, *trainer]).encode()).hexdigest(),
+        fingerprint=_fingerprint(solver, parts),
         device=execution.device,
         threads=execution.threads,
+        units=tuple(sorted(spec.net.units.items())),
     )
+    if retraining_solver is not None:
+        after = _fingerprint(retraining_solver, parts)
+        context = replace(
+            context, retraining_solver=retraining_solver, retraining_fingerprint=after
+        )
     baselines = tuple(
-        Baseline(context, spec.baseline.iterations, seed) for seed in spec.baseline.seeds
+        Baseline(context, spec.baseline.iterations, seed, pretrained)
+        for seed in spec.baseline.seeds
     )
     ratios = [_ratios(spec, ratio) for ratio in spec.units.ratios]
-    units = _units_of(net_path)
+    shapes = [_shape(net, ratio) for ratio in ratios]
     return Plan(
         baselines,
         tuple(_rounds(spec, context, baselines, alpha) for alpha in spec.connections.alphas),
@@ -121,13 +160,30 @@ def make_plan(
             Units(context, spec.units.iterations, baselines, ratio, spec.units.criterion)
             for ratio in ratios
         ),
-        tuple(
-            tuple(
-                SmallModel(context, spec.small.iterations, _shape(units, ratio), seed)
-                for seed in spec.small.seeds
-            )
-            for ratio in ratios
-        ),
+        tuple(_small(spec, context, shape) for shape in shapes) if spec.small else (),
+    )
+
+
+def _fingerprint(solver: Path, parts: Sequence[str]) -> str:
+    return hashlib.sha256(" ".join([sha256_of(solver), *parts]).encode()).hexdigest()
+
+
+def _what_else_decides(net: NetParameter, spec: ExperimentSpec, data: Path) -> Iterator[str]:
+    """What not every experiment has: its mean image, and other numbers of units than the net's."""
+    for layer in net.layer:
+        if mean := layer.transform_param.mean_file:
+            yield sha256_of(data / mean) if (data / mean).is_file() else mean
+    for name, count in sorted(spec.net.units.items()):
+        yield f"{name}={count}"
+
+
+def _small(
+    spec: ExperimentSpec, context: Context, shape: tuple[tuple[str, int], ...]
+) -> tuple[SmallModel, ...]:
+    if spec.small is None:
+        return ()
+    return tuple(
+        SmallModel(context, spec.small.iterations, shape, seed) for seed in spec.small.seeds
     )
 
 
@@ -151,28 +207,51 @@ def _rounds(
 
 
 def _ratios(spec: ExperimentSpec, ratio: float) -> tuple[tuple[str, float], ...]:
-    ratios = {spec.units.layer: ratio, **spec.units.fixed}
+    ratios = {**dict.fromkeys(spec.units.varied, ratio), **spec.units.fixed}
     return tuple((name, ratios[name]) for name in spec.layers if name in ratios)
 
 
-def _units_of(net_path: Path) -> dict[str, int]:
-    return {
+def _shape(net: NetParameter, ratios: tuple[tuple[str, float], ...]) -> tuple[tuple[str, int], ...]:
+    """The units that pruning by ``ratios`` leaves (`criteria.units.units_to_keep`)."""
+    units = {
         layer.name: layer.inner_product_param.num_output
-        for layer in read_net(net_path).layer
+        for layer in net.layer
         if layer.type == "InnerProduct"
     }
-
-
-def _shape(
-    units: dict[str, int], ratios: tuple[tuple[str, float], ...]
-) -> tuple[tuple[str, int], ...]:
-    """The units that pruning by ``ratios`` leaves (`criteria.units.units_to_keep`)."""
     missing = [name for name, _ in ratios if name not in units]
     if missing:
         raise FormatError(f"the net has no InnerProduct layer '{missing[0]}'")
     return tuple(
         (name, units[name] - units_to_delete(units[name], share)) for name, share in ratios
     )
+
+
+def foresee(spec: ExperimentSpec, plan: Plan) -> Prediction | None:
+    """Return the rates foreseen from the unpruned network that is pruned; see `prediction`.
+
+    Returns:
+        None when there is nothing to foresee them from: sigma is not taken once from the unpruned
+        network, the solver is of another kind, no connections are pruned, or the network's file is
+        not there any more.
+
+    Raises:
+        FormatError: A file is damaged.
+        SurgeryError: The weights are not finite.
+    """
+    weights = best(plan.baselines).folder.training.final_weights
+    if (
+        spec.connections.sigma is not SigmaRule.INITIAL
+        or not plan.connections
+        or not weights.is_file()
+    ):
+        return None
+    context = plan.connections[0][0].context
+    solver = read_solver(context.retraining_solver or context.solver)
+    once = shrink(solver, spec.connections.iterations)
+    if once is None:
+        return None
+    shrunk = once ** (spec.connections.rounds - 1)
+    return predict(read_caffemodel(weights), spec.layers, spec.connections.alphas, shrunk)
 
 
 def assemble(
@@ -190,7 +269,7 @@ def assemble(
     """
     outputs = {stage.key: _done(stage) for stage in plan.stages}
     total = outputs[plan.baselines[0].key].kept
-    chosen = best(plan.baselines)
+    chosen, begun = best(plan.baselines), plan.baselines[0].pretrained
 
     def point(method: Method, stages: Sequence[Stage], *, selected: bool = True) -> Point:
         found = [outputs[stage.key] for stage in stages]
@@ -223,7 +302,9 @@ def assemble(
         wall_seconds=sum(output.seconds for output in outputs.values()),
         data=data_set,
         settings=spec.model_dump(mode="json"),
+        pretrained_sha256=begun.sha256 if begun else None,
         points=tuple(points),
+        prediction=foresee(spec, plan),
     )
 
 

@@ -16,6 +16,8 @@ __all__ = [
     "Machine",
     "Method",
     "Point",
+    "PredictedRates",
+    "Prediction",
     "Round",
     "Score",
     "read_result",
@@ -49,6 +51,12 @@ class Score(_Model):
     loss: float | None
     """Mean over the images; None when a score was not finite."""
     finite: bool
+    cycled: float | None = None
+    """The accuracy as Caffe's own test gives it where ``test_iter`` batches are more images than
+    there are: from the first one on, round and round (the paper: 6,200 of 1,020). None: they are
+    not more."""
+    cycled_images: int | None = None
+    """Images in that test; ``cycled * cycled_images`` were right."""
 
 
 class Round(_Model):
@@ -91,6 +99,29 @@ class Point(_Model):
     def reduction(self) -> float:
         """Reduction over all fully connected layers after the last round, 0 to 1."""
         return self.rounds[-1].reduction
+
+
+class PredictedRates(_Model):
+    """What one alpha is foreseen to remove."""
+
+    alpha: float
+    layers: tuple[LayerRate, ...]
+    """The fully connected layers, in the net's order."""
+    reduction: float
+    """Over all of them: 1 - kept weights / weights."""
+
+
+class Prediction(_Model):
+    """Reduction rates foreseen from the unpruned network alone, before any retraining.
+
+    Thresholds stay fixed through the rounds while weight decay shrinks what nothing else moves; so
+    at the last pruning alpha removes what alpha / shrink would remove of the unpruned network.
+    """
+
+    shrink: float
+    """Factor by which weight decay alone shrinks a weight up to the last pruning, 0 to 1."""
+    rates: tuple[PredictedRates, ...]
+    """By rising alpha."""
 
 
 class DataSet(_Model):
@@ -148,7 +179,11 @@ class ExperimentResult(_Model):
     data: DataSet
     settings: dict[str, Any]
     """The experiment's TOML file with its preset, all defaults filled in."""
+    pretrained_sha256: str | None = None
+    """Checksum of the file of weights that the initial training began with; None: random values."""
     points: tuple[Point, ...]
+    prediction: Prediction | None = None
+    """None: sigma is not taken once from the unpruned network, or its weights are not there."""
 
     def select(self, method: Method) -> list[Point]:
         """Return the selected points of a method by rising reduction."""

@@ -1,10 +1,14 @@
-"""Experiments as TOML files: what is trained, pruned and measured, every setting a field."""
+"""Experiments as TOML files: what is trained, pruned and measured, every setting a field.
+
+A file is one preset of an experiment. A preset that differs from another one in a few settings says
+so with ``variant_of`` and holds these settings only: its tables replace the other's key by key.
+"""
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.files import existing_file
@@ -15,8 +19,10 @@ __all__ = [
     "BaselineSpec",
     "ConnectionsSpec",
     "ExperimentSpec",
+    "NetSpec",
     "SmallSpec",
     "UnitsSpec",
+    "WeightsSpec",
     "find_experiment",
     "list_presets",
     "read_experiment",
@@ -48,13 +54,28 @@ class ConnectionsSpec(_Spec):
 class UnitsSpec(_Spec):
     """Unit pruning (paper section 6): scored once, deleted at once, retrained once."""
 
-    layer: str
+    layer: str | None = None
     """The layer whose share of deleted units is varied."""
+    layers: tuple[str, ...] = ()
+    """Or several layers, of which each loses the same share."""
     ratios: tuple[float, ...]
     fixed: dict[str, float] = {}
     """Share of the units deleted in other layers, the same at every point."""
     criterion: str = "onorm"
     iterations: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Self:
+        if (self.layer is None) == (not self.layers):
+            raise ValueError("give either layer or layers: whose share of units is varied")
+        if both := sorted(set(self.varied) & set(self.fixed)):
+            raise ValueError(f"the share of layer '{both[0]}' is varied and fixed; give one")
+        return self
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The layers whose share of deleted units is varied."""
+        return self.layers if self.layer is None else (self.layer,)
 
 
 class SmallSpec(_Spec):
@@ -64,14 +85,47 @@ class SmallSpec(_Spec):
     iterations: int = Field(gt=0)
 
 
+class WeightsSpec(_Spec):
+    """Trained weights that the initial training begins with, copied layer by layer by name."""
+
+    path: str | None = None
+    """A file, relative to the TOML file or the working directory."""
+    zoo: str | None = None
+    """Name in `convert.zoo.ZOO`, whose file is looked for in ``weights/`` and ``zoo/``."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.zoo is None):
+            raise ValueError("give either path or zoo")
+        return self
+
+
+class NetSpec(_Spec):
+    """What is changed in the solver's net before anything is trained."""
+
+    units: dict[str, int] = {}
+    """Units of fully connected layers (``num_output``), by name."""
+
+
 class ExperimentSpec(_Spec):
-    """A whole experiment. ``solver`` is looked up among the toolkit's files and beside the TOML."""
+    """A whole experiment. Solvers are looked up among the toolkit's files and beside the TOML."""
 
     name: str
     preset: str
     title: str
+    variant_of: str | None = None
+    """The preset of which this one changes a few settings."""
+    reading: str = ""
+    """What this preset is, in words; of a variant: which reading of the paper."""
     solver: str
-    data: Literal["mnist"]
+    retraining_solver: str | None = None
+    """For what is trained after pruning, where it is another one."""
+    data: Literal["mnist", "flowers102", "features"]
+    data_settings: dict[str, Any] = {}
+    """Keyword arguments of the data set's builder (`data_prep`)."""
+    weights: WeightsSpec | None = None
+    """None: the initial training begins with random values."""
+    net: NetSpec = NetSpec()
     layers: tuple[str, ...] = Field(min_length=1)
     """The fully connected layers: pruned by connections, and counted in every reduction."""
     ms_per_iteration: float = 1.0
@@ -79,7 +133,8 @@ class ExperimentSpec(_Spec):
     baseline: BaselineSpec
     connections: ConnectionsSpec
     units: UnitsSpec
-    small: SmallSpec
+    small: SmallSpec | None = None
+    """None: no small models."""
 
 
 def _folder() -> Path:
@@ -114,17 +169,41 @@ def find_experiment(name: str, preset: str) -> Path:
 
 
 def read_experiment(path: Path) -> ExperimentSpec:
-    """Read an experiment.
+    """Read an experiment, and what it is a variant of: ``NAME.PRESET.toml`` in the same folder.
 
     Raises:
-        FormatError: The file is no TOML, or a field is missing, misspelt or out of range.
+        FormatError: A file is missing or no TOML, a field is missing, misspelt or out of range, or
+            it is a variant of a variant.
     """
+    fields = _fields(path)
+    if "variant_of" in fields:
+        basis = path.parent / f"{fields.get('name')}.{fields['variant_of']}.toml"
+        basic = _fields(existing_file(basis, f"the preset that {path} is a variant of"))
+        if "variant_of" in basic:
+            raise FormatError(
+                f"{path}: is a variant of '{fields['variant_of']}', which is one itself; name "
+                f"'{basic['variant_of']}' and give all settings that differ from it"
+            )
+        fields = _replaced(basic, fields)
     try:
-        fields = tomllib.loads(existing_file(path, "an experiment's TOML file").read_text("utf-8"))
         return ExperimentSpec.model_validate(fields)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: {error}") from error
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise FormatError(f"{path}: {where}: {problem['msg']}") from error
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(existing_file(path, "an experiment's TOML file").read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def _replaced(basic: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    """The fields of ``basic`` with those of ``changed`` for them, in tables key by key."""
+    fields = basic | changed
+    for name in basic.keys() & changed.keys():
+        if isinstance(basic[name], dict) and isinstance(changed[name], dict):
+            fields[name] = basic[name] | changed[name]
+    return fields

@@ -21,6 +21,7 @@ from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.paths import ExperimentFolder, StageFolder
+from pycaffe_prune.experiments.pretrained import Pretrained, read_pretrained
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.files import sha256_of, write_text
@@ -49,6 +50,20 @@ class Context:
     """Over data, net, solver, the engine's name, and whether it rounds to TF32."""
     device: str = "cpu"
     threads: int = 1
+    units: tuple[tuple[str, int], ...] = ()
+    """Layers whose number of units is another one than in the net's file."""
+    retraining_solver: Path | None = None
+    """For what is trained after pruning; None: the same solver."""
+    retraining_fingerprint: str = ""
+    """As ``fingerprint``, over that solver."""
+
+    def read_net(self) -> NetParameter:
+        """Return the net that is trained and pruned.
+
+        Raises:
+            FormatError: It cannot be read, or has no InnerProduct layer of a name in ``units``.
+        """
+        return with_units(read_net(self.net), dict(self.units))
 
 
 class StageOutput(BaseModel):
@@ -96,13 +111,21 @@ class Stage(ABC):
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:
         """Do the stage's work in its folder."""
 
+    @property
+    def _fingerprint(self) -> str:
+        return self.context.fingerprint
+
+    @property
+    def _solver(self) -> Path:
+        return self.context.solver
+
     @cached_property
     def key(self) -> str:
         """The content key, 64 hexadecimal digits."""
         content = [
             _FORMAT,
             self.kind,
-            self.context.fingerprint,
+            self._fingerprint,
             self.iterations,
             dict(self.settings),
             [stage.key for stage in self.inputs],
@@ -138,9 +161,18 @@ class Stage(ABC):
         if found is None:
             found = self.work(self.folder, engine, observe)
             write_text(self.folder.output, found.model_dump_json(indent=1) + "\n")
-            # The snapshots were for resuming; the final weights stay.
+            # These were for resuming; the final weights stay, and the mask.
             shutil.rmtree(self.folder.training.snapshots, ignore_errors=True)
+            for path in (self.folder.pretrained, self.folder.pruned):
+                path.unlink(missing_ok=True)
         return found
+
+    def _whole_net(self, folder: StageFolder) -> Path:
+        """The unpruned net: its own file, or one with other numbers of units in ``folder``."""
+        if not self.context.units:
+            return self.context.net
+        write_prototxt(folder.net, self.context.read_net())
+        return folder.net
 
     def _train(
         self,
@@ -154,7 +186,7 @@ class Stage(ABC):
         mask: Path | None = None,
     ) -> TrainResult:
         request = TrainRequest(
-            solver=self.context.solver,
+            solver=self._solver,
             net=net,
             weights=weights,
             mask=mask,
@@ -187,19 +219,27 @@ class Baseline(Stage):
     """Initial training from one initialisation."""
 
     seed: int
+    pretrained: Pretrained | None = None
+    """What its layers begin with, where a layer of the same name is in it."""
 
     kind = "baseline"
 
     @property
     def settings(self) -> Mapping[str, object]:  # noqa: D102  (see Stage)
-        return {"seed": self.seed}
+        weights = {"weights": self.pretrained.sha256} if self.pretrained else {}
+        return {"seed": self.seed, **weights}
 
     @property
     def label(self) -> str:  # noqa: D102  (see Stage)
         return f"baseline-seed{self.seed}"
 
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:  # noqa: D102
-        result = self._train(folder, engine, observe, self.seed, net=self.context.net)
+        weights = None
+        if self.pretrained is not None:
+            weights = folder.pretrained
+            write_caffemodel(weights, read_pretrained(self.pretrained, self.context.read_net()))
+        net = self._whole_net(folder)
+        result = self._train(folder, engine, observe, self.seed, net=net, weights=weights)
         trained = read_caffemodel(folder.training.final_weights)
         return self._found(self.seed, result, weight_counts(trained, self.context.layers), None)
 
@@ -211,8 +251,20 @@ def best(baselines: tuple[Baseline, ...]) -> Baseline:
     return max(done, key=lambda pair: pair[0])[1]
 
 
+class _Retraining(Stage):
+    """What is trained after pruning: its solver may be another one than the initial training's."""
+
+    @property
+    def _fingerprint(self) -> str:
+        return self.context.retraining_fingerprint or self.context.fingerprint
+
+    @property
+    def _solver(self) -> Path:
+        return self.context.retraining_solver or self.context.solver
+
+
 @dataclass(frozen=True, eq=False)
-class Connections(Stage):
+class Connections(_Retraining):
     """One round of connection pruning: threshold, mask, retrain."""
 
     baselines: tuple[Baseline, ...]
@@ -272,7 +324,7 @@ class Connections(Stage):
             engine,
             observe,
             start.seed,
-            net=self.context.net,
+            net=self._whole_net(folder),
             weights=folder.pruned,
             mask=folder.mask,
         )
@@ -281,7 +333,7 @@ class Connections(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class Units(Stage):
+class Units(_Retraining):
     """Unit pruning: score once, delete at once, retrain once."""
 
     baselines: tuple[Baseline, ...]
@@ -305,7 +357,7 @@ class Units(Stage):
 
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:  # noqa: D102
         start = best(self.baselines)
-        net = read_net(self.context.net)
+        net = self.context.read_net()
         original = read_caffemodel(start.folder.training.final_weights)
         kept = choose_units(net, original, dict(self.ratios), criterion=self.criterion)
         small_net, small = delete_units(net, original, kept)
@@ -338,7 +390,7 @@ class SmallModel(Stage):
         return f"small-{shape}-seed{self.seed}"
 
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:  # noqa: D102
-        net = with_units(read_net(self.context.net), dict(self.units))
+        net = with_units(self.context.read_net(), dict(self.units))
         write_prototxt(folder.net, net)
         result = self._train(folder, engine, observe, self.seed, net=folder.net)
         trained = read_caffemodel(folder.training.final_weights)
@@ -347,10 +399,18 @@ class SmallModel(Stage):
 
 
 def with_units(net: NetParameter, units: Mapping[str, int]) -> NetParameter:
-    """Return the net with other numbers of units in some layers."""
-    smaller = NetParameter()
-    smaller.CopyFrom(net)
-    for layer in smaller.layer:
-        if layer.name in units:
+    """Return the net with other numbers of units in some layers.
+
+    Raises:
+        FormatError: It has no InnerProduct layer of one of these names.
+    """
+    changed = NetParameter()
+    changed.CopyFrom(net)
+    missing = set(units)
+    for layer in changed.layer:
+        if layer.type == "InnerProduct" and layer.name in units:
             layer.inner_product_param.num_output = units[layer.name]
-    return smaller
+            missing.discard(layer.name)
+    if missing:
+        raise FormatError(f"the net has no InnerProduct layer '{min(missing)}'")
+    return changed

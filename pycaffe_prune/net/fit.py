@@ -1,6 +1,6 @@
 """Whether a net and a caffemodel belong together: every blob there, and of the right shape."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from pycaffe_prune.errors import SurgeryError
@@ -18,7 +18,11 @@ _Told = tuple[int | None, ...]
 
 
 def require_fitting(
-    net: NetParameter, model: Caffemodel, inputs: Mapping[str, Shape] = _NO_INPUTS
+    net: NetParameter,
+    model: Caffemodel,
+    inputs: Mapping[str, Shape] = _NO_INPUTS,
+    *,
+    may_lack: Collection[str] = (),
 ) -> None:
     """See that Caffe can load ``model`` into ``net`` and finds all weights of the TEST net there.
 
@@ -32,13 +36,14 @@ def require_fitting(
         net: A net in the V2 form, deploy or train_val; every state of it is looked at.
         model: The weights.
         inputs: Shapes of blobs that the prototxt does not tell, as for `infer_shapes`.
+        may_lack: Layers that are meant to start from their fillers where the file lacks them.
 
     Raises:
         SurgeryError: A layer's blobs are missing, too many, or have other shapes; the sentence
             names the layer and both shapes. Or the net contradicts itself.
     """
     held = {layer.name: layer.blobs for layer in model.layers}
-    in_use = {layer.name for layer in layers_in_state(net, NetState())}
+    in_use = {layer.name for layer in layers_in_state(net, NetState())} - set(may_lack)
     for graph in NetGraph.of_all_states(net):
         owned: set[str] = set()
         shapes = infer_shapes(graph.layers, inputs)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.errors import FormatError
+from pycaffe_prune.experiments.pretrained import Pretrained
 from pycaffe_prune.experiments.reproduce import Plan, assemble, make_plan, solver_path
 from pycaffe_prune.experiments.result import Execution, ExperimentResult, read_result, write_result
 from pycaffe_prune.experiments.scheduler import run_stages
@@ -62,6 +64,62 @@ def test_keys_change_with_every_setting_and_with_nothing_else(toml, tmp_path, da
     solver = toml.parent / "solver.prototxt"
     solver.write_text(solver.read_text() + "# another solver")
     assert not set(keys()) & set(before)
+
+
+def _labels(plan: Plan, known: set[str]) -> set[str]:
+    """Kinds of the stages whose keys are new."""
+    return {stage.kind for stage in plan.stages if stage.key not in known}
+
+
+def test_keys_hang_on_retraining_and_weights_where_these_matter(toml, tmp_path, data_set):
+    spec, solver = read_experiment(toml), toml.parent / "solver.prototxt"
+    before = {stage.key for stage in _plan(toml, tmp_path, tmp_path, data_set).stages}
+
+    def planned(**changed) -> Plan:
+        return make_plan(spec, solver, tmp_path, tmp_path, data_set, "caffe", **changed)
+
+    other = toml.parent / "other.prototxt"
+    other.write_text(solver.read_text().replace("base_lr: 0.02", "base_lr: 0.01"))
+    again = planned(retraining_solver=other)
+    assert _labels(again, before) == {"connections", "units"}
+    assert _labels(planned(retraining_solver=solver), before) == set()
+    begun = planned(pretrained=Pretrained(tmp_path / "w", "5" * 64))
+    assert _labels(begun, before) == {"baseline", "connections", "units"}
+    elsewhere = planned(pretrained=Pretrained(tmp_path / "x", "5" * 64))
+    assert _labels(elsewhere, {stage.key for stage in begun.stages}) == set()
+
+
+def test_keys_hang_on_units_and_on_the_mean_image(toml, tmp_path, data_set):
+    def keys() -> set[str]:
+        return {stage.key for stage in _plan(toml, tmp_path, tmp_path, data_set).stages}
+
+    before, text = keys(), toml.read_text()
+    toml.write_text(text + "[net]\nunits = { ip1 = 21 }\n")
+    assert not keys() & before
+    toml.write_text(text + "[net]\nunits = { ip9 = 21 }\n")
+    with pytest.raises(FormatError, match="no InnerProduct layer 'ip9'"):
+        keys()
+    toml.write_text(text)
+    net = toml.parent / "net.prototxt"
+    net.write_text(net.read_text().replace("scale:", 'mean_file: "m.binaryproto" scale:', 1))
+    (tmp_path / "m.binaryproto").write_bytes(b"one")
+    one = keys()
+    (tmp_path / "m.binaryproto").write_bytes(b"two")
+    assert not keys() & one
+
+
+def test_without_small_models_the_other_stages_are_the_same(toml, tmp_path, data_set):
+    before = {stage.key for stage in _plan(toml, tmp_path, tmp_path, data_set).stages}
+    text = toml.read_text()
+    toml.write_text(text[: text.index("[small]")])
+    plan = _plan(toml, tmp_path, tmp_path, data_set)
+    assert plan.small == ()
+    assert {stage.key for stage in plan.stages} < before
+    toml.write_text(
+        text.replace('layer = "ip1"', 'layers = ["ip1", "ip2"]').replace("fixed = ", "# ")
+    )
+    ratios = [stage.ratios for stage in _plan(toml, tmp_path, tmp_path, data_set).units]
+    assert ratios == [(("ip1", 0.5), ("ip2", 0.5)), (("ip1", 0.9), ("ip2", 0.9))]
 
 
 def test_of_what_the_engine_is_told_only_tf32_makes_other_stages(toml, tmp_path, data_set):
@@ -119,6 +177,12 @@ def test_the_points_obey_the_laws_of_the_paper(toml, tmp_path, digits, data_set,
         assert unit.reduction == small.reduction
     assert all(point.seed == result.baseline.seed for point in result.select("connections"))
     assert not list(tmp_path.glob("stages/*/train/snapshots"))
+    assert not list(tmp_path.glob("stages/*/pruned.caffemodel"))
+    # Caffe's own test of this solver: 3 batches of 100 are the 297 and 3 of them again.
+    last = result.baseline.rounds[-1].after
+    assert last.cycled_images == 300
+    assert last.correct <= round(last.cycled * 300) <= last.correct + 3
+    assert [row.alpha for row in result.prediction.rates] == [0.8, 1.6]
 
 
 @pytest.mark.real_caffe

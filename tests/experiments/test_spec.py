@@ -2,17 +2,26 @@
 
 import pytest
 
-from pycaffe_prune.engines.prepare import net_of_solver
+from pycaffe_prune.engines.caffe_worker import learning_rate
+from pycaffe_prune.engines.prepare import net_of_solver, solver_settings
 from pycaffe_prune.errors import FormatError
-from pycaffe_prune.experiments.reproduce import solver_path
+from pycaffe_prune.experiments.reproduce import (
+    make_plan,
+    retraining_solver_path,
+    solver_path,
+)
 from pycaffe_prune.experiments.spec import find_experiment, list_presets, read_experiment
-from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.formats.prototxt import read_net, read_solver
+from pycaffe_prune.reports.paper import TABLE_5
 
 SHIPPED = [(name, preset) for name, presets in list_presets().items() for preset in presets]
 
 
 def test_the_presets_that_are_promised_are_there():
-    assert {"quick", "paper", "paper-10k"} <= set(list_presets()["lenet-300-100"])
+    presets = list_presets()
+    for name in ("lenet-300-100", "lenet-5"):
+        assert {"quick", "paper", "paper-10k"} <= set(presets[name])
+    assert {"tiny", "paper"} <= set(presets["caffenet-oxford102"])
 
 
 @pytest.mark.parametrize(("name", "preset"), SHIPPED)
@@ -23,16 +32,117 @@ def test_every_experiment_names_itself_and_a_net_that_has_its_layers(name, prese
     net = read_net(net_of_solver(solver_path(spec, toml)))
     fully_connected = [layer.name for layer in net.layer if layer.type == "InnerProduct"]
     assert list(spec.layers) == fully_connected
-    assert {spec.units.layer, *spec.units.fixed} <= set(fully_connected[:-1])
+    assert {*spec.units.varied, *spec.units.fixed} <= set(fully_connected[:-1])
 
 
-def test_the_paper_presets_keep_to_the_protocol():
-    for preset, iterations in (("paper", 100_000), ("paper-10k", 10_000)):
-        spec = read_experiment(find_experiment("lenet-300-100", preset))
-        assert (spec.connections.rounds, len(spec.baseline.seeds)) == (5, 5)
-        assert (min(spec.connections.alphas), max(spec.connections.alphas)) == (0.6, 2.8)
-        assert spec.connections.iterations == spec.units.iterations == iterations
-        assert spec.connections.sigma == "initial"
+@pytest.mark.parametrize(("name", "preset"), SHIPPED)
+def test_every_experiment_plans_as_many_stages_as_it_says(name, preset, tmp_path, data_set):
+    toml = find_experiment(name, preset)
+    spec = read_experiment(toml)
+    solver, again = solver_path(spec, toml), retraining_solver_path(spec, toml)
+    plan = make_plan(spec, solver, tmp_path, tmp_path, data_set, "caffe", retraining_solver=again)
+    seeds = len(spec.small.seeds) if spec.small else 0
+    parts = [
+        len(spec.baseline.seeds),
+        len(spec.connections.alphas) * spec.connections.rounds,
+        len(spec.units.ratios) * (1 + seeds),
+    ]
+    keys = {stage.key for stage in plan.stages}
+    assert len(plan.stages) == len(keys) == sum(parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "lowest"), [("lenet-300-100", 0.6), ("lenet-5", 0.7)])
+@pytest.mark.parametrize(("preset", "iterations"), [("paper", 100_000), ("paper-10k", 10_000)])
+def test_the_paper_presets_keep_to_the_protocol(name, lowest, preset, iterations):
+    spec = read_experiment(find_experiment(name, preset))
+    assert (spec.connections.rounds, len(spec.baseline.seeds)) == (5, 5)
+    assert len(spec.connections.alphas) >= 8
+    assert (min(spec.connections.alphas), max(spec.connections.alphas)) == (lowest, 2.8)
+    assert spec.connections.iterations == spec.units.iterations == iterations
+    assert spec.connections.sigma == "initial"
+
+
+def test_caffenet_is_pruned_as_in_table_5():
+    toml = find_experiment("caffenet-oxford102", "paper")
+    spec = read_experiment(toml)
+    assert spec.connections.alphas == tuple(row.alpha for row in TABLE_5)
+    assert (spec.connections.rounds, spec.connections.iterations) == (3, 50_000)
+    assert spec.units.layers == ("fc6", "fc7")
+    assert spec.small is None
+    solver = read_solver(solver_path(spec, toml))
+    assert (solver.base_lr, solver.stepsize, solver.max_iter) == pytest.approx((1e-3, 20000, 50000))
+    assert solver.test_iter[0] * 50 == 6200
+
+
+VARIANTS = [
+    # What each variant changes, and nothing beside.
+    ("lenet-300-100", "paper-10k-fixed0", {"units.fixed"}),
+    ("lenet-300-100", "paper-10k-sigma-all", {"connections.sigma"}),
+    ("lenet-300-100", "paper-10k-sigma-survivors", {"connections.sigma"}),
+    ("lenet-300-100", "paper-10k-sets3", {"connections.rounds"}),
+    ("lenet-300-100", "paper-10k-seeds3", {"baseline.seeds", "small.seeds"}),
+    ("lenet-300-100", "paper-10k-baseline100k", {"baseline.iterations"}),
+    ("lenet-300-100", "paper-10k-continued", {"retraining_solver"}),
+    ("lenet-300-100", "paper-100k-subset", {"connections.alphas", "units.ratios"}),
+    ("caffenet-oxford102", "dropout", {"solver"}),
+]
+
+
+def _flat(fields, prefix=""):
+    """Every setting by its dotted name; of tables only those that the spec itself has."""
+    for name, value in fields.items():
+        if not prefix and isinstance(value, dict):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield prefix + name, value
+
+
+@pytest.mark.parametrize(("name", "preset", "changed"), VARIANTS)
+def test_a_variant_changes_its_one_reading_and_tells_it(name, preset, changed):
+    spec = read_experiment(find_experiment(name, preset))
+    assert spec.variant_of
+    assert spec.reading
+    basis = read_experiment(find_experiment(name, spec.variant_of))
+    ours, theirs = (dict(_flat(one.model_dump())) for one in (spec, basis))
+    differing = {key for key in ours if ours[key] != theirs.get(key)}
+    assert differing == changed | {"preset", "variant_of", "reading"}
+
+
+def test_all_variants_are_looked_at():
+    found = {
+        (name, preset)
+        for name, preset in SHIPPED
+        if name in ("lenet-300-100", "lenet-5", "caffenet-oxford102")
+        and read_experiment(find_experiment(name, preset)).variant_of
+    }
+    assert found == {(name, preset) for name, preset, _ in VARIANTS}
+
+
+def test_a_retraining_goes_on_at_the_rate_at_which_the_initial_training_ends():
+    toml = find_experiment("lenet-300-100", "paper-10k-continued")
+    spec = read_experiment(toml)
+    first, again = (
+        solver_settings(read_solver(path)).model_dump()
+        for path in (solver_path(spec, toml), retraining_solver_path(spec, toml))
+    )
+    for iteration in (0, 1, 5_000, 9_999):
+        continued = learning_rate(first, spec.baseline.iterations + iteration)
+        assert learning_rate(again, iteration) == pytest.approx(continued, rel=1e-6)
+
+
+def test_a_variant_of_a_file_that_is_not_there_or_of_a_variant_is_refused(toml):
+    variant = toml.parent / "small.other.toml"
+    variant.write_text('name = "small"\npreset = "other"\nvariant_of = "test"\n')
+    with pytest.raises(FormatError, match=r"small\.test\.toml.*is a variant of"):
+        read_experiment(variant)
+    toml.rename(toml.parent / "small.test.toml")
+    assert read_experiment(variant).preset == "other"
+    (toml.parent / "small.third.toml").write_text(
+        'name = "small"\npreset = "third"\nvariant_of = "other"\n'
+    )
+    with pytest.raises(FormatError, match="is one itself; name 'test'"):
+        read_experiment(toml.parent / "small.third.toml")
 
 
 @pytest.mark.parametrize(
@@ -43,6 +153,10 @@ def test_the_paper_presets_keep_to_the_protocol():
         ("seeds = [1, 2]", "seeds = []", r"seeds"),
         ("alphas =", 'sigma = "median"\nalphas =', r"connections\.sigma"),
         ("[baseline]", "[baseline", "line"),
+        ('layer = "ip1"', "", "units: .*either layer or layers"),
+        ('layer = "ip1"', 'layer = "ip1"\nlayers = ["ip1"]', "units: .*either layer or layers"),
+        ("ip2 = 0.5", "ip1 = 0.5", "the share of layer 'ip1' is varied and fixed"),
+        ("[small]", "[weights]\n[small]", "weights: .*either path or zoo"),
     ],
 )
 def test_a_slip_is_named_with_file_and_field(toml, old, new, message):
@@ -52,5 +166,5 @@ def test_a_slip_is_named_with_file_and_field(toml, old, new, message):
 
 
 def test_an_unknown_experiment_is_answered_with_those_there_are():
-    with pytest.raises(FormatError, match=r"lenet-300-100 \(paper, paper-10k, quick\)"):
+    with pytest.raises(FormatError, match=r"lenet-5 \(paper, paper-10k, quick\)"):
         find_experiment("lenet-300", "quick")

@@ -20,12 +20,14 @@ PROTOTXT = Path(__file__).parents[2] / "prototxt"
 
 
 def generated() -> dict[str, Callable[[], str]]:
-    spec = importlib.util.spec_from_file_location("generate", PROTOTXT / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    networks: dict[str, Callable[[], str]] = module.NETWORKS
+    networks: dict[str, Callable[[], str]] = {}
+    for path in PROTOTXT.glob("generate*.py"):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        networks |= module.NETWORKS
     return networks
 
 
@@ -64,6 +66,50 @@ def test_the_caffenet_of_the_paper_has_the_weights_of_its_table_4() -> None:
     by_layer = {layer.name: layer.weights for layer in counts("caffenet").layers}
     found = [by_layer[name] for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")]
     assert found == [34_848, 307_200, 884_736, 663_552, 442_368, 37_748_736, 16_777_216]
+
+
+def test_the_caffenet_for_flowers_has_all_weights_of_table_4() -> None:
+    assert counts("caffenet_oxford102").weights == 57_276_448
+
+
+RECIPE = ["train_val", "train_val_dropout", "train_val_scratch"]
+
+
+@pytest.mark.parametrize("name", RECIPE)
+def test_the_caffenets_that_are_trained_are_the_one_for_use(name: str) -> None:
+    """Same layers and blobs; Dropout where the file is named so."""
+    folder = PROTOTXT / "caffenet_oxford102"
+    trained = layers_in_state(read_net(folder / f"{name}.prototxt"), NetState(TEST))
+    dropouts = [layer for layer in trained if layer.type == "Dropout"]
+    assert len(dropouts) == (2 if name == "train_val_dropout" else 0)
+    rest = [layer for layer in trained if layer.type not in ("Dropout", "Accuracy")]
+    deploy = read_net(folder / "deploy.prototxt").layer
+    assert settings(rest) == settings(deploy)
+
+
+def test_the_caffenet_to_be_fine_tuned_has_the_rates_of_the_recipe() -> None:
+    net = read_net(PROTOTXT / "caffenet_oxford102" / "train_val.prototxt")
+    rates = {
+        layer.name: [(param.lr_mult, param.decay_mult) for param in layer.param]
+        for layer in net.layer
+        if layer.param
+    }
+    classifier = rates.pop("fc8_oxford_102")
+    assert classifier == [(10, 1), (20, 0)]
+    assert list(rates.values()) == 7 * [[(1, 1), (2, 0)]]
+    data = {layer.include[0].phase: layer.transform_param for layer in net.layer[:2]}
+    assert [data[phase].mirror for phase in (TRAIN, TEST)] == [True, False]
+    assert {(part.crop_size, part.mean_file) for part in data.values()} == {
+        (227, "mean.binaryproto")
+    }
+
+
+def test_the_layers_on_squeezenet_features_are_the_same_in_training_and_in_use() -> None:
+    folder = PROTOTXT / "transfer_squeezenet_oxford102"
+    trained = layers_in_state(read_net(folder / "train_val.prototxt"), NetState(TEST))
+    deploy = read_net(folder / "deploy.prototxt").layer
+    assert settings([layer for layer in trained if layer.type != "Accuracy"]) == settings(deploy)
+    assert counts("transfer_squeezenet_oxford102").weights == (4608 + 1024 + 102) * 1024
 
 
 def test_the_auxiliary_heads_of_googlenet_are_in_training_only() -> None:

@@ -1,0 +1,127 @@
+"""The data set of an experiment: built where it is not there yet."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data_prep.digits import build_digits
+from data_prep.manifest import MANIFEST_NAME, Manifest, load_manifest
+from data_prep.mnist import build_mnist
+from pycaffe_prune.cli.progress import console
+from pycaffe_prune.errors import DataError, DownloadError, FormatError
+from pycaffe_prune.experiments.result import DataSet
+from pycaffe_prune.experiments.spec import ExperimentSpec
+
+__all__ = ["data_folder", "data_set_of", "get_data", "known_data_set"]
+
+_FOLDER = "folder"  # among the data settings the one that is not the builder's
+
+
+def data_folder(spec: ExperimentSpec, given: Path | None) -> Path:
+    """Return where the experiment's LMDBs are: as the user says, else under ``data/``."""
+    return given or Path("data") / spec.data_settings.get(_FOLDER, spec.data)
+
+
+def get_data(
+    spec: ExperimentSpec, given: Path | None, source: Path | None
+) -> tuple[Path, Manifest]:
+    """Find or build the experiment's data set.
+
+    Args:
+        spec: The experiment.
+        given: Folder of the LMDBs as the user names it; one that is complete is taken as it is.
+        source: Folder of the original files.
+
+    Returns:
+        The folder and its manifest. For MNIST without network and files: the bundled sample, said
+        loudly.
+
+    Raises:
+        DataError: The data cannot be had.
+        FormatError: The experiment's data settings are none of the builder's.
+    """
+    if given is not None and (given / MANIFEST_NAME).is_file():
+        return given, load_manifest(given)
+    place = data_folder(spec, given)
+    match spec.data:
+        case "mnist":
+            return _mnist(place, source, _settings(spec, build_mnist))
+        case "flowers102":
+            # Here, not above: it needs packages that MNIST does without.
+            from data_prep.flowers102 import build_flowers102
+
+            settings = _settings(spec, build_flowers102)
+            return place, build_flowers102(place, source, console=console, **settings)
+        case "features":
+            return place, _features(place)
+
+
+def _settings(spec: ExperimentSpec, build: Callable[..., Manifest]) -> dict[str, Any]:
+    """The experiment's settings for the builder, which knows them all."""
+    settings = {name: value for name, value in spec.data_settings.items() if name != _FOLDER}
+    known = [
+        name
+        for name, parameter in inspect.signature(build).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    for name in settings:
+        if name not in known:
+            raise FormatError(
+                f"experiment '{spec.name}', preset '{spec.preset}': data_settings.{name}: there is "
+                f"no such setting; there are: {', '.join([_FOLDER, *known])}"
+            )
+    return settings
+
+
+def _features(place: Path) -> Manifest:
+    try:
+        return load_manifest(place)
+    except DataError as error:
+        raise DataError(
+            f"{error}. Make the features with `caffe-prune features … --out {place}`, or name "
+            "their folder with --data"
+        ) from error
+
+
+def _mnist(place: Path, source: Path | None, settings: dict[str, Any]) -> tuple[Path, Manifest]:
+    try:
+        return place, build_mnist(place, source, console=console, **settings)
+    except DownloadError as error:
+        sample = Path("data") / "digits"
+        console.print(
+            f"MNIST CANNOT BE HAD: {error}\n"
+            "GOING ON WITH THE BUNDLED SAMPLE (1,797 digits of scikit-learn). Its figures say "
+            "nothing about the paper's; give the four MNIST files with --source.",
+            style="bold yellow",
+            markup=False,
+        )
+        return sample, build_digits(sample, console=console)
+
+
+def data_set_of(manifest: Manifest) -> DataSet:
+    """Return what a result says of its data."""
+    train, test = manifest.splits["train"], manifest.splits["test"]
+    return DataSet(
+        name=manifest.name,
+        is_sample=manifest.is_sample,
+        train_images=train.count,
+        test_images=test.count,
+        train_sha256=train.sha256,
+        test_sha256=test.sha256,
+    )
+
+
+def known_data_set(place: Path) -> DataSet:
+    """Return what is built already, so that --dry-run can tell which stages are done."""
+    try:
+        return data_set_of(load_manifest(place))
+    except DataError:
+        return DataSet(
+            name="not built",
+            is_sample=False,
+            train_images=0,
+            test_images=0,
+            train_sha256="",
+            test_sha256="",
+        )

@@ -1,0 +1,51 @@
+"""The data set of an experiment: its folder, its settings, and what is said without it."""
+
+import pytest
+
+from data_prep.digits import build_digits
+from pycaffe_prune.cli.experiment_data import data_folder, data_set_of, get_data, known_data_set
+from pycaffe_prune.errors import DataError, FormatError
+from pycaffe_prune.experiments.spec import find_experiment, list_presets, read_experiment
+
+SHIPPED = [(name, preset) for name, presets in list_presets().items() for preset in presets]
+
+
+@pytest.fixture
+def tiny():
+    return read_experiment(find_experiment("caffenet-oxford102", "tiny"))
+
+
+def _with(spec, **data_settings):
+    return spec.model_copy(update={"data_settings": data_settings})
+
+
+@pytest.mark.parametrize(("name", "preset"), SHIPPED)
+def test_every_experiment_gives_settings_that_its_builder_knows(name, preset, tmp_path):
+    spec = read_experiment(find_experiment(name, preset))
+    with pytest.raises(DataError):  # of the empty folder, not FormatError of a setting
+        get_data(spec, tmp_path / "new", tmp_path)
+
+
+def test_a_setting_that_the_builder_does_not_know_is_named_with_those_it_knows(tiny, tmp_path):
+    with pytest.raises(FormatError, match=r"preset 'tiny': data_settings\.limits: .*limit"):
+        get_data(_with(tiny, limits=3), None, tmp_path)
+
+
+def test_the_folder_is_the_users_then_the_settings_then_the_data_sets(tiny, tmp_path):
+    assert data_folder(tiny, tmp_path) == tmp_path
+    assert str(data_folder(tiny, None)) == "data/flowers102-tiny"
+    assert str(data_folder(_with(tiny), None)) == "data/flowers102"
+
+
+def test_features_are_not_made_on_the_way_and_it_is_said_how(tiny, tmp_path):
+    features = tiny.model_copy(update={"data": "features", "data_settings": {}})
+    with pytest.raises(DataError, match=r"caffe-prune features .*--data"):
+        get_data(features, tmp_path, None)
+
+
+def test_a_finished_data_set_that_the_user_names_is_taken_as_it_is(tiny, tmp_path):
+    manifest = build_digits(tmp_path / "digits")
+    place, found = get_data(tiny, tmp_path / "digits", None)
+    assert (place, found) == (tmp_path / "digits", manifest)
+    assert known_data_set(place) == data_set_of(manifest)
+    assert known_data_set(tmp_path).name == "not built"
