@@ -1,54 +1,35 @@
-"""Ours beside the paper's: each claim judged by a stated rule, and the numbers it rests on.
+"""Methods held against each other at the same reduction or shape, and rows of table 5.
 
 All comparisons are made on exact fractions (correct of images, kept of weights): a verdict changes
 sides exactly at its threshold, whatever the rounding of the numbers that are shown.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise, takewhile
-from typing import Literal, NamedTuple
+from itertools import pairwise
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.paper import CLAIMS, Claim
-from pycaffe_prune.reports.rows import accuracy, baseline_of, parameter, percent, reduction
+from pycaffe_prune.reports.rows import accuracy, parameter, percent, reduction
 
 __all__ = [
-    "LOSS_POINTS",
-    "MIN_BASELINE",
-    "MIN_REDUCTION",
-    "SMALL_MODEL_SLACK",
-    "Judged",
+    "Knot",
     "ShapeRow",
     "UnitRow",
-    "Verdict",
+    "accuracy_of",
     "compare_shapes",
     "compare_units",
-    "judge",
+    "compared_from",
+    "curve_of",
+    "from_compared",
+    "losses",
+    "on_curve",
+    "same_shapes",
 ]
 
-Verdict = Literal["reproduced", "not reproduced", "not run"]
-
-MIN_BASELINE = Fraction("0.975")
-"""The least accuracy of the unpruned network."""
-LOSS_POINTS = Fraction("0.005")
-"""What counts as keeping the baseline's accuracy."""
-MIN_REDUCTION = Fraction("0.9")
-"""Reduction from which methods are compared."""
-SMALL_MODEL_SLACK = Fraction("0.001")
-"""How far the small models may lie below unit pruning on average and still equal it."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A claim of the paper with our verdict, the numbers and the rule in words."""
-
-    claim: Claim
-    verdict: Verdict
-    ours: str
-    rule: str
+_FROM = Fraction("0.9")
+_FROM_FLOWERS = Fraction("0.8")  # figure 7 begins there, and its curves are close from there on
 
 
 @dataclass(frozen=True)
@@ -63,8 +44,13 @@ class UnitRow:
     """True when ``connections`` lies on the line between two measured points."""
     source: str
     """The measured point, or the two that it lies between."""
-    below: bool
-    """Unit pruning lies below."""
+    gap: Fraction
+    """Unit pruning minus connection pruning, exact, as a share."""
+
+    @property
+    def below(self) -> bool:
+        """Unit pruning lies below."""
+        return self.gap < 0
 
 
 @dataclass(frozen=True)
@@ -79,40 +65,25 @@ class ShapeRow:
     """Small model minus unit pruning, in points."""
 
 
-def judge(result: ExperimentResult) -> list[Judged]:
-    """Judge every claim that the paper makes about this experiment; none for unknown ones."""
-    return [_judge(claim, result) for claim in CLAIMS.get(result.experiment, ())]
-
-
-def _judge(claim: Claim, result: ExperimentResult) -> Judged:
-    rule, test = _RULES[claim.name]
-    reason = _why_not(result)
-    verdict, ours = test(result) if reason is None else ("not run", reason)
-    return Judged(claim, verdict, ours, rule)
-
-
-def _why_not(result: ExperimentResult) -> str | None:
-    if result.data.is_sample:
-        return "The bundled sample is not MNIST; its numbers cannot be held against the paper's."
-    if baseline_of(result) is None:
-        return "The result holds no baseline."
-    return None
+def compared_from(result: ExperimentResult) -> Fraction:
+    """Return the reduction from which this experiment's methods are compared, 0 to 1."""
+    return _FROM_FLOWERS if result.experiment.endswith("oxford102") else _FROM
 
 
 def compare_units(result: ExperimentResult) -> list[UnitRow]:
-    """Set each unit point of 90 % reduction or more against the connection curve.
+    """Set each unit point from `compared_from` on against the connection curve.
 
     The curve is a straight line between measured points; unit points outside its reach are left
     out, nothing is extrapolated.
     """
-    curve = _curve(result.select("connections"))
+    curve = curve_of(result.select("connections"))
     found = []
-    for point in _from_90(result.select("units")):
-        at = _on_curve(curve, reduction(point))
+    for point in from_compared(result, result.select("units")):
+        at = on_curve(curve, reduction(point))
         if at is None:
             continue
         value, source = at
-        units = _accuracy(point)
+        units = accuracy_of(point)
         found.append(
             UnitRow(
                 parameter=parameter(point),
@@ -121,7 +92,7 @@ def compare_units(result: ExperimentResult) -> list[UnitRow]:
                 connections=percent(value),
                 interpolated=len(source) > 1,
                 source=" and ".join(source),
-                below=units < value,
+                gap=units - value,
             )
         )
     return found
@@ -133,46 +104,45 @@ def compare_shapes(result: ExperimentResult) -> list[ShapeRow]:
         ShapeRow(
             parameter=parameter(units),
             reduction=percent(reduction(units)),
-            units=percent(_accuracy(units)),
-            small=percent(_accuracy(small)),
-            difference=percent(_accuracy(small) - _accuracy(units)),
+            units=percent(accuracy_of(units)),
+            small=percent(accuracy_of(small)),
+            difference=percent(accuracy_of(small) - accuracy_of(units)),
         )
-        for units, small in _same_shapes(result)
+        for units, small in same_shapes(result)
     ]
 
 
-def _accuracy(point: Point) -> Fraction:
+def accuracy_of(point: Point) -> Fraction:
+    """Return a point's exact share of right answers, after its last round."""
     return accuracy(point.rounds[-1].after)
 
 
-def _from_90(points: Sequence[Point]) -> list[Point]:
-    return [point for point in points if reduction(point) >= MIN_REDUCTION]
+def from_compared(result: ExperimentResult, points: Sequence[Point]) -> list[Point]:
+    """Return the points whose reduction is at least `compared_from`."""
+    return [point for point in points if reduction(point) >= compared_from(result)]
 
 
-def _baseline(result: ExperimentResult) -> Fraction:
-    return _accuracy(result.baseline)
+Knot = tuple[Fraction, Fraction, str]
+"""Reduction, accuracy, and the name of what was measured there."""
 
 
-_Knot = tuple[Fraction, Fraction, str]
-
-
-def _curve(points: Sequence[Point]) -> list[_Knot]:
-    """Reduction, accuracy and name by rising reduction; equal reductions become their mean."""
+def curve_of(points: Sequence[Point]) -> list[Knot]:
+    """Return knots by rising reduction; equal reductions become their mean."""
     groups: dict[Fraction, list[Point]] = defaultdict(list)
     for point in points:
         groups[reduction(point)].append(point)
     return [
         (
             rate,
-            sum((_accuracy(point) for point in group), Fraction(0)) / len(group),
+            sum((accuracy_of(point) for point in group), Fraction(0)) / len(group),
             ", ".join(parameter(point) for point in group),
         )
         for rate, group in sorted(groups.items())
     ]
 
 
-def _on_curve(curve: Sequence[_Knot], rate: Fraction) -> tuple[Fraction, tuple[str, ...]] | None:
-    """The curve's accuracy at ``rate`` and the knots it comes from; None beyond its ends."""
+def on_curve(curve: Sequence[Knot], rate: Fraction) -> tuple[Fraction, tuple[str, ...]] | None:
+    """Return the curve's accuracy at ``rate`` and the knots it comes from; None beyond its ends."""
     for at, value, name in curve:
         if at == rate:
             return value, (name,)
@@ -182,11 +152,12 @@ def _on_curve(curve: Sequence[_Knot], rate: Fraction) -> tuple[Fraction, tuple[s
     return None
 
 
-def _same_shapes(result: ExperimentResult) -> list[tuple[Point, Point]]:
+def same_shapes(result: ExperimentResult) -> list[tuple[Point, Point]]:
+    """Return pairs of a unit-pruned network and the best small model of its shape."""
     shapes: dict[frozenset[tuple[str, int]], Point] = {}
     for point in result.select("small"):
         shape = frozenset((point.units or {}).items())
-        if shape not in shapes or _accuracy(point) > _accuracy(shapes[shape]):
+        if shape not in shapes or accuracy_of(point) > accuracy_of(shapes[shape]):
             shapes[shape] = point
     pairs = []
     for point in result.select("units"):
@@ -196,131 +167,7 @@ def _same_shapes(result: ExperimentResult) -> list[tuple[Point, Point]]:
     return pairs
 
 
-class _Rule(NamedTuple):
-    text: str
-    test: Callable[[ExperimentResult], tuple[Verdict, str]]
-
-
-def _verdict(held: bool) -> Verdict:
-    return "reproduced" if held else "not reproduced"
-
-
-def _show(point: Point) -> str:
-    return (
-        f"{percent(_accuracy(point)):.2f} % at a reduction of {percent(reduction(point)):.2f} % "
-        f"({parameter(point)})"
-    )
-
-
-def _judge_baseline(result: ExperimentResult) -> tuple[Verdict, str]:
-    seeds = [point for point in result.points if point.method == "baseline"]
-    of = "one seed" if len(seeds) == 1 else f"best of {len(seeds)} seeds"
-    value = _baseline(result)
-    return _verdict(value >= MIN_BASELINE), f"Measured: {percent(value):.2f} % ({of})."
-
-
-def _judge_connections(result: ExperimentResult) -> tuple[Verdict, str]:
-    points = _from_90(result.select("connections"))
-    if not points:
-        return "not run", "No connection-pruned point has a reduction of 90 % or more."
-    top = _baseline(result)
-    held = [point for point in points if top - _accuracy(point) <= LOSS_POINTS]
-    shown = max(held or points, key=lambda point: (_accuracy(point), reduction(point)))
-    return _verdict(bool(held)), (
-        f"{len(held)} of {len(points)} measured points from 90 % on lose at most 0.5 points; the "
-        f"best: {_show(shown)}, baseline {percent(top):.2f} % "
-        f"({percent(_accuracy(shown) - top):+.2f} points)."
-    )
-
-
-def _judge_units(result: ExperimentResult) -> tuple[Verdict, str]:
-    found = compare_units(result)
-    points = _from_90(result.select("units"))
-    if not found:
-        return "not run", (
-            f"None of the {len(points)} unit-pruned points from 90 % on lies within the measured "
-            "connection curve."
-        )
-    below = sum(row.below for row in found)
-    interpolated = sum(row.interpolated for row in found)
-    gaps = [row.connections - row.units for row in found]
-    return _verdict(below == len(found)), (
-        f"Below at {below} of {len(found)} points ({len(points) - len(found)} more lie outside "
-        f"the overlap). Connections minus units: {min(gaps):+.2f} to {max(gaps):+.2f} points; the "
-        f"connection value is interpolated between measured points at {interpolated} of the "
-        f"{len(found)} and measured at {len(found) - interpolated}."
-    )
-
-
-def _judge_small(result: ExperimentResult) -> tuple[Verdict, str]:
-    pairs = _same_shapes(result)
-    if not pairs:
-        return "not run", "No small model has the shape of a unit-pruned network."
-    differences = [_accuracy(small) - _accuracy(units) for units, small in pairs]
-    mean = sum(differences, Fraction(0)) / len(differences)
-    listed = ", ".join(
-        f"{percent(gap):+.2f} ({parameter(units)})"
-        for gap, (units, _) in zip(differences, pairs, strict=True)
-    )
-    return _verdict(mean >= -SMALL_MODEL_SLACK), (
-        f"Measured: mean difference {percent(mean):+.2f} points over {len(pairs)} shapes: {listed}."
-    )
-
-
-def _kept(result: ExperimentResult, points: Sequence[Point]) -> list[Point]:
-    """The points, by rising reduction, before the first that loses more than 0.5 points."""
-    top = _baseline(result)
-    return list(takewhile(lambda point: top - _accuracy(point) <= LOSS_POINTS, points))
-
-
-def _judge_keeps(result: ExperimentResult) -> tuple[Verdict, str]:
-    points = result.select("connections")
-    if not points:
-        return "not run", "The result holds no connection-pruned point."
-    kept = _kept(result, points)
-    if not kept:
-        return "not reproduced", f"Already the first measured point loses more: {_show(points[0])}."
-    ours = f"Measured: up to {percent(reduction(kept[-1])):.2f} % ({parameter(kept[-1])})."
-    curve = _curve([kept[-1], *points[len(kept) : len(kept) + 1]])
-    if len(curve) > 1:
-        (low, first, _), (high, second, _) = curve
-        share = (first - (_baseline(result) - LOSS_POINTS)) / (first - second)
-        ours += f" Interpolated to the next point: {percent(low + (high - low) * share):.2f} %."
-    return "reproduced", f"{ours} {_units_keep(result)}"
-
-
-def _units_keep(result: ExperimentResult) -> str:
-    points = result.select("units")
-    kept = _kept(result, points)
-    if kept:
-        last = kept[-1]
-        return f"Unit pruning, measured: up to {percent(reduction(last)):.2f} %."
-    if points:
-        return f"Unit pruning loses more at its first point already: {_show(points[0])}."
-    return "Unit pruning was not run."
-
-
-_RULES = {
-    "baseline": _Rule("The unpruned network reaches at least 97.5 %.", _judge_baseline),
-    "connections-90": _Rule(
-        "At least one measured connection-pruned point with a reduction of 90 % or more lies at "
-        "most 0.5 points below our baseline.",
-        _judge_connections,
-    ),
-    "units-below": _Rule(
-        "Every unit-pruned point with a reduction of 90 % or more lies below the connection "
-        "curve. Between its measured points the curve is a straight line; unit points beyond its "
-        "ends are not compared.",
-        _judge_units,
-    ),
-    "small-model": _Rule(
-        "The mean of small model minus unit pruning, over all shapes that both have, is at least "
-        "-0.1 points.",
-        _judge_small,
-    ),
-    "keeps-baseline": _Rule(
-        "The rate is that of the last measured point, by rising reduction, before the first that "
-        "lies more than 0.5 points below our baseline; the claim holds when there is one.",
-        _judge_keeps,
-    ),
-}
+def losses(points: Sequence[Point], baseline: Point) -> list[Knot]:
+    """Return a curve of what is lost to the baseline (share, positive when lost)."""
+    top = accuracy_of(baseline)
+    return [(rate, top - value, name) for rate, value, name in curve_of(points)]

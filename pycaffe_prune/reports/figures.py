@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from pycaffe_prune.experiments.result import Method
 from pycaffe_prune.reports.paper import Axis
-from pycaffe_prune.reports.plot import Curve, Plot, caption, ticks
+from pycaffe_prune.reports.plot import PAPERS_CURVE, Curve, Plot, caption, ticks
 
 __all__ = ["DPI", "GRID", "INK", "SIZE", "draw", "png", "saved", "style_axes", "svg"]
 
@@ -69,6 +69,17 @@ def draw(plot: Plot) -> Figure:
     _draw_axes(axes, plot)
     for curve in plot.curves:
         _draw_curve(axes, curve, plot)
+    if plot.paper:
+        axes.plot(
+            *zip(*plot.paper, strict=True),
+            color="#666666",
+            linestyle=":",
+            marker="x",
+            markersize=5,
+            linewidth=1.3,
+            label=PAPERS_CURVE,
+            gid="paper",
+        )
     if plot.baseline is not None and plot.baseline_inside:
         axes.axhline(
             plot.baseline,

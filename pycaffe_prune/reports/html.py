@@ -1,109 +1,71 @@
-"""One HTML page that needs nothing else: verdicts, figure, tables, settings, and its data."""
+"""One HTML page that needs nothing else: verdicts, figures, tables, settings, and its data."""
 
+import csv
+import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
+from functools import cache
+from io import StringIO
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pycaffe_prune.experiments.result import ExperimentResult, Method
-from pycaffe_prune.reports.compare import Judged, judge
-from pycaffe_prune.reports.paper import SOURCE
-from pycaffe_prune.reports.plot import Curve, Plot, caption, own_plot, plot_of, ticks
-from pycaffe_prune.reports.rows import Row, sample_warning
-from pycaffe_prune.reports.tables import points_grid, rounds_grid, shapes_grid, units_grid
+from pycaffe_prune.experiments.result import ExperimentResult
+from pycaffe_prune.reports.charts import Chart, chart, size_charts
+from pycaffe_prune.reports.claims import NOTES
+from pycaffe_prune.reports.compare import compared_from
+from pycaffe_prune.reports.judge import Judged, judge, judge_together
+from pycaffe_prune.reports.paper import NETWORKS, SOURCE
+from pycaffe_prune.reports.plot import own_plot, plot_of
+from pycaffe_prune.reports.rows import percent, sample_warning
+from pycaffe_prune.reports.sizes import size_rows
+from pycaffe_prune.reports.tables import (
+    PRESETS_NOTE,
+    Grid,
+    points_grid,
+    presets_grid,
+    rounds_grid,
+    shapes_grid,
+    sizes_grid,
+    table_1_grid,
+    table_5_grid,
+    units_grid,
+    weights_grid,
+)
 
-__all__ = ["chart", "command", "flatten", "render_html"]
-
-_WIDTH, _HEIGHT = 720, 480
-_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 30, 46, 86
-
-
-@dataclass(frozen=True)
-class _Tick:
-    at: float
-    label: str
-
-
-@dataclass(frozen=True)
-class _Mark:
-    x: float
-    y: float
-    label: str
-
-
-@dataclass(frozen=True)
-class _Line:
-    method: Method
-    name: str
-    points: str
-    """For an SVG polyline; points outside the axes are in it, the line is cut off there."""
-    marks: tuple[_Mark, ...]
+__all__ = ["command", "flatten", "points_csv", "render_html"]
 
 
 @dataclass(frozen=True)
-class _Chart:
-    """A plot in the coordinates of its SVG."""
+class _Run:
+    """A result with all that its section of the page shows."""
 
-    title: str
-    caption: str
-    x_ticks: tuple[_Tick, ...]
-    y_ticks: tuple[_Tick, ...]
-    lines: tuple[_Line, ...]
-    baseline: _Mark | None
-    width: int = _WIDTH
-    height: int = _HEIGHT
-    left: int = _LEFT
-    top: int = _TOP
-    right: int = _WIDTH - _RIGHT
-    bottom: int = _HEIGHT - _BOTTOM
-
-
-def chart(plot: Plot) -> _Chart:
-    """Place everything that a plot shows on an SVG of 720 by 480."""
-    x_scale = (_WIDTH - _LEFT - _RIGHT) / (plot.x.high - plot.x.low)
-    y_scale = (_HEIGHT - _TOP - _BOTTOM) / (plot.y.high - plot.y.low)
-
-    def x(value: float) -> float:
-        return round(_LEFT + (value - plot.x.low) * x_scale, 2)
-
-    def y(value: float) -> float:
-        return round(_HEIGHT - _BOTTOM - (value - plot.y.low) * y_scale, 2)
-
-    def line(curve: Curve) -> _Line:
-        return _Line(
-            curve.method,
-            curve.name,
-            " ".join(f"{x(row.reduction)},{y(row.after)}" for row in curve.points),
-            tuple(
-                _Mark(x(row.reduction), y(row.after), _describe(row))
-                for row in curve.points
-                if plot.shows(row)
-            ),
-        )
-
-    baseline = None
-    if plot.baseline is not None and plot.baseline_inside:
-        baseline = _Mark(_LEFT, y(plot.baseline), f"baseline: accuracy {plot.baseline:.2f} %")
-    return _Chart(
-        title=f"Accuracy against the reduction of FC weights, {plot.title}",
-        caption=caption(plot),
-        x_ticks=tuple(_Tick(x(value), f"{value:g}") for value in ticks(plot.x)),
-        y_ticks=tuple(_Tick(y(value), f"{round(value, 6):g}") for value in ticks(plot.y)),
-        lines=tuple(line(curve) for curve in plot.curves),
-        baseline=baseline,
-    )
-
-
-def _describe(row: Row) -> str:
-    beside = "" if row.difference is None else f" ({row.difference:+.2f} points to the baseline)"
-    return (
-        f"{row.name}, {row.parameter}: reduction {row.reduction:.2f} %, "
-        f"accuracy {row.after:.2f} %{beside}"
-    )
+    id: str
+    file: str
+    """Name of its downloads, without the ending."""
+    result: ExperimentResult
+    warning: str | None
+    note: str | None
+    judged: Sequence[Judged]
+    tally: str
+    charts: Sequence[Chart]
+    size_charts: Sequence[Chart]
+    table: int | None
+    """Number of the paper's table of its weights."""
+    weights: Grid
+    table_5: Grid
+    points: Grid
+    units: Grid
+    from_rate: str
+    shapes: Grid
+    sizes: Grid
+    rounds: Grid
+    facts: Mapping[str, Sequence[tuple[str, str]]]
+    command: str
+    data: Markup
 
 
 def command(result: ExperimentResult) -> str:
@@ -160,9 +122,18 @@ def _facts(result: ExperimentResult) -> dict[str, list[tuple[str, str]]]:
     }
 
 
+def points_csv(result: ExperimentResult) -> str:
+    """Return the table of every point as CSV, its heads first."""
+    grid = points_grid(result)
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows([grid.heads, *grid.lines])
+    return text.getvalue()
+
+
 def _embedded(result: ExperimentResult) -> Markup:
-    """The result as JSON that no HTML parser can be led out of; still the same JSON."""
-    text = result.model_dump_json(indent=1)
+    """The data as JSON that no HTML parser can be led out of; still the same JSON."""
+    data = {"result": result.model_dump(mode="json"), "csv": points_csv(result)}
+    text = json.dumps(data, ensure_ascii=False)
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)  # noqa: S704  (every sign that HTML knows was replaced just above)
@@ -171,30 +142,68 @@ def _embedded(result: ExperimentResult) -> Markup:
 def _tally(judged: Sequence[Judged]) -> str:
     counts = Counter(entry.verdict for entry in judged)
     listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    return f"Of {len(judged)} claims: {listed}"
+    return f"Of {len(judged)} claims: {listed}" if judged else "No claims are judged"
 
 
-def render_html(result: ExperimentResult) -> str:
-    """Return the page. It asks nothing of the network, and works without its script as well."""
+def _run(number: int, result: ExperimentResult) -> _Run:
     plot = plot_of(result)
-    charts = [chart(plot), *([chart(own_plot(result))] if plot.outside else [])]
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = resources.files(__package__).joinpath("report.html.j2").read_text("utf-8")
     judged = judge(result)
-    return environment.from_string(template).render(
+    network = NETWORKS.get(result.experiment)
+    return _Run(
+        id=f"run-{number}",
+        file=re.sub(r"[^\w.-]+", "-", f"{result.experiment}-{result.preset}", flags=re.ASCII),
         result=result,
         warning=sample_warning(result),
-        source=SOURCE,
+        note=NOTES.get(result.experiment),
         judged=judged,
         tally=_tally(judged),
-        charts=charts,
+        charts=[chart(plot), *([chart(own_plot(result))] if plot.outside else [])],
+        size_charts=size_charts(size_rows(result), plot),
+        table=None if network is None else network.table,
+        weights=weights_grid(result),
+        table_5=table_5_grid(result),
         points=points_grid(result),
         units=units_grid(result),
+        from_rate=f"{percent(compared_from(result)):g}",
         shapes=shapes_grid(result),
+        sizes=sizes_grid(result),
         rounds=rounds_grid(result),
         facts=_facts(result),
         command=command(result),
         data=_embedded(result),
+    )
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("pycaffe_prune.reports", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render_html(results: Sequence[ExperimentResult]) -> str:
+    """Return the page of one or several results.
+
+    It asks nothing of the network. Its script adds zoom and downloads; all else is there without.
+    """
+    runs = [_run(number, result) for number, result in enumerate(results, 1)]
+    names = list(dict.fromkeys(result.title for result in results))
+    return (
+        _templates()
+        .get_template("page.html.j2")
+        .render(
+            title=f"{', '.join(names)}: the paper beside ours",
+            source=SOURCE,
+            runs=runs,
+            warnings=list(dict.fromkeys(run.warning for run in runs if run.warning)),
+            together=judge_together(results),
+            presets=presets_grid(results),
+            presets_note=PRESETS_NOTE,
+            table_1=table_1_grid(),
+        )
+        .lstrip()
     )

@@ -1,4 +1,4 @@
-"""The paper as data: its tables, the axes of its figures, its baselines and what it claims.
+"""The paper as data: its tables, the axes of its figures and its baselines.
 
 Source: a conference paper of 2017, in Japanese, that removes parameters of fully connected (FC)
 layers connection by connection and unit by unit and compares the two. It was read from a damaged
@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 
 __all__ = [
     "BASELINES",
-    "CLAIMS",
     "FIGURES",
     "NETWORKS",
     "SOURCE",
@@ -21,7 +20,6 @@ __all__ = [
     "TABLE_5",
     "Axis",
     "Baseline",
-    "Claim",
     "Figure",
     "Grade",
     "LayerWeights",
@@ -110,7 +108,7 @@ NETWORKS = {
         ),
         ("ip1", "ip2"),
     ),
-    "caffenet": Network(
+    "caffenet-oxford102": Network(
         4,
         "CaffeNet, 102 outputs",
         (
@@ -183,7 +181,7 @@ FIGURES = {
         5, "LeNet-300-100", Axis(80, 100, 2), Axis(90, 99, 1), (*_CURVES, "small")
     ),
     "lenet-5": Figure(6, "LeNet-5", Axis(80, 100, 2), Axis(96, 99.5, 0.5), (*_CURVES, "small")),
-    "caffenet": Figure(7, "CaffeNet", Axis(80, 100, 2), Axis(87.5, 92.5, 0.5), _CURVES),
+    "caffenet-oxford102": Figure(7, "CaffeNet", Axis(80, 100, 2), Axis(87.5, 92.5, 0.5), _CURVES),
 }
 """By the experiment's name."""
 
@@ -198,54 +196,6 @@ class Baseline(NamedTuple):
 BASELINES = {
     "lenet-300-100": Baseline("98.x %", "certain"),  # the decimals are lost in the scan
     "lenet-5": Baseline("99.10 %", "certain"),
-    "caffenet": Baseline("91.82 %", "certain"),
+    "caffenet-oxford102": Baseline("91.82 %", "certain"),
 }
 """By the experiment's name."""
-
-
-class Claim(NamedTuple):
-    """Something that a repetition should show, and what the paper says about it."""
-
-    name: str
-    text: str
-    paper: str
-    grade: Grade
-
-
-CLAIMS = {
-    "lenet-300-100": (
-        Claim(
-            "baseline",
-            "The unpruned network learns MNIST as the paper's does.",
-            "98.x % (decimals lost in the scan, drawn close to the 98 line). 10,000 iterations "
-            "of the tutorial's settings give 97.5 to 98.0 %, 100,000 give 98.3 to 98.4 %.",
-            "likely",
-        ),
-        Claim(
-            "connections-90",
-            "Connection pruning removes 90 % of the FC weights at hardly any cost.",
-            "Keeps its accuracy at high reduction; the points of figure 5 cannot be read from "
-            "the scan, the 0.5 points are this report's measure.",
-            "likely",
-        ),
-        Claim(
-            "units-below",
-            "From a reduction of 90 % on, unit pruning lies below connection pruning.",
-            "Connection pruning keeps its accuracy at clearly higher reduction than unit pruning.",
-            "certain",
-        ),
-        Claim(
-            "small-model",
-            "A small model trained from scratch equals or beats unit pruning.",
-            "The small model equals or beats unit pruning (MNIST is easy).",
-            "certain",
-        ),
-        Claim(
-            "keeps-baseline",
-            "Connection pruning keeps the baseline's accuracy (within 0.5 points) up to some rate.",
-            "Higher than unit pruning's; the rate itself cannot be read from figure 5.",
-            "certain",
-        ),
-    ),
-}
-"""By the experiment's name; what is judged by rule in `pycaffe_prune.reports.compare`."""

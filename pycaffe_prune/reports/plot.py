@@ -6,12 +6,25 @@ from fractions import Fraction
 from math import ceil, floor, log10
 
 from pycaffe_prune.experiments.result import ExperimentResult, Method
-from pycaffe_prune.reports.paper import FIGURES, Axis
+from pycaffe_prune.reports.paper import FIGURES, TABLE_5, Axis
 from pycaffe_prune.reports.rows import METHOD_NAMES, Row, rows, sample_warning
 
-__all__ = ["Curve", "Plot", "axis_around", "caption", "own_plot", "paper_plot", "plot_of", "ticks"]
+__all__ = [
+    "PAPERS_CURVE",
+    "Curve",
+    "Plot",
+    "axis_around",
+    "caption",
+    "own_plot",
+    "paper_plot",
+    "plot_of",
+    "ticks",
+]
+
+PAPERS_CURVE = "the paper's connection pruning (table 5)"
 
 _CURVES: tuple[Method, ...] = ("units", "connections", "small")
+_TRANSFER = "transfer_squeezenet_oxford102"
 _MARGIN = 1.0  # % to each side of values that are all the same
 
 
@@ -41,6 +54,8 @@ class Plot:
     baseline: float | None
     warning: str | None
     """Not None for sample data."""
+    paper: tuple[tuple[float, float], ...] = ()
+    """The paper's own connection curve (reduction and accuracy in %), where it is known."""
 
     def shows(self, row: Row) -> bool:
         """Whether a point lies within the axes (their ends included)."""
@@ -64,7 +79,8 @@ class Plot:
 
 def plot_of(result: ExperimentResult) -> Plot:
     """Return the paper's figure, or one with its own limits where the paper's would be empty."""
-    plot = paper_plot(result)
+    transfer = result.experiment == _TRANSFER
+    plot = _transfer_plot(result) if transfer else paper_plot(result)
     if plot is None or (plot.outside and not plot.inside):
         return own_plot(result)
     return plot
@@ -78,6 +94,18 @@ def paper_plot(result: ExperimentResult) -> Plot | None:
     return _plot(result, f"Axes as in the paper's figure {figure.number}.", figure.x, figure.y)
 
 
+def _transfer_plot(result: ExperimentResult) -> Plot:
+    """The plot in the style of figure 7: its reduction rates, and the accuracies found there."""
+    x = FIGURES["caffenet-oxford102"].x
+    curves, baseline = _content(result)
+    found = [row.after for curve in curves for row in curve.points if row.reduction >= x.low]
+    y = axis_around([*found, *([] if baseline is None else [baseline])])
+    axes = (
+        "Reduction rates as in the paper's figure 7; accuracies chosen to show every point there."
+    )
+    return _plot(result, axes, x, y)
+
+
 def own_plot(result: ExperimentResult) -> Plot:
     """Return the plot on axes that show every point."""
     curves, baseline = _content(result)
@@ -89,7 +117,9 @@ def own_plot(result: ExperimentResult) -> Plot:
 
 def _plot(result: ExperimentResult, axes: str, x: Axis, y: Axis) -> Plot:
     curves, baseline = _content(result)
-    return Plot(result.title, axes, x, y, curves, baseline, sample_warning(result))
+    known = TABLE_5 if result.experiment == "caffenet-oxford102" else ()
+    paper = tuple((row.all_fc, row.accuracy) for row in known)
+    return Plot(result.title, axes, x, y, curves, baseline, sample_warning(result), paper)
 
 
 def _content(result: ExperimentResult) -> tuple[tuple[Curve, ...], float | None]:

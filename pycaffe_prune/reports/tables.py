@@ -1,30 +1,44 @@
-"""The rows as tables of text, and the report as Markdown."""
+"""The rows as tables of text: what Markdown and HTML are made from."""
 
-import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from pycaffe_prune.experiments.result import ExperimentResult
-from pycaffe_prune.reports.compare import Judged, compare_shapes, compare_units, judge
-from pycaffe_prune.reports.plot import caption, plot_of
+from pycaffe_prune.net.counts import count_file
+from pycaffe_prune.net.graph import NetState
+from pycaffe_prune.reports.compare import compare_shapes, compare_units
+from pycaffe_prune.reports.judge import Judged, judge, kept_up_to
+from pycaffe_prune.reports.paper import NETWORKS, TABLE_1
 from pycaffe_prune.reports.rows import (
     METHOD_NAMES,
     Row,
     accuracy,
+    baseline_of,
+    papers_accuracy,
+    papers_name,
     parameter,
     percent,
     rows,
-    sample_warning,
 )
+from pycaffe_prune.reports.sizes import SizeRow, layer_counts, net_of, size_rows
+from pycaffe_prune.reports.table5 import shown, table_5
+from pycaffe_prune.share import share_root
 
 __all__ = [
+    "PRESETS_NOTE",
     "Grid",
     "claims_grid",
-    "markdown",
     "points_grid",
+    "presets_grid",
     "rounds_grid",
     "shapes_grid",
+    "sizes_grid",
+    "table_1_grid",
+    "table_5_grid",
     "units_grid",
+    "weights_grid",
 ]
 
 
@@ -37,18 +51,23 @@ class Grid:
     numbers: int
     """How many columns, from the third on, hold numbers and stand to the right."""
 
+    def is_number(self, column: int) -> bool:
+        """Whether a column (counted from 0) holds numbers."""
+        return 2 <= column < 2 + self.numbers
+
 
 def points_grid(result: ExperimentResult) -> Grid:
     """Return a line for every point of the result."""
     found = rows(result)
     layers = list(dict.fromkeys(name for row in found for name in row.layers))
+    cycled = any(row.cycled is not None for row in found)
     heads = ("method", "α or units kept", "all FC %", *(f"{name} %" for name in layers))
-    tail = ("before %", "after %", "to baseline", "rounds", "seed", "note")
-    lines = tuple(_point_line(row, layers) for row in found)
-    return Grid((*heads, *tail), lines, numbers=len(layers) + 6)
+    tail = ("before %", "after %", *(["cycled %"] if cycled else []), "to baseline")
+    lines = tuple(_point_line(row, layers, cycled) for row in found)
+    return Grid((*heads, *tail, "rounds", "seed", "note"), lines, numbers=len(layers) + 6 + cycled)
 
 
-def _point_line(row: Row, layers: Sequence[str]) -> tuple[str, ...]:
+def _point_line(row: Row, layers: Sequence[str], cycled: bool) -> tuple[str, ...]:
     return (
         row.name,
         row.parameter,
@@ -56,6 +75,7 @@ def _point_line(row: Row, layers: Sequence[str]) -> tuple[str, ...]:
         *(f"{row.layers[name]:.2f}" if name in row.layers else "–" for name in layers),
         f"{row.before:.2f}",
         f"{row.after:.2f}",
+        *(["–" if row.cycled is None else f"{row.cycled:.2f}"] if cycled else []),
         "–" if row.difference is None else f"{row.difference:+.2f}",
         str(row.rounds),
         str(row.seed),
@@ -136,41 +156,134 @@ def shapes_grid(result: ExperimentResult) -> Grid:
     )
 
 
-def markdown(result: ExperimentResult) -> str:
-    """Return the report as Markdown; it expects ``figure.png`` beside it."""
-    warning = sample_warning(result)
-    parts = [f"# {_escape(result.title)}, preset {_escape(result.preset)}"]
-    if warning is not None:
-        parts.append(f"> **⚠ {_escape(warning)}**")
-    parts.append(
-        f"Finished {_escape(result.finished)}, engine {_escape(result.engine)}, "
-        f"{result.data.test_images:,} test images. Rates count FC weights only. "
-        '"Before" and "after": the last round\'s training. Differences in points.'
+PRESETS_NOTE = (
+    "kept up to: reduction by connections at a loss of at most 0.5 points; held: claims reproduced"
+)
+
+
+def presets_grid(results: Sequence[ExperimentResult]) -> Grid:
+    """Return a line for each result whose experiment has several: which reading gives what."""
+    counts = Counter(result.experiment for result in results)
+    lines = tuple(_preset_line(r) for r in results if counts[r.experiment] > 1)
+    heads = ("preset", "reading", "baseline %", "least α", "its all FC %", "kept up to %", "held")
+    return Grid(heads, lines, numbers=5)
+
+
+def _preset_line(result: ExperimentResult) -> tuple[str, ...]:
+    baseline = baseline_of(result)
+    first = next(iter(result.select("connections")), None)
+    kept = kept_up_to(result)
+    verdicts = [entry.verdict for entry in judge(result)]
+    return (
+        f"{result.title}, {result.preset}",
+        str(result.settings.get("reading") or "–"),
+        "–" if baseline is None else f"{percent(papers_accuracy(baseline)):.2f}",
+        "–" if first is None or first.alpha is None else f"{first.alpha:g}",
+        "–" if first is None else f"{percent(first.reduction):.2f}",
+        "–" if kept is None else f"{percent(kept):.2f}",
+        f"{verdicts.count('reproduced')} of {len(verdicts)}",
     )
-    parts += _section("Ours beside the paper", claims_grid(judge(result)))
-    parts.append("![Accuracy against the reduction of FC weights](figure.png)")
-    parts.append(_escape(caption(plot_of(result))))
-    parts += _section("Every point", points_grid(result))
-    parts += _section("Unit pruning against the connection curve, from 90 %", units_grid(result))
-    parts += _section("Small models against unit pruning", shapes_grid(result))
-    return "\n\n".join(parts) + "\n"
 
 
-def _section(title: str, grid: Grid) -> list[str]:
-    return [f"## {title}", _markdown_table(grid)] if grid.lines else []
+def sizes_grid(result: ExperimentResult) -> Grid:
+    """Return what every selected network costs, and what its seeds reached."""
+    return Grid(
+        ("method", "α or units kept", "accuracy %", "seeds %", *_COSTS),
+        tuple(_size_line(row) for row in size_rows(result)),
+        numbers=2 + len(_COSTS),
+    )
 
 
-def _markdown_table(grid: Grid) -> str:
-    rule = ["--:" if _is_number(grid, column) else "---" for column in range(len(grid.heads))]
-    lines = [map(_escape, grid.heads), rule, *(map(_escape, line) for line in grid.lines)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+_COSTS = ("parameters", "MACs", "MACs in Caffe", "caffemodel bytes", "sparse bytes")
 
 
-def _is_number(grid: Grid, column: int) -> bool:
-    return 2 <= column < 2 + grid.numbers
+def _size_line(row: SizeRow) -> tuple[str, ...]:
+    cost = row.cost
+    spread = f"{row.lowest:.2f} to {row.highest:.2f} ({row.seeds})" if row.seeds > 1 else "one"
+    counts = (
+        cost.parameters,
+        cost.macs,
+        cost.dense_macs,
+        cost.dense_bytes,
+        cost.sparse_bytes,
+    )
+    return (row.name, row.parameter, f"{row.accuracy:.2f}", spread, *(f"{n:,}" for n in counts))
 
 
-def _escape(text: str) -> str:
-    """Keep names from being read as Markdown or HTML."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", plain)
+def weights_grid(result: ExperimentResult) -> Grid:
+    """Return table 2, 3 or 4: the weights of each layer, the paper's beside ours."""
+    network = NETWORKS.get(result.experiment)
+    if network is None or not result.points:
+        return Grid((), (), 0)
+    pruned = {papers_name(row.layer): row.weights for row in result.points[0].rounds[-1].layers}
+    net = net_of(result)
+    counts = None if net is None else layer_counts(net)
+    ours = {papers_name(name): layer.weights for name, layer in (counts or {}).items()}
+    ours |= pruned
+    lines = [
+        (
+            layer.layer,
+            "pruned" if layer.layer in network.fully_connected else "left alone",
+            f"{layer.weights:,}",
+            f"{ours[layer.layer]:,}" if layer.layer in ours else "–",
+            f"{layer.share:.2f}",
+        )
+        for layer in network.layers
+    ]
+    total = ("all FC", "pruned", f"{network.fc_weights:,}", f"{sum(pruned.values()):,}", "–")
+    heads = ("layer", "by both methods", "paper's weights", "our weights", "paper's share %")
+    return Grid(heads, (*lines, total), numbers=3)
+
+
+_OURS = {
+    "LeNet-300-100": "lenet_300_100",
+    "LeNet-5": "lenet",
+    "AlexNet": "alexnet",
+    "VGG-16": "vgg_16",
+    "GoogLeNet": "googlenet",
+    "ResNet-50": "resnet_50",
+    "ResNet-152": "resnet_152",
+    "SqueezeNet": "squeezenet_v1.0",
+}
+"""Folders in ``prototxt/``."""
+
+
+@cache
+def table_1_grid() -> Grid:
+    """Return table 1: parameters as printed beside those of our prototxts, counted."""
+    lines = []
+    for row in TABLE_1:
+        path = share_root() / "prototxt" / _OURS.get(row.network, "") / "deploy.prototxt"
+        ours, ratio = "not run", "–"
+        if path.is_file():
+            counted = count_file(path, NetState())
+            ours = f"{counted.parameters:,}"
+            ratio = f"{counted.parameters / row.parameters:.2f}"
+        lines.append((row.network, row.data, f"{row.parameters:,.0f}", ours, ratio))
+    heads = ("network", "data", "paper", "our prototxt", "ours / paper's")
+    return Grid(heads, tuple(lines), numbers=3)
+
+
+def table_5_grid(result: ExperimentResult) -> Grid:
+    """Return table 5 row by row: the paper's rates and accuracies, ours, and the verdict."""
+    if result.experiment != "caffenet-oxford102":
+        return Grid((), (), 0)
+    names = ("fc6", "fc7", "fc8", "all")
+    lines = tuple(
+        (
+            f"{row.paper.alpha:g}",
+            row.verdict,
+            *(
+                f"{float(row.printed[name]):.2f} / {shown(row.ours, name)}"
+                + ("" if row.predicted is None else f" / {shown(row.predicted, name)}")
+                for name in names
+            ),
+            f"{row.paper.accuracy:.2f} / "
+            + ("–" if row.accuracy is None else f"{float(row.accuracy):.2f}"),
+            f"{float(row.papers_loss):.2f} / "
+            + ("–" if row.loss is None else f"{float(row.loss):.2f}"),
+        )
+        for row in table_5(result)
+    )
+    heads = ("α", "verdict", *(f"{name} %" for name in names), "accuracy %", "points lost")
+    return Grid(heads, lines, numbers=6)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pycaffe_prune.experiments.result import ExperimentResult
-from pycaffe_prune.reports.compare import Judged, Verdict, judge
+from pycaffe_prune.reports.judge import Judged, Verdict, judge
 from pycaffe_prune.reports.rows import Row, rows, sample_warning
 
 __all__ = ["terminal"]

@@ -1,5 +1,6 @@
-"""Write a result's report, and show its summary in the terminal."""
+"""Write the report of one or several results, and show a summary in the terminal."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -7,20 +8,28 @@ from rich.console import Console
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.formats.files import atomic_write, write_text
 from pycaffe_prune.reports.html import render_html
+from pycaffe_prune.reports.markdown import markdown
 from pycaffe_prune.reports.plot import plot_of
-from pycaffe_prune.reports.tables import markdown
+from pycaffe_prune.reports.summary import report_json
 from pycaffe_prune.reports.terminal import terminal
 
-__all__ = ["print_summary", "write_report"]
+__all__ = ["print_summary", "write_report", "write_reports"]
 
 
 def write_report(result: ExperimentResult, out: Path) -> Path:
-    """Write ``figure.png``, ``figure.svg``, ``report.md`` and ``report.html`` into ``out``.
+    """Write the report of one result: `write_reports`, with ``figure.png`` and ``figure.svg``."""
+    return write_reports([result], out)
 
-    Everything is made before anything is written, and each file replaces its predecessor whole.
+
+def write_reports(results: Sequence[ExperimentResult], out: Path) -> Path:
+    """Write ``report.html``, ``report.md``, ``report.json`` and figures into ``out``.
+
+    A figure is called ``figure.png`` and ``figure.svg``; those of several results are numbered, in
+    their order: ``figure-1.png``. Everything is made before anything is written, and each file
+    replaces its predecessor whole.
 
     Args:
-        result: The finished experiment.
+        results: The finished experiments, at least one.
         out: Folder; made when missing.
 
     Returns:
@@ -31,9 +40,17 @@ def write_report(result: ExperimentResult, out: Path) -> Path:
     """
     from pycaffe_prune.reports.figures import png, svg
 
-    plot = plot_of(result)
-    pictures = {"figure.png": png(plot), "figure.svg": svg(plot)}
-    texts = {"report.md": markdown(result), "report.html": render_html(result)}
+    several = len(results) > 1
+    names = [f"figure-{number}" if several else "figure" for number in range(1, len(results) + 1)]
+    pictures: dict[str, bytes] = {}
+    for name, result in zip(names, results, strict=True):
+        plot = plot_of(result)
+        pictures |= {f"{name}.png": png(plot), f"{name}.svg": svg(plot)}
+    texts = {
+        "report.md": markdown(results, [f"{name}.png" for name in names]),
+        "report.json": report_json(results),
+        "report.html": render_html(results),
+    }
     for name, content in pictures.items():
         with atomic_write(out / name) as temporary:
             temporary.write_bytes(content)

@@ -17,7 +17,7 @@ from pycaffe_prune.experiments.result import (
     write_result,
 )
 
-FILES = ["figure.png", "figure.svg", "report.html", "report.md"]
+FILES = ["figure.png", "figure.svg", "report.html", "report.json", "report.md"]
 
 
 def _score(correct: int) -> Score:
@@ -88,31 +88,49 @@ def test_out_takes_the_report_of_one_run(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["result.json"]
 
 
-def test_out_holds_a_folder_for_each_of_several_runs(tmp_path: Path) -> None:
+def test_several_runs_share_one_page(tmp_path: Path) -> None:
     runs = [_run(tmp_path / name) for name in ("one", "two")]
-    done = _call(*runs, "--out", tmp_path / "reports")
+    done = _call(*runs, "--out", tmp_path / "both")
     assert done.exit_code == 0
-    assert done.output.count("\nreport ") == 2
-    for name in ("one", "two"):
-        assert sorted(path.name for path in (tmp_path / "reports" / name).iterdir()) == FILES
+    assert done.output.count("\nreport ") == 1
+    assert (tmp_path / "both" / "report.html").read_text().count('<section class="result"') == 2
+    assert [path.name for path in runs[0].iterdir()] == ["result.json"]
 
 
-def test_reports_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> None:
-    runs = [_run(tmp_path / name / "run") for name in ("one", "two")]
-    refused = _call(*runs, "--out", tmp_path / "reports")
+def test_several_runs_need_a_folder(tmp_path: Path) -> None:
+    runs = [_run(tmp_path / name) for name in ("one", "two")]
+    refused = _call(*runs)
+    assert refused.exit_code == 2
+    assert "--out" in refused.output
+
+
+def test_a_run_named_twice_is_refused(tmp_path: Path) -> None:
+    folder = _run(tmp_path / "run")
+    refused = _call(folder, folder / "result.json", "--out", tmp_path / "both")
     assert isinstance(refused.exception, PruneError)
-    assert "each over the other" in str(refused.exception)
-    assert not (tmp_path / "reports").exists()
+    assert not (tmp_path / "both").exists()
+
+
+def test_training_curves_are_written_when_asked_for(tmp_path: Path) -> None:
+    folder = _run(tmp_path / "run")
+    log = folder / "stages" / "baseline" / "train" / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"event":"progress","iteration":100,"loss":0.5,"lr":0.01}\n')
+    assert _call(folder).exit_code == 0
+    assert list(log.parent.iterdir()) == [log]
+    done = _call(folder, "--tensorboard", "--out", tmp_path / "report")
+    assert "1 TensorBoard files" in done.output
+    assert len(list(log.parent.glob("*.tfevents.*"))) == 1
 
 
 def test_a_fault_in_the_last_run_leaves_nothing_behind(tmp_path: Path) -> None:
     good, bad = _run(tmp_path / "good"), _run(tmp_path / "bad")
     fields = json.loads((bad / "result.json").read_text())
     (bad / "result.json").write_text(json.dumps(fields | {"surplus": 1}))
-    failed = _call(good, bad)
+    failed = _call(good, bad, "--out", tmp_path / "both")
     assert isinstance(failed.exception, FormatError)
     assert "surplus" in str(failed.exception)
-    assert not (good / "report.html").exists()
+    assert not (tmp_path / "both").exists()
 
 
 def test_a_folder_without_a_result_says_what_is_missing(tmp_path: Path) -> None:

@@ -31,6 +31,19 @@ def _score(correct: int, *, finite: bool = True) -> Score:
     )
 
 
+def _kept(removed: int, units: dict[str, int]) -> dict[str, int]:
+    """Weights left in each layer: as the units have it where that fits, else ip1's go first."""
+    ip1, ip2 = units.get("ip1", 300), units.get("ip2", 100)
+    shaped = {"ip1": 784 * ip1, "ip2": ip1 * ip2, "ip3": 10 * ip2}
+    if TOTAL - removed == sum(shaped.values()):
+        return shaped
+    kept = {}
+    for name, weights in WEIGHTS.items():
+        kept[name] = weights - min(removed, weights)
+        removed -= weights - kept[name]
+    return kept
+
+
 def make_point(
     method: Method,
     removed: int,
@@ -43,14 +56,12 @@ def make_point(
     rounds: int = 1,
     finite: bool = True,
 ) -> Point:
-    """A LeNet-300-100 with ``removed`` of its 266,200 FC weights gone, ip1's first."""
-    layers, left = [], removed
-    for name, weights in WEIGHTS.items():
-        gone = min(left, weights)
-        left -= gone
-        layers.append(
-            LayerRate(layer=name, weights=weights, kept=weights - gone, reduction=gone / weights)
-        )
+    """A LeNet-300-100 with ``removed`` of its 266,200 FC weights gone."""
+    kept = _kept(removed, units or {})
+    layers = [
+        LayerRate(layer=name, weights=weights, kept=kept[name], reduction=1 - kept[name] / weights)
+        for name, weights in WEIGHTS.items()
+    ]
     steps = [
         Round(
             round=number,
@@ -183,3 +194,9 @@ def sample() -> ExperimentResult:
 @pytest.fixture(scope="session")
 def any_result() -> st.SearchStrategy[ExperimentResult]:
     return made_results()
+
+
+@pytest.fixture(scope="session")
+def with_net() -> ExperimentResult:
+    """The typical result with a solver, and so a net, that the toolkit has."""
+    return make_result(typical_points(), settings={"solver": "solvers/lenet_300_100.prototxt"})

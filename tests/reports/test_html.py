@@ -1,16 +1,19 @@
+import csv
 import json
+import operator
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from io import StringIO
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.experiments.result import Execution, ExperimentResult, Point
-from pycaffe_prune.reports.compare import judge
-from pycaffe_prune.reports.html import chart, command, flatten, render_html
-from pycaffe_prune.reports.plot import own_plot, plot_of
+from pycaffe_prune.reports.html import command, flatten, points_csv, render_html
+from pycaffe_prune.reports.judge import judge
 
 Make = Callable[..., Point]
 MakeResult = Callable[..., ExperimentResult]
@@ -34,10 +37,12 @@ class _Page(HTMLParser):
 
 
 def _embedded(text: str) -> object:
-    found = re.search(r'<script type="application/json" id="result">(.*?)</script>', text, re.S)
+    found = re.search(r'<script type="application/json" id="run-1-data">(.*?)</script>', text, re.S)
     assert found is not None
     assert not set(found[1]) & set("<>&")  # nothing in it that an HTML parser would act on
-    return json.loads(found[1])
+    data = json.loads(found[1])
+    assert set(data) == {"result", "csv"}
+    return data["result"]
 
 
 HOSTILE = "</script </script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--"
@@ -52,31 +57,31 @@ def test_hostile_names_stay_text(point: Make, result_of: MakeResult) -> None:
         versions={HOSTILE: HOSTILE},
         settings={HOSTILE: {HOSTILE: [HOSTILE]}},
     )
-    plain = hostile.model_dump_json().replace(json.dumps(HOSTILE)[1:-1], "plain")
+    plain = hostile.model_dump_json().replace(json.dumps(HOSTILE)[1:-1], len(HOSTILE) * "p")
     page, other = (
-        _Page(render_html(result))
+        _Page(render_html([result]))
         for result in (hostile, ExperimentResult.model_validate_json(plain))
     )
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in other.tags]
     assert [set(names) for _, names in page.tags] == [set(names) for _, names in other.tags]
     assert HOSTILE in "".join(page.text)
-    assert _embedded(render_html(hostile)) == json.loads(hostile.model_dump_json())
+    assert _embedded(render_html([hostile])) == json.loads(hostile.model_dump_json())
 
 
 @settings(deadline=None, max_examples=30)
 @given(name=st.text(st.characters(codec="utf-8"), min_size=1, max_size=30))
 def test_the_embedded_data_is_the_result(point: Make, result_of: MakeResult, name: str) -> None:
     result = result_of([point("units", 250_000, 9_500, units={name: 3})], title=name)
-    assert _embedded(render_html(result)) == json.loads(result.model_dump_json())
+    assert _embedded(render_html([result])) == json.loads(result.model_dump_json())
 
 
 def test_nothing_is_asked_of_the_network(typical: ExperimentResult) -> None:
-    page = _Page(render_html(typical))
+    page = _Page(render_html([typical]))
     for tag, attributes in page.tags:
         for name in ("src", "href", "action", "srcset", "xlink:href"):
-            assert attributes.get(name, "data:").startswith("data:"), (tag, name)
-    assert "url(" not in re.sub(r"url\(#", "", render_html(typical))
-    assert "@import" not in render_html(typical)
+            assert attributes.get(name, "#").startswith(("data:", "#")), (tag, name)
+    assert "url(" not in re.sub(r"url\(#", "", render_html([typical]))
+    assert "@import" not in render_html([typical])
     policy = next(a for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
     assert policy["content"].startswith("default-src 'none'")
 
@@ -84,13 +89,14 @@ def test_nothing_is_asked_of_the_network(typical: ExperimentResult) -> None:
 def test_a_sample_is_the_first_thing_on_the_page(
     typical: ExperimentResult, sample: ExperimentResult
 ) -> None:
-    body = render_html(sample).split("<body>")[1].lstrip()
-    assert body.startswith('<div class="warning" role="alert">⚠ SAMPLE DATA, NOT MNIST')
-    assert "SAMPLE DATA" not in render_html(typical)
+    body = render_html([sample]).split("<body>")[1]
+    warning = body.index('<div class="warning" role="alert">⚠ SAMPLE DATA, NOT MNIST')
+    assert warning < body.index("<header>")
+    assert "SAMPLE DATA" not in render_html([typical])
 
 
 def test_verdicts_rules_and_settings_are_on_the_page(typical: ExperimentResult) -> None:
-    text = "".join(_Page(render_html(typical)).text)
+    text = "".join(_Page(render_html([typical])).text)
     for entry in judge(typical):
         for words in (entry.claim.text, entry.claim.paper, entry.ours, entry.rule):
             assert words in text
@@ -99,50 +105,67 @@ def test_verdicts_rules_and_settings_are_on_the_page(typical: ExperimentResult) 
     assert command(typical) in text
 
 
-@settings(deadline=None, max_examples=30)
-@given(data=st.data())
-def test_every_point_in_the_axes_is_a_focusable_mark_inside_them(
-    any_result: Results, data: st.DataObject
+def test_several_results_are_told_apart(
+    typical: ExperimentResult, sample: ExperimentResult
 ) -> None:
-    result = data.draw(any_result)
-    plot = plot_of(result)
-    placed = chart(plot)
-    marks = [mark for line in placed.lines for mark in line.marks]
-    assert len(marks) == len(plot.inside)
-    for mark in marks:
-        assert placed.left <= mark.x <= placed.right
-        assert placed.top <= mark.y <= placed.bottom
-    points = [
-        attributes
-        for tag, attributes in _Page(render_html(result)).tags
-        if tag == "g" and attributes.get("class", "").startswith("point ")
+    page = _Page(render_html([typical, sample]))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"][1:] for tag, a in page.tags if tag == "a"}
+    named = {
+        a[name] for _, a in page.tags for name in ("aria-labelledby", "data-source") if name in a
+    }
+    assert targets | named <= set(ids)
+    assert {"run-1", "run-2", "run-2-data"} <= set(ids)
+
+
+def test_headings_step_down_one_at_a_time(typical: ExperimentResult) -> None:
+    levels = [
+        int(tag[1]) for tag, _ in _Page(render_html([typical])).tags if re.fullmatch("h[1-6]", tag)
     ]
-    assert all(point["tabindex"] == "0" and point["aria-label"] for point in points)
-    labels = [point["aria-label"] for point in points]
-    assert all(mark.label in labels for mark in marks)
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_points_outside_the_papers_axes_have_a_second_chart(
-    typical: ExperimentResult, result_of: MakeResult, point: Make
-) -> None:
-    plot = plot_of(typical)
-    assert plot.outside
-    shown = [mark for line in chart(plot).lines for mark in line.marks]
-    assert len(shown) == len(plot.inside) == 11
-    assert render_html(typical).count('<svg class="chart"') == 2
-    assert len([m for line in chart(own_plot(typical)).lines for m in line.marks]) == 14
-    inside = result_of([point("connections", 250_000, 9_500, alpha=1.5)])
-    assert render_html(inside).count('<svg class="chart"') == 1
+def test_every_chart_names_its_table(with_net: ExperimentResult) -> None:
+    text = render_html([with_net])
+    charts = text.count('<svg class="chart"')
+    assert charts == 6  # the paper's axes, own axes, four sizes
+    assert text.count("The values as a table.") == charts
 
 
-def test_higher_accuracy_is_drawn_higher_and_more_reduction_further_right(
-    typical: ExperimentResult,
-) -> None:
-    for curve, line in zip(own_plot(typical).curves, chart(own_plot(typical)).lines, strict=True):
-        by_x = sorted(zip(line.marks, curve.points, strict=True), key=lambda pair: pair[0].x)
-        assert [row for _, row in by_x] == sorted(curve.points, key=lambda row: row.reduction)
-        by_y = sorted(zip(line.marks, curve.points, strict=True), key=lambda pair: -pair[0].y)
-        assert [row for _, row in by_y] == sorted(curve.points, key=lambda row: row.after)
+def test_the_csv_holds_every_point(typical: ExperimentResult) -> None:
+    lines = list(csv.DictReader(StringIO(points_csv(typical))))
+    assert len(lines) == len(typical.points)
+    assert {line["after %"] for line in lines} == {
+        f"{100 * p.accuracy:.2f}" for p in typical.points
+    }
+
+
+def _contrast(first: str, second: str) -> float:
+    """WCAG 2's contrast ratio of two colours (#rgb or #rrggbb)."""
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * sign for sign in colour[1:])
+        parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(map(operator.mul, (0.2126, 0.7152, 0.0722), linear))
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_text_and_marks_stand_out_in_light_and_dark(typical: ExperimentResult, scheme: int) -> None:
+    block = re.findall(r":root \{(.*?)\}", render_html([typical]), re.S)[scheme]
+    colour = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]+);", block))
+    for name in ("ink", "soft", "accent"):
+        assert min(_contrast(colour[name], colour[on]) for on in ("page", "box")) >= 4.5, name
+    for name in ("units", "connections", "small", "paper"):
+        assert _contrast(colour[name], colour["page"]) >= 4.5, name
+    for name in ("good", "bad", "wait"):
+        assert _contrast(colour[name], colour[f"{name}-bg"]) >= 4.5, name
 
 
 def test_settings_are_flattened_to_dotted_names() -> None:

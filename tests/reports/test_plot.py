@@ -86,3 +86,18 @@ def test_runs_with_another_seed_are_not_drawn(typical: ExperimentResult) -> None
         "connections": 6,
         "small": 4,
     }
+
+
+def test_transfer_has_figure_7s_rates_and_its_own_accuracies(
+    point: Make, result_of: MakeResult
+) -> None:
+    points = [
+        point("baseline", 0, 8_500),
+        point("connections", 100_000, 2_000, alpha=0.5),
+        point("connections", 250_000, 8_000, alpha=1.5),
+    ]
+    plot = plot_of(result_of(points, experiment="transfer_squeezenet_oxford102"))
+    assert plot.x == (80, 100, 2)
+    assert 70 < plot.y.low <= 80 < 85 <= plot.y.high < 95
+    assert plot.baseline_inside
+    assert [row.reduction < 80 for row in plot.outside] == [True]

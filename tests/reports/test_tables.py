@@ -6,9 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.compare import judge
+from pycaffe_prune.reports.judge import judge
+from pycaffe_prune.reports.markdown import markdown
 from pycaffe_prune.reports.rows import rows
-from pycaffe_prune.reports.tables import claims_grid, markdown, points_grid, rounds_grid
+from pycaffe_prune.reports.tables import (
+    claims_grid,
+    points_grid,
+    presets_grid,
+    rounds_grid,
+    sizes_grid,
+    table_1_grid,
+    weights_grid,
+)
 
 Make = Callable[..., Point]
 MakeResult = Callable[..., ExperimentResult]
@@ -24,7 +33,9 @@ def _cells(text: str) -> list[tuple[str, ...]]:
 @given(data=st.data())
 def test_every_point_stands_in_the_markdown(any_result: Results, data: st.DataObject) -> None:
     result = data.draw(any_result)
-    found = Counter((cells[0], cells[1], cells[2]) for cells in _cells(markdown(result)))
+    found = Counter(
+        (cells[0], cells[1], cells[2]) for cells in _cells(markdown([result], ["figure.png"]))
+    )
     for row in rows(result):
         key = (row.name, row.parameter, f"{row.reduction:.2f}")
         assert found[key] > 0
@@ -36,7 +47,8 @@ def test_every_line_of_a_table_has_as_many_cells_as_its_head(
     any_result: Results, data: st.DataObject
 ) -> None:
     result = data.draw(any_result)
-    for grid in (points_grid(result), rounds_grid(result), claims_grid(judge(result))):
+    grids = (points_grid(result), rounds_grid(result), claims_grid(judge(result)))
+    for grid in (*grids, sizes_grid(result), weights_grid(result), table_1_grid()):
         assert {len(line) for line in grid.lines} <= {len(grid.heads)}
 
 
@@ -45,7 +57,7 @@ def test_every_round_is_listed(typical: ExperimentResult) -> None:
 
 
 def test_claims_stand_with_verdict_numbers_and_rule(typical: ExperimentResult) -> None:
-    cells = _cells(markdown(typical))
+    cells = _cells(markdown([typical], ["figure.png"]))
     for entry in judge(typical):
         line = next(line for line in cells if line[0] == entry.claim.text)
         assert line[1:] == (entry.verdict, entry.claim.paper, entry.ours, entry.rule)
@@ -54,16 +66,26 @@ def test_claims_stand_with_verdict_numbers_and_rule(typical: ExperimentResult) -
 def test_a_sample_is_loud_in_the_markdown(
     typical: ExperimentResult, sample: ExperimentResult
 ) -> None:
-    assert "**⚠ SAMPLE DATA, NOT MNIST" in markdown(sample).splitlines()[2]
-    assert "SAMPLE DATA" not in markdown(typical)
+    assert "**⚠ SAMPLE DATA, NOT MNIST" in markdown([sample], ["figure.png"])
+    assert "SAMPLE DATA" not in markdown([typical], ["figure.png"])
 
 
 def test_names_cannot_break_out_of_the_markdown(point: Make, result_of: MakeResult) -> None:
     hostile = "a|b\n# c <img src=x> `d` [e](f) *g*"
     result = result_of([point("units", 250_000, 9_500, units={hostile: 3})], title=hostile)
-    text = markdown(result)
+    text = markdown([result], ["figure.png"])
     assert "<img" not in text
     assert "\n# c" not in text
     assert "[e](" not in text
     line = next(cells for cells in _cells(text) if cells[0] == "unit pruning")
     assert len(line) == len(points_grid(result).heads)
+
+
+def test_presets_of_one_experiment_stand_side_by_side(
+    typical: ExperimentResult, result_of: MakeResult
+) -> None:
+    other = result_of(typical.points, preset="other", settings={"reading": "Another reading."})
+    assert presets_grid([typical, result_of([], experiment="lenet-5")]).lines == ()
+    first, second = presets_grid([typical, other]).lines
+    assert second[:2] == ("LeNet-300-100, other", "Another reading.")
+    assert first[2:] == second[2:] == ("97.90", "0.9", "80.02", "97.48", "5 of 5")

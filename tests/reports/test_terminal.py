@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.compare import judge
+from pycaffe_prune.reports.judge import judge
 from pycaffe_prune.reports.rows import rows
 from pycaffe_prune.reports.terminal import terminal
 

@@ -4,14 +4,12 @@ import pytest
 
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.experiments.result import ExperimentResult
-from pycaffe_prune.reports.write import write_report
+from pycaffe_prune.reports.write import write_report, write_reports
 
-FILES = ["figure.png", "figure.svg", "report.html", "report.md"]
+FILES = ["figure.png", "figure.svg", "report.html", "report.json", "report.md"]
 
 
-def test_the_four_files_are_written_and_nothing_else(
-    typical: ExperimentResult, tmp_path: Path
-) -> None:
+def test_the_files_are_written_and_nothing_else(typical: ExperimentResult, tmp_path: Path) -> None:
     page = write_report(typical, tmp_path / "new" / "folder")
     assert page == tmp_path / "new" / "folder" / "report.html"
     assert sorted(path.name for path in page.parent.iterdir()) == FILES
@@ -40,7 +38,7 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one(
     page = write_report(typical, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def fail(_: ExperimentResult) -> str:
+    def fail(_: object) -> str:
         raise PruneError("no")
 
     monkeypatch.setattr("pycaffe_prune.reports.write.render_html", fail)
@@ -48,3 +46,13 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one(
     with pytest.raises(PruneError, match="no"):
         write_report(changed, tmp_path)
     assert {path: path.read_bytes() for path in page.parent.iterdir()} == before
+
+
+def test_several_results_share_one_page_and_have_a_figure_each(
+    typical: ExperimentResult, sample: ExperimentResult, tmp_path: Path
+) -> None:
+    page = write_reports([typical, sample], tmp_path)
+    pictures = [f"figure-{number}.{kind}" for number in (1, 2) for kind in ("png", "svg")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*pictures, *FILES[2:]]
+    assert page.read_text("utf-8").count('<section class="result"') == 2
+    assert all(name in (tmp_path / "report.md").read_text("utf-8") for name in pictures[::2])

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.compare import Judged, compare_shapes, compare_units, judge
-from pycaffe_prune.reports.paper import CLAIMS
+from pycaffe_prune.reports.claims import CLAIMS
+from pycaffe_prune.reports.compare import compare_shapes, compare_units
+from pycaffe_prune.reports.judge import Judged, judge, judge_together
 
 Make = Callable[..., Point]
 MakeResult = Callable[..., ExperimentResult]
@@ -20,11 +21,13 @@ def _found(result: ExperimentResult, name: str) -> Judged:
 @given(correct=st.integers(9_700, 9_800))
 def test_the_baseline_turns_at_97_5(point: Make, result_of: MakeResult, correct: int) -> None:
     result = result_of([point("baseline", 0, correct)])
-    assert (_found(result, "baseline").verdict == "reproduced") == (correct >= 9_750)
+    assert (_found(result, "baseline-300-100").verdict == "reproduced") == (correct >= 9_750)
 
 
 def test_the_baseline_turns_at_exactly_97_5(point: Make, result_of: MakeResult) -> None:
-    at = {n: _found(result_of([point("baseline", 0, n)]), "baseline") for n in (9_749, 9_750)}
+    at = {
+        n: _found(result_of([point("baseline", 0, n)]), "baseline-300-100") for n in (9_749, 9_750)
+    }
     assert at[9_749].verdict == "not reproduced"
     assert at[9_750].verdict == "reproduced"
     assert "97.50 %" in at[9_750].ours
@@ -203,3 +206,108 @@ def test_interpolated_values_lie_between_measured_ones(
         assert row.reduction >= 90
         assert min(measured) - 1e-9 <= row.connections <= max(measured) + 1e-9
         assert row.below == (row.units < row.connections)
+
+
+def _flowers(result_of: MakeResult, points: list[Point]) -> ExperimentResult:
+    return result_of(points, experiment="transfer_squeezenet_oxford102")
+
+
+def _transfer(point: Make, *units: tuple[int, int], top: int = 9_500) -> list[Point]:
+    """A straight connection curve at 90 %, and units at the given removed weights and answers."""
+    return [
+        point("baseline", 0, top),
+        point("connections", 200_000, 9_000, alpha=1.0),
+        point("connections", 260_000, 9_000, alpha=2.0),
+        *(point("units", removed, right, units=SHAPE) for removed, right in units),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("units", "verdict"),
+    [
+        ([(220_000, 9_001)], "reproduced"),
+        ([(220_000, 9_000)], "not reproduced"),
+        ([(220_000, 9_020), (230_000, 8_990)], "not reproduced"),  # above at one of two only
+        ([(220_000, 9_020), (230_000, 8_990), (240_000, 9_001)], "reproduced"),
+        ([(220_000, 9_010), (230_000, 8_900), (240_000, 9_001)], "not reproduced"),  # mean below
+        ([(210_000, 9_020)], "not run"),  # 78.9 %: figure 7 begins at 80
+    ],
+)
+def test_units_are_above_on_average_and_at_most_points(
+    point: Make, result_of: MakeResult, units: list[tuple[int, int]], verdict: str
+) -> None:
+    result = _flowers(result_of, _transfer(point, *units))
+    assert _found(result, "units-above").verdict == verdict
+
+
+@pytest.mark.parametrize(("top", "verdict"), [(9_001, "reproduced"), (9_000, "not reproduced")])
+def test_every_pruned_network_must_lie_below_the_baseline(
+    point: Make, result_of: MakeResult, top: int, verdict: str
+) -> None:
+    result = _flowers(result_of, _transfer(point, (230_000, 8_000), top=top))
+    assert _found(result, "all-below").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("removed", "loss", "verdict"),
+    [
+        (239_580, 100, "reproduced"),
+        (239_580, 101, "not reproduced"),
+        (239_579, 100, "not run"),
+    ],
+)
+def test_one_point_may_be_lost_at_90_percent(
+    point: Make, result_of: MakeResult, removed: int, loss: int, verdict: str
+) -> None:
+    points = [point("baseline", 0, 9_500), point("connections", removed, 9_500 - loss, alpha=1.0)]
+    assert _found(_flowers(result_of, points), "keeps-one-point").verdict == verdict
+
+
+def _loses(
+    point: Make, result_of: MakeResult, experiment: str, connections: int, units: int
+) -> ExperimentResult:
+    points = [point("baseline", 0, 9_900)]
+    for removed in (240_000, 260_000):
+        points.append(point("connections", removed, 9_900 - connections, alpha=1.0))
+        points.append(point("units", removed, 9_900 - units, units=SHAPE))
+    return result_of(points, experiment=experiment, title=experiment)
+
+
+@pytest.mark.parametrize(
+    ("connections", "units", "verdict"),
+    [
+        (99, 199, "reproduced"),
+        (100, 199, "not reproduced"),
+        (99, 200, "not reproduced"),
+    ],
+)
+def test_lenet_5_must_lose_less_with_both_methods(
+    point: Make, result_of: MakeResult, connections: int, units: int, verdict: str
+) -> None:
+    more = _loses(point, result_of, "lenet-300-100", 100, 200)
+    less = _loses(point, result_of, "lenet-5", connections, units)
+    for results in ([more, less], [less, more], [less, more, more]):
+        (judged,) = judge_together(results)
+        assert judged.verdict == verdict
+    assert "connection pruning: less at" in judged.ours
+    assert "unit pruning: less at" in judged.ours
+
+
+def test_two_results_are_needed_to_compare_two_networks(
+    typical: ExperimentResult, sample: ExperimentResult, point: Make, result_of: MakeResult
+) -> None:
+    (judged,) = judge_together([typical])
+    assert (judged.verdict, "lenet-5" in judged.ours) == ("not run", True)
+    lenet_5 = _loses(point, result_of, "lenet-5", 1, 1)
+    (judged,) = judge_together([sample, lenet_5])
+    assert (judged.verdict, "not MNIST" in judged.ours) == ("not run", True)
+    assert judge_together([result_of([], experiment="my-net")]) == []
+
+
+def test_a_part_of_the_images_is_not_the_papers_data(
+    typical: ExperimentResult,
+) -> None:
+    data = typical.data.model_copy(update={"train_images": 59_999})
+    judged = judge(typical.model_copy(update={"data": data}))
+    assert {entry.verdict for entry in judged} == {"not run"}
+    assert all("59,999 images instead of 60,000" in entry.ours for entry in judged)

@@ -1,0 +1,82 @@
+"""The report as Markdown."""
+
+import re
+from collections.abc import Sequence
+
+from pycaffe_prune.experiments.result import ExperimentResult
+from pycaffe_prune.reports.claims import NOTES
+from pycaffe_prune.reports.judge import judge, judge_together
+from pycaffe_prune.reports.plot import caption, plot_of
+from pycaffe_prune.reports.rows import sample_warning
+from pycaffe_prune.reports.tables import (
+    PRESETS_NOTE,
+    Grid,
+    claims_grid,
+    points_grid,
+    presets_grid,
+    shapes_grid,
+    sizes_grid,
+    table_1_grid,
+    table_5_grid,
+    units_grid,
+    weights_grid,
+)
+
+__all__ = ["markdown"]
+
+
+def markdown(results: Sequence[ExperimentResult], figures: Sequence[str]) -> str:
+    """Return the report of one or several results.
+
+    Args:
+        results: The finished experiments.
+        figures: Of each result, the name of its figure, a file beside the report.
+    """
+    parts = ["# The paper beside ours"]
+    together = judge_together(results)
+    parts += _section("Claims about two networks", claims_grid(together))
+    parts += _section(f"Presets side by side ({PRESETS_NOTE})", presets_grid(results))
+    for result, figure in zip(results, figures, strict=True):
+        parts += _result(result, figure)
+    parts += _section("Table 1: parameters of networks", table_1_grid())
+    return "\n\n".join(parts) + "\n"
+
+
+def _result(result: ExperimentResult, figure: str) -> list[str]:
+    warning = sample_warning(result)
+    parts = [f"## {_escape(result.title)}, preset {_escape(result.preset)}"]
+    if warning is not None:
+        parts.append(f"> **⚠ {_escape(warning)}**")
+    if result.experiment in NOTES:
+        parts.append(f"> {NOTES[result.experiment]}")
+    parts.append(
+        f"Finished {_escape(result.finished)}, engine {_escape(result.engine)}, "
+        f"{result.data.test_images:,} test images. Rates count FC weights only. "
+        '"Before" and "after": the last round\'s training. Differences in points.'
+    )
+    parts += _section("Ours beside the paper", claims_grid(judge(result)))
+    parts.append(f"![Accuracy against the reduction of FC weights]({figure})")
+    parts.append(_escape(caption(plot_of(result))))
+    parts += _section("Every point", points_grid(result))
+    parts += _section("Table 5 row by row: paper / ours / foretold", table_5_grid(result))
+    parts += _section("Unit pruning against the connection curve", units_grid(result))
+    parts += _section("Small models against unit pruning", shapes_grid(result))
+    parts += _section("Accuracy against size", sizes_grid(result))
+    parts += _section("Weights by layer", weights_grid(result))
+    return parts
+
+
+def _section(title: str, grid: Grid) -> list[str]:
+    return [f"### {title}", _table(grid)] if grid.lines else []
+
+
+def _table(grid: Grid) -> str:
+    rule = ["--:" if grid.is_number(column) else "---" for column in range(len(grid.heads))]
+    lines = [map(_escape, grid.heads), rule, *(map(_escape, line) for line in grid.lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escape(text: str) -> str:
+    """Keep names from being read as Markdown or HTML."""
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", plain)

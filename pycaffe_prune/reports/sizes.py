@@ -1,0 +1,181 @@
+"""What every network of a result costs: parameters, multiply-accumulates, and bytes stored.
+
+Nothing but the result and the net's prototxt is read: a pruned layer's count is in the result, and
+all else follows from the shapes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+
+from pycaffe_prune.engines.prepare import net_of_solver
+from pycaffe_prune.errors import PruneError
+from pycaffe_prune.experiments.result import ExperimentResult, Method, Point
+from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.net.counts import LayerCounts, count_layers
+from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.reports.compare import accuracy_of
+from pycaffe_prune.reports.rows import METHOD_NAMES, parameter, percent, reduction
+from pycaffe_prune.share import share_root
+
+__all__ = ["Cost", "SizeRow", "layer_counts", "net_of", "size_rows", "sparse_bytes"]
+
+_VALUE = 4  # bytes of a float32
+_ENTRY = 5  # bytes of a value with its gap (`formats.sparse`)
+_STEP = 256  # zeros that one filler entry bridges
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network takes. All layers count, the convolutions too."""
+
+    parameters: int
+    """Weights and biases that are not pruned."""
+    macs: int
+    """Multiply-accumulates for one image with those; needs arithmetic that leaves zeros out."""
+    dense_macs: int
+    """As Caffe does them: a pruned connection is multiplied all the same."""
+    dense_bytes: int
+    """Values of the caffemodel, 4 bytes each; pruned connections are stored zeros."""
+    sparse_bytes: int
+    """Values and gaps of the sparse form (`sparse_bytes`)."""
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """The selected network of a shape or alpha, and what other seeds of it reached; in %."""
+
+    method: Method
+    parameter: str
+    reduction: float
+    accuracy: float
+    lowest: float
+    """Of all seeds that were run."""
+    highest: float
+    seeds: int
+    cost: Cost
+
+    @property
+    def name(self) -> str:
+        """The method as the paper calls it."""
+        return METHOD_NAMES[self.method]
+
+
+def size_rows(result: ExperimentResult) -> list[SizeRow]:
+    """Return a row for every selected point: by method, by rising reduction.
+
+    Empty when the net's definition is not among the toolkit's files or is not the result's net.
+    """
+    net = net_of(result)
+    if net is None:
+        return []
+    found = []
+    for method in METHOD_NAMES:
+        for point in result.select(method):
+            counts = layer_counts(net, point.units or {})
+            if counts is None or not _fits(point, counts):
+                return []
+            found.append(_row(result, point, _cost(point, counts)))
+    return found
+
+
+def net_of(result: ExperimentResult) -> NetParameter | None:
+    """Return the ``deploy.prototxt`` beside the solver's net; None where there is none."""
+    solver = result.settings.get("solver")
+    if not isinstance(solver, str):
+        return None
+    try:
+        net = _deploy(share_root() / solver)
+    except PruneError:
+        return None  # a solver of the user's own; the page says that sizes are not known
+    return with_units(net, result.settings.get("net", {}).get("units", {}))
+
+
+@lru_cache(maxsize=16)
+def _deploy(solver: Path) -> NetParameter:
+    return read_net(net_of_solver(solver).with_name("deploy.prototxt"))
+
+
+def with_units(net: NetParameter, units: Mapping[str, int]) -> NetParameter:
+    """Return the net with other numbers of units in some fully connected layers."""
+    changed = NetParameter()
+    changed.CopyFrom(net)
+    for layer in changed.layer:
+        if layer.name in units:
+            layer.inner_product_param.num_output = units[layer.name]
+    return changed
+
+
+def layer_counts(
+    net: NetParameter, units: Mapping[str, int] | None = None
+) -> dict[str, LayerCounts] | None:
+    """Return the counts of the layers that have parameters; None when a shape is not known."""
+    counts = count_layers(layers_in_state(with_units(net, units or {}), NetState()))
+    if any(layer.problem is not None for layer in counts):
+        return None
+    return {layer.name: layer for layer in counts if layer.params}
+
+
+def _fits(point: Point, counts: Mapping[str, LayerCounts]) -> bool:
+    """Whether the counts are those of the point's net: a TOML file may name another."""
+    for row in point.rounds[-1].layers:
+        if row.layer not in counts:
+            return False
+        expected = row.kept if point.units is not None else row.weights
+        if counts[row.layer].weights != expected:
+            return False
+    return True
+
+
+def _cost(point: Point, counts: Mapping[str, LayerCounts]) -> Cost:
+    kept = {row.layer: row.kept for row in point.rounds[-1].layers}
+    parameters = macs = sparse = 0
+    for name, layer in counts.items():
+        rest = layer.biases + layer.statistics
+        left = kept.get(name, layer.weights)
+        parameters += left + rest
+        macs += (layer.macs or 0) * left // max(1, layer.weights)
+        sparse += sparse_bytes(layer.weights, left) + _VALUE * rest
+    stored = sum(layer.weights + layer.biases + layer.statistics for layer in counts.values())
+    return Cost(
+        parameters=parameters,
+        macs=macs,
+        dense_macs=sum(layer.macs or 0 for layer in counts.values()),
+        dense_bytes=_VALUE * stored,
+        sparse_bytes=sparse,
+    )
+
+
+def sparse_bytes(weights: int, kept: int) -> int:
+    """Return what a blob takes in the sparse form, its ``kept`` values spread at random.
+
+    Where they lie is not in a result: fillers, which bridge more than 255 zeros, are counted as
+    they are expected when every place is as likely as any other.
+    """
+    fillers = float(weights // _STEP)
+    if kept:
+        bridged = (1 - kept / weights) ** _STEP
+        fillers = min(fillers, kept * bridged / (1 - bridged)) if bridged < 1 else fillers
+    return min(_VALUE * weights, round(_ENTRY * (kept + fillers)))
+
+
+def _row(result: ExperimentResult, point: Point, cost: Cost) -> SizeRow:
+    alike = [
+        percent(accuracy_of(other))
+        for other in result.points
+        if (other.method, other.alpha, other.units) == (point.method, point.alpha, point.units)
+    ]
+    rate: Fraction = reduction(point)
+    return SizeRow(
+        method=point.method,
+        parameter=parameter(point),
+        reduction=percent(rate),
+        accuracy=percent(accuracy_of(point)),
+        lowest=min(alike),
+        highest=max(alike),
+        seeds=len(alike),
+        cost=cost,
+    )

@@ -1,0 +1,79 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pycaffe_prune.experiments.result import ExperimentResult, Point
+from pycaffe_prune.formats.sparse import to_gaps
+from pycaffe_prune.reports.sizes import size_rows, sparse_bytes
+
+Make = Callable[..., Point]
+MakeResult = Callable[..., ExperimentResult]
+BIASES = 410
+
+
+def _cost(result: ExperimentResult, method: str, place: int = 0) -> tuple[int, ...]:
+    found = [row.cost for row in size_rows(result) if row.method == method][place]
+    return (found.parameters, found.macs, found.dense_macs, found.dense_bytes, found.sparse_bytes)
+
+
+def test_an_unpruned_network_is_counted_whole(with_net: ExperimentResult) -> None:
+    parameters = 266_200 + BIASES
+    expected = (parameters, 266_200, 266_200, 4 * parameters, 4 * parameters)
+    assert _cost(with_net, "baseline") == expected
+
+
+def test_pruned_connections_cost_nothing_but_are_stored_and_multiplied(
+    point: Make, result_of: MakeResult
+) -> None:
+    points = [point("connections", 250_000, 9_500, alpha=1.5)]
+    result = result_of(points, settings={"solver": "solvers/lenet_300_100.prototxt"})
+    parameters, macs, dense_macs, dense, sparse = _cost(result, "connections")
+    assert (parameters, macs) == (16_200 + BIASES, 16_200)
+    assert (dense_macs, dense) == (266_200, 4 * (266_200 + BIASES))
+    assert 5 * 16_200 < sparse < dense
+
+
+def test_deleted_units_are_gone_from_every_count(with_net: ExperimentResult) -> None:
+    weights = 784 * 60 + 60 * 10 + 10 * 10
+    parameters = weights + 60 + 10 + 10
+    expected = (parameters, weights, weights, 4 * parameters, 4 * parameters)
+    assert _cost(with_net, "units") == _cost(with_net, "small") == expected
+
+
+def test_the_spread_is_over_all_seeds_of_a_shape(with_net: ExperimentResult) -> None:
+    small = next(row for row in size_rows(with_net) if row.method == "small")
+    assert (small.lowest, small.accuracy, small.highest, small.seeds) == (96.33, 96.4, 96.4, 2)
+
+
+@pytest.mark.parametrize("solver", [None, "solvers/nobody.prototxt", "solvers/lenet.prototxt"])
+def test_without_the_right_net_nothing_is_said(
+    point: Make, result_of: MakeResult, solver: str | None
+) -> None:
+    result = result_of([point("baseline", 0, 9_800)], settings={"solver": solver})
+    assert size_rows(result) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    weights=st.integers(20_000, 300_000),
+    share=st.floats(0.002, 0.9),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_bytes_are_those_of_a_random_mask_in_the_sparse_form(
+    weights: int, share: float, seed: int
+) -> None:
+    blob = np.zeros(weights, np.float32)
+    kept = round(share * weights)
+    blob[np.random.default_rng(seed).choice(weights, kept, replace=False)] = 1
+    entries = to_gaps(blob)
+    stored = blob.nbytes if entries is None else 5 * entries[0].size
+    assert sparse_bytes(weights, kept) == pytest.approx(stored, rel=0.12)
+
+
+@given(weights=st.integers(1, 10**8))
+def test_the_ends_of_the_sparse_form(weights: int) -> None:
+    assert sparse_bytes(weights, weights) == 4 * weights
+    assert sparse_bytes(weights, 0) == 5 * (weights // 256)
