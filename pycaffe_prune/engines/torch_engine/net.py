@@ -1,7 +1,6 @@
 """A net of Caffe layers on PyTorch: forward, backward, weights in and out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pycaffe_prune.engines.torch_engine.blob_view import BlobView
 from pycaffe_prune.engines.torch_engine.build import Step, build
 from pycaffe_prune.engines.torch_engine.layers.base import Saved
 from pycaffe_prune.engines.torch_engine.layers.random import RandomLayer
@@ -20,32 +20,9 @@ from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.axes import Shape, extents
 from pycaffe_prune.net.graph import NetState
 
-__all__ = ["BlobView", "Net"]
+__all__ = ["Net"]
 
 _FORWARDS_APART = 1_000_003  # keys of random layers: seed, place and number of the forward pass
-
-
-@dataclass(frozen=True)
-class BlobView:
-    """A blob for those used to pycaffe: arrays that share the net's memory on a CPU."""
-
-    tensor: Tensor
-    gradient: Tensor | None
-
-    @property
-    def data(self) -> NDArray[np.float32]:
-        """The values; a copy when the net is on a GPU."""
-        return self.tensor.detach().cpu().numpy()
-
-    @property
-    def diff(self) -> NDArray[np.float32] | None:
-        """The gradient of the last backward pass; None where none came."""
-        return None if self.gradient is None else self.gradient.detach().cpu().numpy()
-
-    @property
-    def shape(self) -> Shape:
-        """The blob's shape."""
-        return tuple(self.tensor.shape)
 
 
 class Net:
