@@ -12,10 +12,10 @@ EXPERIMENT ?= lenet-300-100
 PRESET ?= quick
 ENGINE ?= auto
 REPRODUCE_ARGS ?=
-EXTRAS ?= dev,sample,convert,torch
+EXTRAS ?= dev,sample,flowers,convert,torch,cluster
 PYTEST_ARGS ?= -n auto
 
-.PHONY: help environment setup test check reproduce bench schema constraints clean
+.PHONY: help environment setup test check reproduce bench gpu-check schema constraints clean
 
 help:
 	@echo "make reproduce   LeNet-300-100 on MNIST with the real Caffe, in minutes: table, figure, report"
@@ -24,6 +24,7 @@ help:
 	@echo "make setup       virtual environment and the private Caffe prefix only"
 	@echo "make environment virtual environment only"
 	@echo "make bench       side-by-side benchmarks (minutes)"
+	@echo "make gpu-check   all that waits for a GPU: parity, speed, experiments (resumable; hours)"
 	@echo "make schema      compile caffe.proto again"
 	@echo "make constraints write the installed versions to constraints.txt"
 	@echo "make clean       remove the virtual environment and all caches of this checkout"
@@ -67,6 +68,12 @@ bench: setup
 	$(BIN)/python bench/model_io.py
 	$(BIN)/python bench/surgery.py
 	$(BIN)/python bench/masking.py
+	$(BIN)/python bench/data_sets.py
+	$(BIN)/python bench/engines.py
+	$(BIN)/python bench/sweep.py
+
+gpu-check: environment
+	@bench/gpu_check.sh
 
 schema: $(INSTALLED)
 	cd pycaffe_prune/formats && ../../$(BIN)/python -m grpc_tools.protoc -I. \

@@ -4,6 +4,7 @@ __all__ = [
     "DataError",
     "DownloadError",
     "EngineError",
+    "FolderInUseError",
     "FormatError",
     "InterruptedRunError",
     "PruneError",
@@ -33,6 +34,10 @@ class DownloadError(DataError):
 
 class EngineError(PruneError):
     """An engine failed to train or test; the message carries the engine's own sentence."""
+
+
+class FolderInUseError(PruneError):
+    """Another process works in the folder of a run."""
 
 
 class InterruptedRunError(PruneError):

@@ -16,6 +16,7 @@ _COMMANDS = {
     "convert": ("convert:convert", "Convert models between formats, and nets for a new task."),
     "data": ("data:data", "Build the LMDBs of a data set."),
     "doctor": ("doctor:doctor", "Say what is usable here, and install the real Caffe."),
+    "features": ("features:features", "Run a data set through a trained net and keep a blob."),
     "inspect": ("inspect:inspect", "Show layers, shapes, parameters and MACs of nets and weights."),
     "prune": ("prune:prune", "Prune connections or units of a model."),
     "report": ("report:report", "Make tables, figures and an HTML page from a finished run."),

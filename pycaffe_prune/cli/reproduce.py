@@ -6,28 +6,38 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from data_prep.digits import build_digits
-from data_prep.manifest import MANIFEST_NAME, Manifest, load_manifest
-from data_prep.mnist import build_mnist
+from pycaffe_prune.cli.crew import crew_to_work_with
+from pycaffe_prune.cli.experiment_data import (
+    data_folder,
+    data_set_of,
+    get_data,
+    known_data_set,
+)
 from pycaffe_prune.cli.options import (
     caffe_python_option,
     device_option,
     engine_option,
-    engine_to_work_with,
     path_type,
     require_sense,
     say_remark,
     tf32_option,
     threads_option,
 )
+from pycaffe_prune.cli.prediction import prediction_table, telling_prediction
 from pycaffe_prune.cli.progress import console, sweep_progress
 from pycaffe_prune.engines.choice import EngineName, EngineWish, decide
 from pycaffe_prune.engines.interrupt import stop_on_signal
-from pycaffe_prune.errors import DataError, DownloadError, EngineError
+from pycaffe_prune.errors import EngineError, FormatError
 from pycaffe_prune.experiments.paths import ExperimentFolder
-from pycaffe_prune.experiments.reproduce import Plan, assemble, make_plan, solver_path
+from pycaffe_prune.experiments.pretrained import Pretrained, find_weights
+from pycaffe_prune.experiments.reproduce import (
+    Plan,
+    assemble,
+    make_plan,
+    retraining_solver_path,
+    solver_path,
+)
 from pycaffe_prune.experiments.result import DataSet, Execution, write_result
-from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import ExperimentSpec, find_experiment, read_experiment
 from pycaffe_prune.reports.write import print_summary, write_report
 
@@ -37,8 +47,11 @@ from pycaffe_prune.reports.write import print_summary, write_report
 @click.option("--preset", default="quick", show_default=True, help="Which settings.")
 @click.option("--out", type=path_type, help="Folder of the run (default: runs/NAME-PRESET).")
 @click.option("--data", type=path_type, help="Folder of the LMDBs (default: data/NAME; made).")
+@click.option("--weights", type=path_type, help="Trained weights to begin with, by layer name.")
 @click.option("--source", type=path_type, help="Folder of the original data files.")
 @click.option("--jobs", type=click.IntRange(1), help="Stages side by side (default: all cores).")
+@click.option("--scheduler", help="Do the stages on this Dask cluster (address, or its file).")
+@click.option("--store", help="URL at which the cluster's machines share files (docs/cluster.md).")
 @engine_option
 @device_option
 @threads_option
@@ -57,8 +70,11 @@ def reproduce(
     preset: str,
     out: Path | None,
     data: Path | None,
+    weights: Path | None,
     source: Path | None,
     jobs: int | None,
+    scheduler: str | None,
+    store: str | None,
     engine: EngineName,
     device: str,
     threads: int,
@@ -70,7 +86,8 @@ def reproduce(
     """Run a whole experiment of the paper and report it beside the paper's numbers.
 
     EXPERIMENT is a name such as lenet-300-100, or a .toml file of your own. Finished stages are
-    kept: killed or interrupted, the same command goes on where it was.
+    kept: killed or interrupted, the same command goes on where it was. A preset that changes a few
+    settings of another one takes over the stages that are the same from that one's run.
 
     \b
     Examples:
@@ -78,6 +95,10 @@ def reproduce(
       caffe-prune reproduce lenet-300-100 --preset paper-10k  half an hour on two cores
       caffe-prune reproduce lenet-300-100 --preset paper --dry-run
       caffe-prune reproduce lenet-300-100 --engine torch --device cuda --pack 8
+      caffe-prune reproduce caffenet-oxford102 --preset tiny
+      caffe-prune reproduce caffenet-oxford102 --preset paper --device cuda \\
+          --weights bvlc_reference_caffenet.caffemodel
+      caffe-prune reproduce lenet-5 --scheduler tcp://HOST:8786
     """
     wish = EngineWish(engine, caffe_python, device, tf32, pack)
     require_sense(wish)
@@ -85,26 +106,47 @@ def reproduce(
     toml = find_experiment(experiment, preset)
     spec = read_experiment(toml)
     folder = out or Path("runs") / f"{spec.name}-{spec.preset}"
+    stages_folder = out or Path("runs") / f"{spec.name}-{spec.variant_of or spec.preset}"
     workers = jobs or max(pack, len(os.sched_getaffinity(0)))
-    solver = solver_path(spec, toml)
+    solver, retraining = solver_path(spec, toml), retraining_solver_path(spec, toml)
+
+    def plan_for(
+        place: Path, data_set: DataSet, engine_name: str, pretrained: Pretrained | None
+    ) -> Plan:
+        return make_plan(
+            spec,
+            solver,
+            stages_folder,
+            place,
+            data_set,
+            engine_name,
+            execution,
+            retraining_solver=retraining,
+            pretrained=pretrained,
+        )
+
     if dry_run:
-        place = data or Path("data") / spec.data
-        known = _known_data_set(place)
-        plan = make_plan(spec, solver, folder, place, known, _engine_name(wish), execution)
+        place = data_folder(spec, data)
+        begins_with = _known_weights(spec, toml, weights)
+        plan = plan_for(place, known_data_set(place), _engine_name(wish), begins_with)
         _show_plan(spec, plan, workers)
         return
-    with engine_to_work_with(wish) as chosen:
-        place, manifest = _data(spec, data, source)
-        data_set = _data_set(manifest)
-        plan = make_plan(spec, solver, folder, place, data_set, chosen.name, execution)
+    begins_with = find_weights(spec.weights, toml, weights)
+    with crew_to_work_with(wish, workers, scheduler, store) as crew:
+        place, manifest = get_data(spec, data, source)
+        data_set = data_set_of(manifest)
+        plan = plan_for(place, data_set, crew.engine_name, begins_with)
         stages = plan.stages
-        with stop_on_signal(chosen.stop), sweep_progress(stages) as observe:
-            run_stages(stages, chosen, workers, observe)
-    result = assemble(spec, plan, data_set, chosen.name, workers, execution)
+        with stop_on_signal(crew.stop), sweep_progress(stages) as observe:
+            watch = telling_prediction(spec, plan, observe, console.print)
+            crew.run(stages, watch)
+    result = assemble(spec, plan, data_set, crew.engine_name, crew.jobs, execution)
     path = ExperimentFolder(folder).result
     write_result(path, result)
     page = write_report(result, folder)
     print_summary(result, console)
+    if result.prediction is not None:
+        console.print(prediction_table(spec.name, result.prediction, result))
     click.echo(f"result {path}")
     click.echo(f"report {page}")
 
@@ -118,50 +160,13 @@ def _engine_name(wish: EngineWish) -> str:
         return "caffe"
 
 
-def _data(spec: ExperimentSpec, data: Path | None, source: Path | None) -> tuple[Path, Manifest]:
-    """Build or find the data set; without network and files, the bundled sample, said loudly."""
-    if data is not None and (data / MANIFEST_NAME).is_file():
-        return data, load_manifest(data)
-    place = data or Path("data") / spec.data
+def _known_weights(spec: ExperimentSpec, toml: Path, given: Path | None) -> Pretrained | None:
+    """What training would begin with; what is missing for it is said, and no reason to stop."""
     try:
-        return place, build_mnist(place, source, console=console)
-    except DownloadError as error:
-        sample = Path("data") / "digits"
-        console.print(
-            f"MNIST CANNOT BE HAD: {error}\n"
-            "GOING ON WITH THE BUNDLED SAMPLE (1,797 digits of scikit-learn). Its figures say "
-            "nothing about the paper's; give the four MNIST files with --source.",
-            style="bold yellow",
-            markup=False,
-        )
-        return sample, build_digits(sample, console=console)
-
-
-def _data_set(manifest: Manifest) -> DataSet:
-    train, test = manifest.splits["train"], manifest.splits["test"]
-    return DataSet(
-        name=manifest.name,
-        is_sample=manifest.is_sample,
-        train_images=train.count,
-        test_images=test.count,
-        train_sha256=train.sha256,
-        test_sha256=test.sha256,
-    )
-
-
-def _known_data_set(place: Path) -> DataSet:
-    """What is built already, so that --dry-run can tell which stages are done."""
-    try:
-        return _data_set(load_manifest(place))
-    except DataError:
-        return DataSet(
-            name="not built",
-            is_sample=False,
-            train_images=0,
-            test_images=0,
-            train_sha256="",
-            test_sha256="",
-        )
+        return find_weights(spec.weights, toml, given)
+    except FormatError as error:
+        say_remark(str(error))
+        return None
 
 
 def _show_plan(spec: ExperimentSpec, plan: Plan, jobs: int) -> None:

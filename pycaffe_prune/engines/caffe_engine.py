@@ -134,6 +134,11 @@ class CaffeEngine:
                 finally:
                     self._running.discard(process)
                     process.kill()  # nothing to do unless an error left it running
+        if process.returncode == -signal.SIGINT:  # `stop` came before it could listen
+            raise InterruptedRunError(
+                f"{folder.path}: stopped before it began; the same command begins it, or goes on "
+                "with it"
+            )
         if process.returncode:
             raise EngineError(_explain(task, folder, process.returncode))
 

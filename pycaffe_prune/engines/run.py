@@ -8,7 +8,7 @@ from pycaffe_prune.engines.base import Engine, Observer, TrainResult, read_resul
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.prepare import prepare
 from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.errors import PruneError
+from pycaffe_prune.errors import FolderInUseError, PruneError
 
 __all__ = ["train"]
 
@@ -26,8 +26,8 @@ def train(request: TrainRequest, out: Path, engine: Engine, observe: Observer) -
         observe: Called with each event.
 
     Raises:
-        PruneError: The request is at fault, the folder holds another run or is in use, or the
-            engine failed.
+        FolderInUseError: Another process works in the folder.
+        PruneError: The request is at fault, the folder holds another run, or the engine failed.
     """
     folder = RunFolder(out.resolve())
     try:
@@ -40,6 +40,6 @@ def train(request: TrainRequest, out: Path, engine: Engine, observe: Observer) -
             folder.result.unlink(missing_ok=True)
             return engine.train(folder, job, observe)
     except Timeout as error:
-        raise PruneError(f"{out}: another process is working in this folder") from error
+        raise FolderInUseError(f"{out}: another process is working in this folder") from error
     except OSError as error:
         raise PruneError(f"{out}: {error.strerror or error}") from error

@@ -1,13 +1,14 @@
 """Runs stages side by side, each when its inputs are done."""
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from pycaffe_prune.engines.base import Engine, Event
 from pycaffe_prune.errors import InterruptedRunError, PruneError
-from pycaffe_prune.experiments.stages import Stage
+from pycaffe_prune.experiments.stages import Stage, StageOutput
 
-__all__ = ["StageObserver", "run_stages"]
+__all__ = ["StageObserver", "Sweep", "run_stages"]
 
 StageObserver = Callable[[Stage, Event | None], None]
 """Called with each event of a running stage, and with None when the stage is done."""
@@ -29,59 +30,89 @@ def run_stages(stages: Sequence[Stage], engine: Engine, jobs: int, observe: Stag
         InterruptedRunError: The engine was asked to stop; what is done stays done.
         PruneError: Stages failed; the sentence carries the first one's reason.
     """
-    sweep = _Sweep(stages, engine, observe)
+    sweep = Sweep(stages, observe)
     with ThreadPoolExecutor(jobs) as pool:
-        sweep.run(pool, jobs)
-    if sweep.interrupted:
-        raise InterruptedRunError(
-            f"stopped with {len(sweep.done)} of {len(stages)} stages done; "
-            "the same command goes on from there"
+        sweep.run(
+            lambda stage: pool.submit(stage.run, engine, lambda event: observe(stage, event)),
+            at_once=jobs,
         )
-    if sweep.failed:
-        first = next(iter(sweep.failed.values()))
-        raise PruneError(f"{len(sweep.failed)} of {len(stages)} stages failed; the first: {first}")
+    sweep.require_success()
 
 
-class _Sweep:
-    def __init__(self, stages: Sequence[Stage], engine: Engine, observe: StageObserver) -> None:
-        self.waiting = [stage for stage in stages if stage.output() is None]
-        self.done = {stage.key for stage in stages} - {stage.key for stage in self.waiting}
-        self.failed: dict[str, PruneError] = {}
-        self.interrupted = False
-        self._engine = engine
+class Sweep:
+    """Stages on their way: which wait, which are done, which failed.
+
+    Args:
+        stages: Each after its inputs.
+        observe: See `StageObserver`; told here when a stage is done.
+    """
+
+    def __init__(self, stages: Sequence[Stage], observe: StageObserver) -> None:
+        self._stages = stages
+        self._waiting = [stage for stage in stages if stage.output() is None]
+        self._done = {stage.key for stage in stages} - {stage.key for stage in self._waiting}
+        self._failed: dict[str, PruneError] = {}
+        self._interrupted = False
         self._observe = observe
 
-    def run(self, pool: ThreadPoolExecutor, jobs: int) -> None:
-        running: dict[Future[None], Stage] = {}
+    def run(
+        self, submit: Callable[[Stage], Future[StageOutput]], at_once: float = math.inf
+    ) -> None:
+        """Submit each stage once its inputs are done; return when nothing more can be run.
+
+        Args:
+            submit: Starts a stage's work. What it raises other than a PruneError is raised here.
+            at_once: How many stages may be submitted and not yet ended.
+        """
+        running: dict[Future[StageOutput], Stage] = {}
         while True:
-            for stage in self._ready(jobs - len(running)):
-                self.waiting.remove(stage)
-                running[pool.submit(self._work, stage)] = stage
+            for stage in self._ready(at_once - len(running)):
+                self._waiting.remove(stage)
+                running[submit(stage)] = stage
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 self._settle(running.pop(future), future)
 
-    def _ready(self, room: int) -> list[Stage]:
-        for stage in list(self.waiting):
-            if any(needed.key in self.failed for needed in stage.inputs):
-                self.waiting.remove(stage)
-                self.failed[stage.key] = PruneError(f"{stage.label}: a stage it needs failed")
-        if self.interrupted:
+    def require_success(self) -> None:
+        """Return if every stage is done.
+
+        Raises:
+            InterruptedRunError: The work was asked to stop; what is done stays done.
+            PruneError: Stages failed; the sentence carries the first one's reason.
+        """
+        if self._interrupted:
+            raise InterruptedRunError(
+                f"stopped with {self.progress}; the same command goes on from there"
+            )
+        if self._failed:
+            first = next(iter(self._failed.values()))
+            raise PruneError(
+                f"{len(self._failed)} of {len(self._stages)} stages failed; the first: {first}"
+            )
+
+    @property
+    def progress(self) -> str:
+        """How far it is, for people."""
+        return f"{len(self._done)} of {len(self._stages)} stages done"
+
+    def _ready(self, room: float) -> list[Stage]:
+        for stage in list(self._waiting):
+            if any(needed.key in self._failed for needed in stage.inputs):
+                self._waiting.remove(stage)
+                self._failed[stage.key] = PruneError(f"{stage.label}: a stage it needs failed")
+        if self._interrupted:
             return []
-        ready = [s for s in self.waiting if all(needed.key in self.done for needed in s.inputs)]
-        return ready[:room]
+        ready = [s for s in self._waiting if all(needed.key in self._done for needed in s.inputs)]
+        return ready[: int(min(room, len(ready)))]
 
-    def _work(self, stage: Stage) -> None:
-        stage.run(self._engine, lambda event: self._observe(stage, event))
-
-    def _settle(self, stage: Stage, future: Future[None]) -> None:
+    def _settle(self, stage: Stage, future: Future[StageOutput]) -> None:
         try:
             future.result()
         except InterruptedRunError:
-            self.interrupted = True
+            self._interrupted = True
         except PruneError as error:
-            self.failed[stage.key] = PruneError(f"{stage.label}: {error}")
+            self._failed[stage.key] = PruneError(f"{stage.label}: {error}")
         else:
-            self.done.add(stage.key)
+            self._done.add(stage.key)
             self._observe(stage, None)

@@ -10,7 +10,7 @@ from pycaffe_prune.engines.base import read_result
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.errors import EngineError
+from pycaffe_prune.errors import EngineError, InterruptedRunError
 
 pytestmark = pytest.mark.real_caffe
 
@@ -82,3 +82,11 @@ def test_a_gpu_that_this_caffe_cannot_use_is_an_error_in_its_words(
 def test_a_python_that_is_none_is_named(tmp_path, request_for):
     with pytest.raises(EngineError, match="no-such-python"):
         train(request_for(), tmp_path / "run", CaffeEngine(Path("/no-such-python")), ignore)
+
+
+def test_a_worker_stopped_before_it_listens_is_an_interrupted_run(tmp_path, request_for):
+    stopped = tmp_path / "stopped-at-once"
+    stopped.write_text("#!/bin/sh\nkill -INT $$\nsleep 5\n")
+    stopped.chmod(0o755)
+    with pytest.raises(InterruptedRunError, match="stopped before it began"):
+        train(request_for(), tmp_path / "run", CaffeEngine(stopped), ignore)

@@ -1,0 +1,74 @@
+"""Who does the stages of a sweep: child processes of this machine, or a Dask cluster."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import click
+
+from pycaffe_prune.cli.options import engine_to_work_with, require_sense
+from pycaffe_prune.engines.choice import EngineWish
+from pycaffe_prune.errors import EngineError
+from pycaffe_prune.experiments.scheduler import StageObserver, run_stages
+from pycaffe_prune.experiments.stages import Stage
+
+__all__ = ["Crew", "crew_to_work_with"]
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Those that work at a sweep."""
+
+    engine_name: str
+    jobs: int
+    """Stages that they do at a time."""
+    run: Callable[[Sequence[Stage], StageObserver], None]
+    """Does all stages (see `experiments.scheduler.run_stages`)."""
+    stop: Callable[[], None]
+    """Asks all work in progress for a snapshot and an end."""
+
+
+@contextmanager
+def crew_to_work_with(
+    wish: EngineWish, jobs: int, scheduler: str | None, store: str | None
+) -> Iterator[Crew]:
+    """Give those that do the stages, and end their processes after the work.
+
+    Args:
+        wish: The engine that is wished.
+        jobs: Stages side by side on this machine.
+        scheduler: Address or scheduler file of a Dask cluster; None: this machine works.
+        store: URL at which the cluster's machines share all files; None: they see the run folder.
+
+    Raises:
+        click.UsageError: The options contradict each other.
+        EngineError: There is no such engine or no such cluster.
+    """
+    if scheduler is None:
+        if store is not None:
+            raise click.UsageError("--store goes with --scheduler: this machine has the run folder")
+        with engine_to_work_with(wish) as engine:
+            yield Crew(
+                engine.name,
+                jobs,
+                lambda stages, observe: run_stages(stages, engine, jobs, observe),
+                engine.stop,
+            )
+        return
+    require_sense(wish)
+    if find_spec("distributed") is None:
+        raise EngineError(
+            "--scheduler needs Dask; install it with: pip install 'pycaffe-prune[cluster]'"
+        )
+    # Here, not above: a sweep on one machine does without Dask.
+    from pycaffe_prune.experiments.cluster import connected, run_stages_on_cluster
+
+    with connected(scheduler) as cluster:
+        settled = cluster.settle(wish)
+        yield Crew(
+            settled.name,
+            cluster.threads,
+            lambda stages, observe: run_stages_on_cluster(stages, cluster, settled, observe, store),
+            cluster.stop,
+        )

@@ -1,0 +1,97 @@
+"""A run folder at a URL: what was done there goes on anywhere, what is half there is not taken."""
+
+import pytest
+
+pytest.importorskip("fsspec")
+
+from pycaffe_prune.engines.base import Event, TestScore
+from pycaffe_prune.errors import DataError, InterruptedRunError
+from pycaffe_prune.experiments.moving import moved
+from pycaffe_prune.experiments.paths import ExperimentFolder
+from pycaffe_prune.experiments.stages import Context, Stage, StageOutput
+from pycaffe_prune.experiments.store import AtStore, Fetched, Store, run_in_store
+
+SCORE = TestScore(iteration=1, images=1, correct=1, accuracy=1, loss=0, finite=True)
+
+
+class Counting(Stage):
+    """Counts to 3 in its snapshots; the engine, a number, says after which one it is cut off."""
+
+    kind = "counting"
+    settings = {}  # noqa: RUF012  (Stage's, that never changes)
+    label = "counting"
+
+    def work(self, folder, engine, observe):
+        snapshots = folder.training.snapshots
+        snapshots.mkdir(parents=True, exist_ok=True)
+        found = sorted(snapshots.glob("*.solverstate"))
+        reached = int(found[-1].stem) if found else 0
+        for number in range(reached + 1, 4):
+            for ending in (".caffemodel", ".solverstate"):
+                (snapshots / f"{number}{ending}").write_text(f"{number}")
+                (snapshots / f"{number - 1}{ending}").unlink(missing_ok=True)
+            observe(Event(event="snapshot", iteration=number))
+            if number == engine:
+                raise InterruptedRunError("cut off")
+        folder.training.final_weights.write_text("3")
+        return StageOutput(
+            seed=1, kept={}, before=SCORE, after=SCORE, iterations=3, seconds=0, versions={}
+        )
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """A stage that is described on the machine that gives the command."""
+    here = tmp_path / "here"
+    (here / "data").mkdir(parents=True)
+    for name in ("solver", "net", "data/data.mdb", "data/lock.mdb"):
+        (here / name).write_text(name)
+    context = Context(
+        ExperimentFolder(here / "run"), here / "solver", here / "net", here / "data", (), "f"
+    )
+    return Counting(context, 3)
+
+
+def test_a_stage_cut_off_on_one_machine_goes_on_from_its_snapshot_on_another(stage, tmp_path):
+    store = Store((tmp_path / "store").as_uri())
+    sent = moved(stage, AtStore(store))
+    seen = []
+    with pytest.raises(InterruptedRunError):
+        run_in_store(sent, store, tmp_path / "one", 2, seen.append)
+    train = tmp_path / "store" / "stages" / stage.folder.path.name / "train"
+    assert sorted(path.name for path in train.rglob("*.*")) == ["2.caffemodel", "2.solverstate"]
+    run_in_store(sent, store, tmp_path / "two", None, seen.append)
+    assert [event.iteration for event in seen] == [1, 2, 3]
+    assert sorted(path.name for path in train.rglob("*.*")) == ["final.caffemodel"]
+    assert stage.output() is None
+    store.fetch_output(stage)
+    assert stage.output().iterations == 3
+
+
+def test_a_stage_that_another_machine_finished_is_not_done_again(stage, tmp_path):
+    store = Store((tmp_path / "store").as_uri())
+    sent = moved(stage, AtStore(store))
+    run_in_store(sent, store, tmp_path / "one", None, lambda _: None)
+    seen = []
+    run_in_store(sent, store, tmp_path / "two", None, seen.append)
+    assert seen == []
+
+
+def test_data_is_put_there_once_and_is_fetched_only_if_it_is_whole(stage, tmp_path):
+    store = Store((tmp_path / "store").as_uri())
+    sent = moved(stage, AtStore(store)).context
+    data = tmp_path / "store" / sent.data
+    assert sorted(path.name for path in data.iterdir()) == ["data.mdb", "whole"]
+    (data / "data.mdb").write_text("kept")
+    assert moved(stage, AtStore(store)).context == sent
+    assert (data / "data.mdb").read_text() == "kept"
+    (stage.context.data / "data.mdb").write_text("other data")
+    assert moved(stage, AtStore(store)).context.data != sent.data
+    (data / "whole").unlink()
+    with pytest.raises(DataError, match="is not whole; give the command again"):
+        Fetched(store, tmp_path / "scratch").data(sent.data)
+
+
+def test_an_unknown_protocol_is_said(tmp_path):
+    with pytest.raises(DataError, match="tape://reel: "):
+        Store("tape://reel")
