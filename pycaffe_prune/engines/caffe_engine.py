@@ -1,12 +1,11 @@
 """The engine ``caffe``: the real BVLC Caffe in a child process, which may die but never lies."""
 
-import json
 import os
 import re
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,13 @@ from pycaffe_prune.engines import caffe_worker
 from pycaffe_prune.engines.base import Event, Observer, TestScore, TrainResult
 from pycaffe_prune.engines.job import EvaluationJob, Job
 from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.engines.session import follow_training, parse_event
+from pycaffe_prune.engines.session import (
+    follow_evaluation,
+    follow_training,
+    forward_by_files,
+    parse_event,
+)
 from pycaffe_prune.errors import EngineError, InterruptedRunError
-from pycaffe_prune.formats.files import write_text
-from pycaffe_prune.formats.prototxt import read_net, refuse_python_layers, write_prototxt
 
 __all__ = ["CaffeEngine"]
 
@@ -58,13 +60,7 @@ class CaffeEngine:
 
     def evaluate(self, folder: RunFolder, job: EvaluationJob) -> Iterator[TestScore]:
         """Test the job's weights one after the other in one process; see `engines.base.Engine`."""
-        done = 0
-        for event in self._events("evaluate", folder, job.threads):
-            if event.event == "test":
-                done += 1
-                yield TestScore.model_validate(event.model_dump())
-        if done < len(job.weights):
-            raise InterruptedRunError(f"stopped with {done} of {len(job.weights)} tests done")
+        return follow_evaluation(self._events("evaluate", folder, job.threads), job)
 
     def forward(
         self,
@@ -78,24 +74,8 @@ class CaffeEngine:
         Raises:
             EngineError: Caffe refused the net, the weights or the inputs.
         """
-        net = read_net(net_path)
-        refuse_python_layers(net, net_path)
-        with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
-            folder = RunFolder(Path(name))
-            write_prototxt(folder.net, net)
-            arrays = {f"i{place}": array for place, array in enumerate(inputs.values())}
-            np.savez(folder.path / "inputs.npz", allow_pickle=False, **arrays)
-            job = {
-                "weights": str(weights.resolve()),
-                "inputs": list(inputs),
-                "outputs": list(outputs),
-                "device": "cpu",
-            }
-            write_text(folder.job, json.dumps(job))
-            for _ in self._events("forward", folder, threads=1):
-                pass
-            with np.load(folder.path / "outputs.npz", allow_pickle=False) as found:
-                return [found[f"o{place}"] for place in range(len(outputs))]
+        work = partial(self._events, "forward", threads=1)
+        return forward_by_files(net_path, weights, inputs, outputs, work)
 
     def _events(self, task: str, folder: RunFolder, threads: int) -> Iterator[Event]:
         """Start the worker and yield its events; turn its death into an error."""

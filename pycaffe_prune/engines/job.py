@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["EvaluationJob", "Job", "SolverSettings", "TrainRequest"]
+__all__ = ["EvaluationJob", "ForwardJob", "Job", "SolverSettings", "TrainRequest"]
 
 
 @dataclass(frozen=True)
@@ -114,3 +114,16 @@ class EvaluationJob(BaseModel):
     label_blob: str
     device: str = "cpu"
     threads: int = 1
+
+
+class ForwardJob(BaseModel):
+    """Run given inputs through given weights; the wanted blobs go to ``outputs.npz``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    weights: str
+    inputs: tuple[str, ...]
+    """Names of the blobs in ``inputs.npz``, where they are called i0, i1, ..."""
+    outputs: tuple[str, ...]
+    """Names of the blobs in ``outputs.npz``, where they are called o0, o1, ..."""
+    device: str = "cpu"

@@ -1,21 +1,28 @@
-"""A training run as an engine leads it: its events logged, its result written."""
+"""What an engine does around the work of its processes: logging events, moving files."""
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pycaffe_prune.engines.base import (
     Event,
     Observer,
+    TestScore,
     TrainResult,
     seconds_in_log,
     tests_in_log,
     write_result,
 )
-from pycaffe_prune.engines.job import Job
+from pycaffe_prune.engines.job import EvaluationJob, ForwardJob, Job
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import EngineError, InterruptedRunError
-from pycaffe_prune.formats.files import sha256_of
+from pycaffe_prune.formats.files import sha256_of, write_text
+from pycaffe_prune.formats.prototxt import read_net, refuse_python_layers, write_prototxt
 
-__all__ = ["follow_training", "parse_event"]
+__all__ = ["follow_evaluation", "follow_training", "forward_by_files", "parse_event"]
 
 _LOGGED = frozenset({"start", "resumed", "test", "snapshot", "stopped", "done"})
 
@@ -58,6 +65,57 @@ def follow_training(
     )
     write_result(folder, result)
     return result
+
+
+def follow_evaluation(events: Iterator[Event], job: EvaluationJob) -> Iterator[TestScore]:
+    """Yield the scores that a worker finds, one for each of the job's weights.
+
+    Raises:
+        EngineError: The worker failed.
+        InterruptedRunError: It was stopped before the last one.
+    """
+    done = 0
+    for event in events:
+        if event.event == "test":
+            done += 1
+            yield TestScore.model_validate(event.model_dump())
+    if done < len(job.weights):
+        raise InterruptedRunError(f"stopped with {done} of {len(job.weights)} tests done")
+
+
+def forward_by_files(
+    net_path: Path,
+    weights: Path,
+    inputs: Mapping[str, NDArray[np.float32]],
+    outputs: Sequence[str],
+    work: Callable[[RunFolder], Iterator[Event]],
+) -> list[NDArray[np.float32]]:
+    """Run ``inputs`` (blob name to array) through a TEST net and return the blobs ``outputs``.
+
+    Args:
+        net_path: The net.
+        weights: Its weights.
+        inputs: By blob name.
+        outputs: Blobs of the net.
+        work: Does the job that a folder holds, in a worker.
+
+    Raises:
+        EngineError: The worker refused the net, the weights or the inputs.
+        FormatError: The net is damaged, or has a Python layer.
+    """
+    net = read_net(net_path)
+    refuse_python_layers(net, net_path)
+    job = ForwardJob(weights=str(weights.resolve()), inputs=tuple(inputs), outputs=tuple(outputs))
+    with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
+        folder = RunFolder(Path(name))
+        write_prototxt(folder.net, net)
+        arrays = {f"i{place}": array for place, array in enumerate(inputs.values())}
+        np.savez(folder.path / "inputs.npz", allow_pickle=False, **arrays)
+        write_text(folder.job, job.model_dump_json())
+        for _ in work(folder):
+            pass
+        with np.load(folder.path / "outputs.npz", allow_pickle=False) as found:
+            return [found[f"o{place}"] for place in range(len(outputs))]
 
 
 def parse_event(line: str, folder: RunFolder) -> Event:

@@ -4,11 +4,11 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from pycaffe_prune.engines.base import Event, Observer, TestScore, TrainResult
 from pycaffe_prune.engines.job import EvaluationJob, Job
 from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.engines.session import follow_training, parse_event
+from pycaffe_prune.engines.session import (
+    follow_evaluation,
+    follow_training,
+    forward_by_files,
+    parse_event,
+)
 from pycaffe_prune.engines.torch_engine.gathering import Gathering
-from pycaffe_prune.engines.torch_engine.request import ForwardJob, Request
+from pycaffe_prune.engines.torch_engine.request import Request
 from pycaffe_prune.errors import EngineError, InterruptedRunError
-from pycaffe_prune.formats.files import write_text
-from pycaffe_prune.formats.prototxt import read_net, refuse_python_layers, write_prototxt
 
 __all__ = ["TorchEngine"]
 
@@ -79,13 +82,7 @@ class TorchEngine:
 
     def evaluate(self, folder: RunFolder, job: EvaluationJob) -> Iterator[TestScore]:
         """Test the job's weights one after the other; see `engines.base.Engine`."""
-        done = 0
-        for event in self._events("evaluate", folder, job.device, job.threads):
-            if event.event == "test":
-                done += 1
-                yield TestScore.model_validate(event.model_dump())
-        if done < len(job.weights):
-            raise InterruptedRunError(f"stopped with {done} of {len(job.weights)} tests done")
+        return follow_evaluation(self._events("evaluate", folder, job.device, job.threads), job)
 
     def forward(
         self,
@@ -99,21 +96,8 @@ class TorchEngine:
         Raises:
             EngineError: A layer's type is not known, or net, weights and inputs do not fit.
         """
-        net = read_net(net_path)
-        refuse_python_layers(net, net_path)
-        with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
-            folder = RunFolder(Path(name))
-            write_prototxt(folder.net, net)
-            arrays = {f"i{place}": array for place, array in enumerate(inputs.values())}
-            np.savez(folder.path / "inputs.npz", allow_pickle=False, **arrays)
-            job = ForwardJob(
-                weights=str(weights.resolve()), inputs=tuple(inputs), outputs=tuple(outputs)
-            )
-            write_text(folder.job, job.model_dump_json())
-            for _ in self._events("forward", folder, self._device, threads=1):
-                pass
-            with np.load(folder.path / "outputs.npz", allow_pickle=False) as found:
-                return [found[f"o{place}"] for place in range(len(outputs))]
+        work = partial(self._events, "forward", device=self._device, threads=1)
+        return forward_by_files(net_path, weights, inputs, outputs, work)
 
     def _train_alone(self, folder: RunFolder, job: Job) -> Iterator[Event]:
         failure = None

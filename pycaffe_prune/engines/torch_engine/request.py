@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["ForwardJob", "Request"]
+__all__ = ["Request"]
 
 
 class Request(BaseModel):
@@ -18,14 +18,3 @@ class Request(BaseModel):
     device: str
     threads: int
     tf32: bool
-
-
-class ForwardJob(BaseModel):
-    """Run given inputs through given weights; the wanted blobs go to ``outputs.npz``."""
-
-    model_config = ConfigDict(frozen=True)
-
-    weights: str
-    inputs: tuple[str, ...]
-    """Names of the blobs in ``inputs.npz``, where they are called i0, i1, ..."""
-    outputs: tuple[str, ...]

@@ -24,10 +24,11 @@ import torch
 from numpy.typing import NDArray
 
 from pycaffe_prune.engines import caffe_worker as loop
+from pycaffe_prune.engines.job import ForwardJob
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.torch_engine.net import Net
 from pycaffe_prune.engines.torch_engine.pack import Rendezvous, pack_key
-from pycaffe_prune.engines.torch_engine.request import ForwardJob, Request
+from pycaffe_prune.engines.torch_engine.request import Request
 from pycaffe_prune.engines.torch_engine.solver import Solver
 from pycaffe_prune.errors import EngineError, PruneError
 from pycaffe_prune.formats.caffe_pb2 import TEST
