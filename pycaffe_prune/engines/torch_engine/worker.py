@@ -7,6 +7,7 @@ the run's ``engine.log``, says why.
 """
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -66,6 +67,8 @@ def main() -> None:
                 _TASKS[request.task](folders[0], device, emit)
         except PruneError as error:
             sys.exit(f"{error}")
+        # A solver's parts refer to each other, and Python counts objects, not what tensors hold.
+        gc.collect()
         loop.stop_asked.clear()
         emit(event="last" if _broken else "end")
 

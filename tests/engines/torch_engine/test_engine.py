@@ -318,3 +318,27 @@ def test_a_pack_whose_worker_is_killed_fails_whole_and_goes_on(pack, make, tmp_p
         assert "SIGKILL" in str(error)
     done = together(pack, requests, tmp_path / "packed")
     assert [result.iterations for result in done.values()] == [400, 400]
+
+
+def _resident_kilobytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0])
+
+
+def test_a_warm_worker_gives_back_what_a_job_held(tmp_path, digits, make_solver, monkeypatch):
+    # Python's own collections would come at some time, and hide what is not given back.
+    (tmp_path / "sitecustomize.py").write_text("import gc\ngc.disable()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    solver = make_solver()
+    net = solver.parent / "net.prototxt"
+    # 6 MB of weights, 18 with gradients and history, and more for the passes.
+    net.write_text(net.read_text().replace("num_output: 20", "num_output: 2000"))
+    engine = TorchEngine()
+    sizes = []
+    try:
+        for seed in range(1, 7):
+            request = TrainRequest(solver=solver, data=digits, seed=seed, max_iter=2)
+            train(request, tmp_path / f"run{seed}", engine, ignore)
+            sizes.append(_resident_kilobytes(engine._idle[0].pid))
+    finally:
+        engine.close()
+    assert sizes[-1] - sizes[1] < 30_000
