@@ -26,6 +26,7 @@ TRAINING_IMAGES = "the training images"
 
 DataSetName = Literal["digits", "features", "flowers102", "mnist"]
 SplitName = Literal["train", "test"]
+_BUILDERS = ("mnist", "flowers102", "digits")  # commands of `caffe-prune data`
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Size = Annotated[int, Field(gt=0)]
 
@@ -105,7 +106,8 @@ def load_manifest(folder: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
             f"{folder}: no finished data set here ({MANIFEST_NAME} is missing); "
-            f"run `caffe-prune data mnist --out {folder}`"
+            f"build one with `caffe-prune data NAME --out {folder}`, NAME one of "
+            f"{', '.join(_BUILDERS)}"
         ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
@@ -113,8 +115,7 @@ def load_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "JSON"
         raise DataError(
-            f"{path}: damaged ({where}: {first['msg']}); build the data set again, for instance "
-            f"`caffe-prune data mnist --out {folder} --force`"
+            f"{path}: damaged ({where}: {first['msg']}); build the data set again, with --force"
         ) from error
 
 
@@ -128,7 +129,8 @@ def verify_manifest(folder: Path) -> Manifest:
         DataError: The manifest is missing or damaged, or something differs from what it says.
     """
     manifest = load_manifest(folder)
-    again = f"build it again with `caffe-prune data {manifest.name} --out {folder} --force`"
+    builder = f"data {manifest.name}" if manifest.name in _BUILDERS else manifest.name
+    again = f"build it again with `caffe-prune {builder} --out {folder} --force`"
     for split in manifest.splits.values():
         path = folder / split.lmdb
         count = lmdb_count(path)

@@ -34,6 +34,7 @@ def data() -> None:
       caffe-prune data mnist --out data/mnist --source ~/Downloads/mnist
       caffe-prune data flowers102 --out data/flowers102
       caffe-prune data digits --out data/digits
+      caffe-prune data verify data/mnist
     """
 
 
@@ -169,6 +170,21 @@ def digits(out: Path, force: bool) -> None:
     from data_prep.digits import build_digits
 
     _show(build_digits(out, force=force), out)
+
+
+@data.command()
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+def verify(folder: Path) -> None:
+    """Count and checksum a built data set again, against its manifest.
+
+    \b
+    Example:
+      caffe-prune data verify data/mnist
+    """
+    from data_prep.manifest import verify_manifest
+
+    _show(verify_manifest(folder), folder)
+    click.echo("all is as the manifest says")
 
 
 def _show(manifest: Manifest, out: Path) -> None:

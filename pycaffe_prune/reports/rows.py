@@ -33,8 +33,8 @@ def sample_warning(result: ExperimentResult) -> str | None:
     if not result.data.is_sample:
         return None
     return (
-        f"SAMPLE DATA, NOT MNIST: trained on {result.data.train_images:,} and tested on "
-        f"{result.data.test_images:,} images of '{result.data.name}'. "
+        f"SAMPLE DATA, NOT THE REAL DATA SET: trained on {result.data.train_images:,} "
+        f"and tested on {result.data.test_images:,} images of '{result.data.name}'. "
         "These numbers say nothing about the paper's."
     )
 

@@ -29,7 +29,8 @@ def sample_note(result: SensitivityResult) -> str | None:
     if not result.is_sample:
         return None
     return (
-        f"SAMPLE DATA, NOT MNIST: tested on {result.settings.images:,} images of '{result.data}'. "
+        f"SAMPLE DATA, NOT THE REAL DATA SET: tested on {result.settings.images:,} images of "
+        f"'{result.data}'. "
         "These numbers say nothing about the real data set's."
     )
 

@@ -70,6 +70,17 @@ def test_a_faulty_source_is_one_sentence_and_code_1(source: Path, tmp_path: Path
     assert "Traceback" not in failed.stderr
 
 
+def test_a_data_set_is_verified_until_something_in_it_changes(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    built = caffe_prune("data", "mnist", "--out", str(out), "--source", str(source))
+    held = caffe_prune("data", "verify", str(out))
+    assert (held.returncode, held.stdout) == (0, built.stdout + "all is as the manifest says\n")
+    (out / "mean.binaryproto").write_bytes(b"")
+    failed = caffe_prune("data", "verify", str(out))
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "mean.binaryproto: is not what its manifest says" in failed.stderr
+
+
 def test_digits_after_mnist_in_the_same_folder_is_refused(source: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     assert caffe_prune("data", "mnist", "--out", out, "--source", str(source)).returncode == 0

@@ -140,7 +140,9 @@ def test_a_folder_without_a_result_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_loud(tmp_path: Path) -> None:
-    assert "SAMPLE DATA, NOT MNIST" in _call(_run(tmp_path / "run", is_sample=True)).output
+    assert (
+        "SAMPLE DATA, NOT THE REAL DATA SET" in _call(_run(tmp_path / "run", is_sample=True)).output
+    )
     assert "SAMPLE DATA" not in _call(_run(tmp_path / "run")).output
 
 

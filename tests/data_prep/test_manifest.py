@@ -61,7 +61,7 @@ def test_what_was_written_is_read_and_holds(built: Path) -> None:
 
 def test_without_a_manifest_the_remedy_is_named(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(DataError, match=f"caffe-prune data mnist --out {folder}"):
+        with pytest.raises(DataError, match=f"caffe-prune data NAME --out {folder}.*mnist"):
             load_manifest(folder)
 
 
@@ -138,3 +138,10 @@ def test_every_harm_is_found_and_named(
     with pytest.raises(DataError, match=words) as caught:
         verify_manifest(built)
     assert f"caffe-prune data mnist --out {built} --force" in str(caught.value)
+
+
+def test_features_are_made_again_by_their_own_command(built: Path) -> None:
+    write_manifest(built, load_manifest(built).model_copy(update={"name": "features"}))
+    drop_the_mean(built)
+    with pytest.raises(DataError, match=f"`caffe-prune features --out {built} --force`"):
+        verify_manifest(built)

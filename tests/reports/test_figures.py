@@ -68,7 +68,7 @@ def test_a_sample_is_said_in_the_figure(
     typical: ExperimentResult, sample: ExperimentResult
 ) -> None:
     # glyphs are drawn as paths; matplotlib writes their text beside them as a comment
-    assert b"SAMPLE DATA, NOT MNIST" in svg(plot_of(sample))
+    assert b"SAMPLE DATA, NOT THE REAL DATA SET" in svg(plot_of(sample))
     assert b"SAMPLE DATA" not in svg(plot_of(typical))
 
 

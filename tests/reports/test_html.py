@@ -90,7 +90,7 @@ def test_a_sample_is_the_first_thing_on_the_page(
     typical: ExperimentResult, sample: ExperimentResult
 ) -> None:
     body = render_html([sample]).split("<body>")[1]
-    warning = body.index('<div class="warning" role="alert">⚠ SAMPLE DATA, NOT MNIST')
+    warning = body.index('<div class="warning" role="alert">⚠ SAMPLE DATA, NOT THE REAL DATA SET')
     assert warning < body.index("<header>")
     assert "SAMPLE DATA" not in render_html([typical])
 

@@ -74,4 +74,4 @@ def test_parameters_in_words(point: Make) -> None:
 
 def test_only_a_sample_is_warned_of(typical: ExperimentResult, sample: ExperimentResult) -> None:
     assert sample_warning(typical) is None
-    assert "NOT MNIST" in (sample_warning(sample) or "")
+    assert "NOT THE REAL DATA SET" in (sample_warning(sample) or "")

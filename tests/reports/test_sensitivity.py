@@ -137,7 +137,7 @@ def test_sample_data_is_shouted_about_everywhere(make: Make) -> None:
     note = sample_note(sample)
     assert note is not None
     assert "SAMPLE DATA" in note
-    assert printed(sample).count("SAMPLE DATA, NOT MNIST") == 2
+    assert printed(sample).count("SAMPLE DATA, NOT THE REAL DATA SET") == 2
     figure = draw(sample)
     assert figure.get_suptitle().startswith("SAMPLE DATA")
     assert draw(make()).get_suptitle() == ""

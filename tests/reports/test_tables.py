@@ -66,7 +66,7 @@ def test_claims_stand_with_verdict_numbers_and_rule(typical: ExperimentResult) -
 def test_a_sample_is_loud_in_the_markdown(
     typical: ExperimentResult, sample: ExperimentResult
 ) -> None:
-    assert "**⚠ SAMPLE DATA, NOT MNIST" in markdown([sample], ["figure.png"])
+    assert "**⚠ SAMPLE DATA, NOT THE REAL DATA SET" in markdown([sample], ["figure.png"])
     assert "SAMPLE DATA" not in markdown([typical], ["figure.png"])
 
 

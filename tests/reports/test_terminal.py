@@ -43,8 +43,8 @@ def test_a_sample_is_loud_first_and_last(
     typical: ExperimentResult, sample: ExperimentResult
 ) -> None:
     lines = _shown(sample).splitlines()
-    assert "SAMPLE DATA, NOT MNIST" in lines[1]
-    assert "SAMPLE DATA, NOT MNIST" in lines[-2]
+    assert "SAMPLE DATA, NOT THE REAL DATA SET" in lines[1]
+    assert "SAMPLE DATA, NOT THE REAL DATA SET" in lines[-2]
     assert "SAMPLE DATA" not in _shown(typical)
 
 
