@@ -41,7 +41,7 @@ class Mark:
 @dataclass(frozen=True)
 class _Line:
     kind: str
-    """CSS class: a method, or ``paper``."""
+    """CSS class: a method, one of `PRESET_KINDS`, or ``paper``."""
     name: str
     marks: tuple[Mark, ...]
 
@@ -106,9 +106,12 @@ def chart(plot: Plot) -> Chart:
     frame = _Frame((plot.x.low, plot.x.high), (plot.y.low, plot.y.high))
     lines = [
         _Line(
-            curve.method,
+            curve.kind,
             curve.name,
-            tuple(frame.mark(row.reduction, row.after, _describe(row)) for row in curve.points),
+            tuple(
+                frame.mark(row.reduction, row.after, _describe(curve.name, row))
+                for row in curve.points
+            ),
         )
         for curve in plot.curves
     ]
@@ -139,10 +142,10 @@ def _baseline(plot: Plot, frame: _Frame) -> Mark | None:
     return frame.mark(plot.x.low, plot.baseline, label)
 
 
-def _describe(row: Row) -> str:
+def _describe(name: str, row: Row) -> str:
     beside = "" if row.difference is None else f" ({row.difference:+.2f} points to the baseline)"
     return (
-        f"{row.name}, {row.parameter}: reduction {row.reduction:.2f} %, "
+        f"{name}, {row.parameter}: reduction {row.reduction:.2f} %, "
         f"accuracy {row.after:.2f} %{beside}"
     )
 

@@ -13,9 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pycaffe_prune.experiments.result import Method
 from pycaffe_prune.reports.paper import Axis
-from pycaffe_prune.reports.plot import PAPERS_CURVE, Curve, Plot, caption, ticks
+from pycaffe_prune.reports.plot import PAPERS_CURVE, PRESET_KINDS, Curve, Plot, caption, ticks
 
 __all__ = ["DPI", "GRID", "INK", "SIZE", "draw", "png", "saved", "style_axes", "svg"]
 
@@ -27,10 +26,21 @@ class _Style(NamedTuple):
 
 
 # Okabe and Ito's colours, which people with any common colour blindness tell apart
-_STYLES: dict[Method, _Style] = {
+_PRESET_STYLES = (
+    _Style("#0072b2", "o", 7),
+    _Style("#d55e00", "s", 6.5),
+    _Style("#009e73", "^", 8),
+    _Style("#cc79a7", "D", 6.5),
+    _Style("#56b4e9", "v", 8),
+    _Style("#e69f00", "P", 8),
+    _Style("#000000", "X", 8),
+    _Style("#8c6d31", "p", 8),
+)
+_STYLES = {
     "units": _Style("#d55e00", "s", 6.5),
     "connections": _Style("#0072b2", "o", 7),
     "small": _Style("#009e73", "^", 8),
+    **dict(zip(PRESET_KINDS, _PRESET_STYLES, strict=True)),
 }
 INK = "#222222"
 GRID = "#dddddd"
@@ -123,14 +133,14 @@ def style_axes(axes: Axes, x: Axis, y: Axis) -> None:
 
 
 def _draw_curve(axes: Axes, curve: Curve, plot: Plot) -> None:
-    style = _STYLES[curve.method]
+    style = _STYLES[curve.kind]
     shown = [row for row in curve.points if plot.shows(row)]
     axes.plot(
         [row.reduction for row in curve.points],
         [row.after for row in curve.points],
         color=style.color,
         linewidth=1.8,
-        gid=f"line-{curve.method}",
+        gid=f"line-{curve.kind}",
     )
     # Apart from the line, which the axes cut off: a marker on their edge is shown whole
     axes.plot(
@@ -144,7 +154,7 @@ def _draw_curve(axes: Axes, curve: Curve, plot: Plot) -> None:
         markeredgewidth=0.8,
         clip_on=False,
         zorder=3,
-        gid=f"points-{curve.method}",
+        gid=f"points-{curve.kind}",
     )
     axes.plot(
         [],

@@ -19,7 +19,7 @@ from pycaffe_prune.reports.claims import NOTES
 from pycaffe_prune.reports.compare import compared_from
 from pycaffe_prune.reports.judge import Judged, judge, judge_together
 from pycaffe_prune.reports.paper import NETWORKS, SOURCE
-from pycaffe_prune.reports.plot import own_plot, plot_of
+from pycaffe_prune.reports.plot import own_plot, plot_of, preset_plots
 from pycaffe_prune.reports.rows import percent, sample_warning
 from pycaffe_prune.reports.sizes import size_rows
 from pycaffe_prune.reports.tables import (
@@ -203,6 +203,7 @@ def render_html(results: Sequence[ExperimentResult]) -> str:
             together=judge_together(results),
             presets=presets_grid(results),
             presets_note=PRESETS_NOTE,
+            preset_charts=[chart(plot) for plot in preset_plots(results)],
             table_1=table_1_grid(),
         )
         .lstrip()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.claims import NOTES
 from pycaffe_prune.reports.judge import judge, judge_together
-from pycaffe_prune.reports.plot import caption, plot_of
+from pycaffe_prune.reports.plot import caption, plot_of, preset_plots
 from pycaffe_prune.reports.rows import sample_warning
 from pycaffe_prune.reports.tables import (
     PRESETS_NOTE,
@@ -25,17 +25,22 @@ from pycaffe_prune.reports.tables import (
 __all__ = ["markdown"]
 
 
-def markdown(results: Sequence[ExperimentResult], figures: Sequence[str]) -> str:
+def markdown(
+    results: Sequence[ExperimentResult], figures: Sequence[str], preset_figures: Sequence[str]
+) -> str:
     """Return the report of one or several results.
 
     Args:
         results: The finished experiments.
         figures: Of each result, the name of its figure, a file beside the report.
+        preset_figures: The same of each of `preset_plots`.
     """
     parts = ["# The paper beside ours"]
     together = judge_together(results)
     parts += _section("Claims about two networks", claims_grid(together))
     parts += _section(f"Presets side by side ({PRESETS_NOTE})", presets_grid(results))
+    for plot, figure in zip(preset_plots(results), preset_figures, strict=True):
+        parts += [f"![{_escape(plot.title)}]({figure})", _escape(caption(plot))]
     for result, figure in zip(results, figures, strict=True):
         parts += _result(result, figure)
     parts += _section("Table 1: parameters of networks", table_1_grid())

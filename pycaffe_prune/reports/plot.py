@@ -1,8 +1,13 @@
-"""What the paper's figures 5 to 7 show of a result, as data: axes, curves, and what is outside."""
+"""What the paper's figures 5 to 7 show of a result, as data: axes, curves, and what is outside.
 
-from collections.abc import Iterable
+And what they would show if each preset of an experiment gave a curve: `preset_plots`.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import cycle
 from math import ceil, floor, log10
 
 from pycaffe_prune.experiments.result import ExperimentResult, Method
@@ -11,6 +16,7 @@ from pycaffe_prune.reports.rows import METHOD_NAMES, Row, rows, sample_warning
 
 __all__ = [
     "PAPERS_CURVE",
+    "PRESET_KINDS",
     "Curve",
     "Plot",
     "axis_around",
@@ -18,13 +24,18 @@ __all__ = [
     "own_plot",
     "paper_plot",
     "plot_of",
+    "preset_plots",
     "ticks",
 ]
 
 PAPERS_CURVE = "the paper's connection pruning (table 5)"
 
+PRESET_KINDS = tuple(f"preset-{number}" for number in range(1, 9))
+"""Kinds of the curves of presets; more presets than that use them again."""
+
 _CURVES: tuple[Method, ...] = ("units", "connections", "small")
 _TRANSFER = "transfer_squeezenet_oxford102"
+_OWN_AXES = "Axes chosen to show every point, not the paper's."
 _MARGIN = 1.0  # % to each side of values that are all the same
 
 
@@ -32,13 +43,11 @@ _MARGIN = 1.0  # % to each side of values that are all the same
 class Curve:
     """The selected points of one method by rising reduction."""
 
-    method: Method
+    kind: str
+    """How it is drawn: a method, or one of `PRESET_KINDS`."""
+    name: str
+    """As the paper calls the method, or the presets that gave these points."""
     points: tuple[Row, ...]
-
-    @property
-    def name(self) -> str:
-        """As the paper calls it."""
-        return METHOD_NAMES[self.method]
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,7 @@ def own_plot(result: ExperimentResult) -> Plot:
     points = [row for curve in curves for row in curve.points]
     x = axis_around(row.reduction for row in points)
     y = axis_around([*(row.after for row in points), *([] if baseline is None else [baseline])])
-    return _plot(result, "Axes chosen to show every point, not the paper's.", x, y)
+    return _plot(result, _OWN_AXES, x, y)
 
 
 def _plot(result: ExperimentResult, axes: str, x: Axis, y: Axis) -> Plot:
@@ -125,10 +134,52 @@ def _plot(result: ExperimentResult, axes: str, x: Axis, y: Axis) -> Plot:
 def _content(result: ExperimentResult) -> tuple[tuple[Curve, ...], float | None]:
     shown = [row for row in rows(result) if row.selected]
     curves = (
-        Curve(method, tuple(row for row in shown if row.method == method)) for method in _CURVES
+        Curve(method, METHOD_NAMES[method], tuple(row for row in shown if row.method == method))
+        for method in _CURVES
     )
     baselines = [row.after for row in shown if row.method == "baseline"]
     return tuple(curve for curve in curves if curve.points), next(iter(baselines), None)
+
+
+def preset_plots(results: Sequence[ExperimentResult]) -> list[Plot]:
+    """Return a plot for each experiment and method in which presets gave different points.
+
+    Presets that gave the same points share a curve, since a reading may leave a method as it is.
+    """
+    experiments: dict[str, list[ExperimentResult]] = defaultdict(list)
+    for result in results:
+        experiments[result.experiment].append(result)
+    return [plot for group in experiments.values() for plot in _preset_plots(group)]
+
+
+def _preset_plots(results: Sequence[ExperimentResult]) -> Iterator[Plot]:
+    for method in _CURVES:
+        names: dict[object, list[str]] = defaultdict(list)
+        points: dict[object, tuple[Row, ...]] = {}
+        for result in results:
+            found = [row for row in rows(result) if row.selected and row.method == method]
+            if found:
+                places = tuple((row.parameter, row.reduction, row.after) for row in found)
+                names[places].append(result.preset)
+                points[places] = tuple(found)
+        if len(names) > 1:
+            curves = tuple(
+                Curve(kind, ", ".join(presets), points[places])
+                for kind, (places, presets) in zip(cycle(PRESET_KINDS), names.items(), strict=False)
+            )
+            yield _presets_plot(results[0], METHOD_NAMES[method], curves)
+
+
+def _presets_plot(result: ExperimentResult, method: str, curves: tuple[Curve, ...]) -> Plot:
+    found = [row for curve in curves for row in curve.points]
+    figure = FIGURES.get(result.experiment)
+    if figure is None:
+        x, y = axis_around(row.reduction for row in found), axis_around(row.after for row in found)
+        axes = _OWN_AXES
+    else:
+        x, y, axes = figure.x, figure.y, f"Axes as in the paper's figure {figure.number}."
+    title = f"{result.title}: {method} by preset"
+    return Plot(title, axes, x, y, curves, None, sample_warning(result))
 
 
 def caption(plot: Plot) -> str:
@@ -136,8 +187,10 @@ def caption(plot: Plot) -> str:
     parts = [plot.axes]
     if plot.outside:
         listed = "; ".join(
-            f"{row.name} {row.parameter} ({row.reduction:.2f} %, {row.after:.2f} %)"
-            for row in plot.outside
+            f"{curve.name} {row.parameter} ({row.reduction:.2f} %, {row.after:.2f} %)"
+            for curve in plot.curves
+            for row in curve.points
+            if not plot.shows(row)
         )
         parts.append(f"Outside the axes: {listed}.")
     if plot.baseline is not None and not plot.baseline_inside:

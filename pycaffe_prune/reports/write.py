@@ -9,7 +9,7 @@ from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.formats.files import atomic_write, write_text
 from pycaffe_prune.reports.html import render_html
 from pycaffe_prune.reports.markdown import markdown
-from pycaffe_prune.reports.plot import plot_of
+from pycaffe_prune.reports.plot import plot_of, preset_plots
 from pycaffe_prune.reports.summary import report_json
 from pycaffe_prune.reports.terminal import terminal
 
@@ -25,7 +25,8 @@ def write_reports(results: Sequence[ExperimentResult], out: Path) -> Path:
     """Write ``report.html``, ``report.md``, ``report.json`` and figures into ``out``.
 
     A figure is called ``figure.png`` and ``figure.svg``; those of several results are numbered, in
-    their order: ``figure-1.png``. Everything is made before anything is written, and each file
+    their order: ``figure-1.png``. Where presets of an experiment differ, ``presets-1.png`` and so
+    on show their curves together. Everything is made before anything is written, and each file
     replaces its predecessor whole.
 
     Args:
@@ -42,12 +43,19 @@ def write_reports(results: Sequence[ExperimentResult], out: Path) -> Path:
 
     several = len(results) > 1
     names = [f"figure-{number}" if several else "figure" for number in range(1, len(results) + 1)]
+    plots = dict(zip(names, map(plot_of, results), strict=True))
+    plots_of_presets = {
+        f"presets-{number}": plot for number, plot in enumerate(preset_plots(results), 1)
+    }
     pictures: dict[str, bytes] = {}
-    for name, result in zip(names, results, strict=True):
-        plot = plot_of(result)
+    for name, plot in (plots | plots_of_presets).items():
         pictures |= {f"{name}.png": png(plot), f"{name}.svg": svg(plot)}
     texts = {
-        "report.md": markdown(results, [f"{name}.png" for name in names]),
+        "report.md": markdown(
+            results,
+            [f"{name}.png" for name in plots],
+            [f"{name}.png" for name in plots_of_presets],
+        ),
         "report.json": report_json(results),
         "report.html": render_html(results),
     }

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.plot import caption, own_plot, paper_plot, plot_of, ticks
+from pycaffe_prune.reports.plot import (
+    PRESET_KINDS,
+    caption,
+    own_plot,
+    paper_plot,
+    plot_of,
+    preset_plots,
+    ticks,
+)
 from pycaffe_prune.reports.rows import rows
 
 Make = Callable[..., Point]
@@ -81,7 +89,7 @@ def test_an_experiment_that_the_paper_does_not_know_has_its_own_axes(
 def test_runs_with_another_seed_are_not_drawn(typical: ExperimentResult) -> None:
     plot = plot_of(typical)
     assert all(row.selected for curve in plot.curves for row in curve.points)
-    assert {curve.method: len(curve.points) for curve in plot.curves} == {
+    assert {curve.kind: len(curve.points) for curve in plot.curves} == {
         "units": 4,
         "connections": 6,
         "small": 4,
@@ -101,3 +109,59 @@ def test_transfer_has_figure_7s_rates_and_its_own_accuracies(
     assert 70 < plot.y.low <= 80 < 85 <= plot.y.high < 95
     assert plot.baseline_inside
     assert [row.reduction < 80 for row in plot.outside] == [True]
+
+
+def test_presets_of_one_experiment_share_a_plot_of_each_method_in_which_they_differ(
+    typical: ExperimentResult, point: Make, result_of: MakeResult
+) -> None:
+    better = [
+        p.model_copy(
+            update={
+                "rounds": (
+                    *p.rounds[:-1],
+                    p.rounds[-1].model_copy(update={"after": p.rounds[-1].before}),
+                )
+            }
+        )
+        if p.method == "connections"
+        else p
+        for p in typical.points
+    ]
+    other = typical.model_copy(update={"preset": "other", "points": tuple(better)})
+    same = typical.model_copy(update={"preset": "same"})
+    elsewhere = result_of([point("units", 250_000, 1)], experiment="lenet-5")
+    (plot,) = preset_plots([typical, other, elsewhere, same])
+    assert "connection pruning" in plot.title
+    assert [curve.name for curve in plot.curves] == ["quick, same", "other"]
+    drawn = [row for curve in plot.curves for row in curve.points]
+    assert drawn == [
+        row
+        for result in (typical, other)
+        for curve in plot_of(result).curves
+        for row in curve.points
+        if row.method == "connections"
+    ]
+    assert (plot.x, plot.y) == (plot_of(typical).x, plot_of(typical).y)
+    assert all(
+        f"other {row.parameter}" in caption(plot)
+        for row in plot.curves[1].points
+        if not plot.shows(row)
+    )
+
+
+def test_one_preset_or_equal_presets_need_no_plot_of_presets(typical: ExperimentResult) -> None:
+    assert preset_plots([]) == preset_plots([typical]) == []
+    assert preset_plots([typical, typical.model_copy(update={"preset": "same"})]) == []
+
+
+def test_every_preset_has_its_own_curve_even_when_kinds_run_out(
+    point: Make, result_of: MakeResult
+) -> None:
+    results = [
+        result_of([point("units", 250_000, correct)], preset=f"p{correct}", experiment="mine")
+        for correct in range(9_000, 9_011)
+    ]
+    (plot,) = preset_plots(results)
+    assert len(plot.curves) == 11
+    assert {curve.kind for curve in plot.curves} == set(PRESET_KINDS)
+    assert plot.outside == []

@@ -34,7 +34,7 @@ def _cells(text: str) -> list[tuple[str, ...]]:
 def test_every_point_stands_in_the_markdown(any_result: Results, data: st.DataObject) -> None:
     result = data.draw(any_result)
     found = Counter(
-        (cells[0], cells[1], cells[2]) for cells in _cells(markdown([result], ["figure.png"]))
+        (cells[0], cells[1], cells[2]) for cells in _cells(markdown([result], ["figure.png"], []))
     )
     for row in rows(result):
         key = (row.name, row.parameter, f"{row.reduction:.2f}")
@@ -57,7 +57,7 @@ def test_every_round_is_listed(typical: ExperimentResult) -> None:
 
 
 def test_claims_stand_with_verdict_numbers_and_rule(typical: ExperimentResult) -> None:
-    cells = _cells(markdown([typical], ["figure.png"]))
+    cells = _cells(markdown([typical], ["figure.png"], []))
     for entry in judge(typical):
         line = next(line for line in cells if line[0] == entry.claim.text)
         assert line[1:] == (entry.verdict, entry.claim.paper, entry.ours, entry.rule)
@@ -66,14 +66,14 @@ def test_claims_stand_with_verdict_numbers_and_rule(typical: ExperimentResult) -
 def test_a_sample_is_loud_in_the_markdown(
     typical: ExperimentResult, sample: ExperimentResult
 ) -> None:
-    assert "**⚠ SAMPLE DATA, NOT THE REAL DATA SET" in markdown([sample], ["figure.png"])
-    assert "SAMPLE DATA" not in markdown([typical], ["figure.png"])
+    assert "**⚠ SAMPLE DATA, NOT THE REAL DATA SET" in markdown([sample], ["figure.png"], [])
+    assert "SAMPLE DATA" not in markdown([typical], ["figure.png"], [])
 
 
 def test_names_cannot_break_out_of_the_markdown(point: Make, result_of: MakeResult) -> None:
     hostile = "a|b\n# c <img src=x> `d` [e](f) *g*"
     result = result_of([point("units", 250_000, 9_500, units={hostile: 3})], title=hostile)
-    text = markdown([result], ["figure.png"])
+    text = markdown([result], ["figure.png"], [])
     assert "<img" not in text
     assert "\n# c" not in text
     assert "[e](" not in text

@@ -56,3 +56,15 @@ def test_several_results_share_one_page_and_have_a_figure_each(
     assert sorted(path.name for path in tmp_path.iterdir()) == [*pictures, *FILES[2:]]
     assert page.read_text("utf-8").count('<section class="result"') == 2
     assert all(name in (tmp_path / "report.md").read_text("utf-8") for name in pictures[::2])
+
+
+def test_presets_that_differ_are_drawn_together(typical: ExperimentResult, tmp_path: Path) -> None:
+    fewer = [point for point in typical.points if point.alpha != 1.2]
+    other = typical.model_copy(update={"preset": "fewer", "points": tuple(fewer)})
+    page = write_reports([typical, other], tmp_path).read_text("utf-8")
+    assert (tmp_path / "presets-1.png").read_bytes().startswith(b"\x89PNG")
+    assert b'id="line-preset-2"' in (tmp_path / "presets-1.svg").read_bytes()
+    assert "presets-1.png" in (tmp_path / "report.md").read_text("utf-8")
+    assert "connection pruning by preset" in page
+    assert page.count('class="point preset-1') == page.count('class="point preset-2') + 1
+    assert not (tmp_path / "presets-2.png").exists()  # the other methods are the same
