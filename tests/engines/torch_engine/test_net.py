@@ -99,6 +99,24 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "b" bottom: "label" top: "l
     require_equal(gradients(net), pure_gradients(net))
 
 
+def test_batch_norm_moves_its_statistics_beside_a_layer_that_keeps_its_parameters() -> None:
+    net = filled(
+        parse(
+            DATA
+            + """
+layer { name: "a" type: "InnerProduct" bottom: "data" top: "a"
+  inner_product_param { num_output: 5 } }
+layer { name: "slope" type: "PReLU" bottom: "a" top: "slope" }
+layer { name: "norm" type: "BatchNorm" bottom: "slope" top: "norm" }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "norm" bottom: "label" top: "loss" }
+"""
+        )
+    )
+    expected = pure_gradients(net)
+    require_equal(gradients(net), expected)
+    assert net.params["norm"][2].data > 0
+
+
 @over_nets
 @given(definition=loss_nets(), passes=st.integers(2, 3))
 def test_gradients_of_several_passes_add_up(definition: NetParameter, passes: int) -> None:

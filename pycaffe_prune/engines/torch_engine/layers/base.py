@@ -52,7 +52,10 @@ class Layer(ABC):
         self, bottoms: Sequence[Tensor], params: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], Saved]:
         """Compute the tops, and what `backward` needs."""
-        inputs = [tensor.detach().requires_grad_() for tensor in (*bottoms, *params)]
+        inputs = [tensor.detach().requires_grad_() for tensor in bottoms]
+        # Not `detach`: all parameters are one tensor, and when BatchNorm moves its statistics in
+        # it before `backward`, autograd would take the others for changed.
+        inputs += [tensor.data.requires_grad_() for tensor in params]
         with torch.enable_grad():
             tops = self.forward(inputs[: len(bottoms)], inputs[len(bottoms) :])
         return tuple(top.detach() for top in tops), (*inputs, *tops)
