@@ -19,7 +19,7 @@ from pycaffe_prune.engines.torch_engine.net import Net
 from pycaffe_prune.engines.torch_engine.parameters import Parameters
 from pycaffe_prune.engines.torch_engine.solver import Solver
 from pycaffe_prune.engines.torch_engine.stepping import Stepping
-from pycaffe_prune.engines.torch_engine.updates import make_update
+from pycaffe_prune.engines.torch_engine.updates import ALL_BITS, make_update
 from pycaffe_prune.formats.caffe_pb2 import (
     TRAIN,
     ConvolutionParameter,
@@ -129,10 +129,9 @@ class Pack:
         self._update = make_update(first.param, self._parameters.groups, data, diff)
         self._values = {blob.key: self._parameters.view(data, blob.key) for blob in blobs}
         self._diffs = {blob.key: self._parameters.view(diff, blob.key) for blob in blobs}
-        self._kept = self._parameters.zeros().view(torch.int32)
         self._losses: list[Tensor] = []
         self._gradients = vmap(grad(self._loss, has_aux=True), in_dims=(0, None))
-        self._stepping = Stepping(first.param, self._net, self._add_gradients, self._apply)
+        self._stepping = Stepping(first.param, self._net, self._add_gradients, self._update.apply)
         self._take()
 
     def step(self, iterations: int) -> None:
@@ -154,12 +153,6 @@ class Pack:
         gradients, self._losses = self._gradients(self._values, self._net.batch)
         for key, diff in self._diffs.items():
             diff.add_(gradients[key])
-
-    def _apply(self, rate: Tensor) -> None:
-        diff = self._parameters.diff
-        diff.view(torch.int32).bitwise_and_(self._kept)
-        self._update.apply(rate)
-        diff.zero_()
 
     def _corners(self, flat: Tensor, own: Callable[[Solver], Tensor]) -> Iterator[_Corner]:
         """The part of a stacked flat tensor that belongs to each blob of each run, and the blob."""
@@ -183,8 +176,10 @@ class Pack:
         self._net.seek(first.iter * first.param.iter_size)
         for corner, blob in self._pairs():
             corner.copy_(blob)
-        for corner, kept in self._corners(self._kept, _kept_bits):
-            corner.copy_(kept)
+        kept = self._parameters.zeros().view(torch.int32)
+        for corner, bits in self._corners(kept, _kept_bits):
+            corner.copy_(bits)
+        self._update.keep(kept)
 
     @torch.no_grad()
     def _give(self) -> None:
@@ -203,11 +198,9 @@ def _history(number: int, solver: Solver) -> Tensor:
 
 
 def _kept_bits(solver: Solver) -> Tensor:
-    """All bits set where a value may move."""
-    bits = torch.full_like(solver.net.parameters.data, -1, dtype=torch.int32)
     if solver.masks:
-        solver.masks.zero(bits)
-    return bits
+        return solver.masks.bits
+    return torch.full_like(solver.net.parameters.data, ALL_BITS, dtype=torch.int32)
 
 
 class Rendezvous:

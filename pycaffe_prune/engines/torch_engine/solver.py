@@ -12,7 +12,7 @@ from torch import Tensor
 from pycaffe_prune.engines.torch_engine.net import Net
 from pycaffe_prune.engines.torch_engine.snapshots import read_snapshot, write_snapshot
 from pycaffe_prune.engines.torch_engine.stepping import Stepping
-from pycaffe_prune.engines.torch_engine.updates import make_update
+from pycaffe_prune.engines.torch_engine.updates import ALL_BITS, make_update
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, NetParameter, SolverParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
@@ -23,49 +23,33 @@ __all__ = ["Masks", "Solver"]
 
 
 class Masks:
-    """Keeps pruned weights at exactly zero: their values, and their gradients before each update.
+    """Which weights are pruned, bit by bit.
 
-    With value and gradient zero, decay adds 0, the history stays 0 and so does the value. Bits are
-    ANDed, not floats multiplied: NaN and -0.0 become +0.0 too.
+    With value and gradient zero, decay adds 0, the history stays 0 and so does the value.
     """
 
     def __init__(self, net: Net, masks: Mapping[BlobKey, NDArray[np.bool_]]) -> None:
-        parameters = net.parameters
-        places = [parameters.place(net.owner(key)) for key in masks]
-        self._start = min(start for start, _ in places)
-        self._stop = max(stop for _, stop in places)
-        bits = np.full(self._stop - self._start, -1, np.int32)
-        for (start, stop), (key, mask) in zip(places, masks.items(), strict=True):
+        bits = np.full(net.parameters.count, ALL_BITS, np.int32)
+        for key, mask in masks.items():
+            start, stop = net.parameters.place(net.owner(key))
             shape = net.params[key[0]][key[1]].shape
             if mask.shape != shape:
                 raise SurgeryError(
                     f"layer '{key[0]}', blob {key[1]}: the mask is {extents(mask.shape)}, the "
                     f"weights are {extents(shape)}; use the mask that was made for these weights"
                 )
-            bits[start - self._start : stop - self._start][~mask.reshape(-1)] = 0
-        self._bits = torch.from_numpy(bits).to(net.device)
-        self._data = self._masked(parameters.data)
-        self._diff = self._masked(parameters.diff)
-
-    def _masked(self, flat: Tensor) -> Tensor:
-        return flat[self._start : self._stop].view(torch.int32)
+            bits[start:stop][~mask.reshape(-1)] = 0
+        self.bits = torch.from_numpy(bits).to(net.device)
+        """int32, (count,) as the net's flat tensors: `ALL_BITS` where a weight is kept, else 0."""
+        self._data = net.parameters.data
 
     def zero(self, flat: Tensor) -> None:
         """Zero what is masked of a flat tensor of the net's blobs."""
-        self._masked(flat).bitwise_and_(self._bits)
-
-    def zero_weights(self) -> None:
-        """Zero the masked weights."""
-        self._data.bitwise_and_(self._bits)
-
-    def zero_gradients(self) -> None:
-        """Zero the masked gradients."""
-        self._diff.bitwise_and_(self._bits)
+        flat.view(torch.int32).bitwise_and_(self.bits)
 
     def revived(self) -> int:
         """Count the masked weights that are not zero."""
-        values = self._data.view(torch.float32)
-        return int(torch.count_nonzero(values[self._bits == 0]))
+        return int(torch.count_nonzero(self._data[self.bits == 0]))
 
 
 class Solver:
@@ -97,7 +81,7 @@ class Solver:
             opened.callback(self.test_nets[0].close)
             parameters = self.net.parameters
             self.update = make_update(param, parameters.groups, parameters.data, parameters.diff)
-            self.stepping = Stepping(param, self.net, self.net.compute, self._apply)
+            self.stepping = Stepping(param, self.net, self.net.compute, self.update.apply)
             opened.pop_all()  # from here on `close` is the caller's
 
     @property
@@ -115,9 +99,10 @@ class Solver:
             SurgeryError: A mask does not fit its blob.
         """
         self.masks = Masks(self.net, masks)
-        self.masks.zero_weights()
+        self.masks.zero(self.net.parameters.data)
         for flat in self.update.history:
             self.masks.zero(flat)  # or momentum would move what was trained before
+        self.update.keep(self.masks.bits)
         self.stepping.renew()
 
     def step(self, iterations: int) -> None:
@@ -127,12 +112,6 @@ class Solver:
             DataError: The data are damaged.
         """
         self.stepping.run(iterations)
-
-    def _apply(self, rate: Tensor) -> None:
-        if self.masks:
-            self.masks.zero_gradients()
-        self.update.apply(rate)
-        self.net.parameters.diff.zero_()
 
     @property
     def history(self) -> list[Tensor]:

@@ -189,7 +189,7 @@ def test_an_iteration_neither_waits_for_a_gpu_nor_copies_to_it(
     rate = torch.zeros((), device="meta")
     with NoWaiting(), torch.no_grad():
         solver.net.compute()
-        solver._apply(rate)
+        solver.update.apply(rate)
 
 
 ALL_CASES = {**CASES, **WEIGHTED_CASES}
