@@ -215,7 +215,8 @@ def main() -> None:
     """Race what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     prepare = {"mnist": mnist, "flowers102": flowers102}
-    parser.add_argument("sets", nargs="*", choices=list(prepare))
+    # `choices` would refuse an empty list (Python 3.11).
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(prepare)}; all")
     data = os.environ.get("PYCAFFE_PRUNE_DATA")
     parser.add_argument("--source", type=Path, default=data, help="folder of both sets' folders")
     default = Path(tempfile.gettempdir()) / "pycaffe-prune-bench"
