@@ -32,7 +32,7 @@ from data_prep.manifest import (
 from data_prep.mean import MeanImage
 from pycaffe_prune import __version__
 from pycaffe_prune.errors import DataError
-from pycaffe_prune.formats.files import sha256_of
+from pycaffe_prune.formats.files import sha256_of, write_text
 from pycaffe_prune.formats.mean import write_mean
 
 __all__ = ["Content", "Recipe", "build_data_set", "in_batches", "refuse_gaps"]
@@ -73,6 +73,9 @@ class Recipe:
         mean: The mean image, where it is not to be computed: float32, of ``shape``.
         mean_of: The images whose mean it is, in words.
         keep_going: Whether to build the set without images that are missing or damaged.
+        texts: Text files that belong to the set beside its manifest, by name.
+        require_same: Raises a `DataError` if the finished set in the folder differs from what the
+            recipe makes in a way that its manifest does not tell.
     """
 
     name: DataSetName
@@ -86,6 +89,8 @@ class Recipe:
     mean: NDArray[np.float32] | None = None
     mean_of: str = TRAINING_IMAGES
     keep_going: bool = False
+    texts: Mapping[str, str] = field(default_factory=dict)
+    require_same: Callable[[], None] | None = None
 
 
 def in_batches(images: NDArray[np.uint8], labels: NDArray[np.integer]) -> Iterator[Batch]:
@@ -152,6 +157,8 @@ def _finished(out: Path, recipe: Recipe) -> Manifest | None:
         return None
     _refuse_another_set(out, recipe)
     manifest = load_manifest(out)
+    if recipe.require_same is not None:
+        recipe.require_same()
     found = {name: split.count + len(split.left_out) for name, split in manifest.splits.items()}
     other = "choose another --out, or give --force to replace it"
     if found != dict(recipe.counts):
@@ -215,6 +222,8 @@ def _build(out: Path, recipe: Recipe, content: Content, console: Console) -> Man
             refuse_gaps(out, left_out)
         # From here until the new manifest is there, the folder is not a finished data set.
         (out / MANIFEST_NAME).unlink(missing_ok=True)
+        for text_name, text in recipe.texts.items():
+            write_text(out / text_name, text)
         write_mean(out / _MEAN_NAME, mean.value() if recipe.mean is None else recipe.mean)
         for lmdb in staged.values():
             lmdb.publish()

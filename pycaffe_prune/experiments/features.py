@@ -29,12 +29,12 @@ from rich.progress import (
 
 from data_prep.dataset import Content, Recipe, build_data_set
 from data_prep.lmdb_writer import Batch
-from data_prep.manifest import MANIFEST_NAME, Manifest, SplitName, load_manifest
+from data_prep.manifest import Manifest, SplitName, load_manifest
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.lmdb_images import as_data_layer, stored_images
 from pycaffe_prune.errors import DataError, InterruptedRunError
 from pycaffe_prune.experiments.trunk import Trunk, cut_trunk
-from pycaffe_prune.formats.files import atomic_write, sha256_of, write_text
+from pycaffe_prune.formats.files import atomic_write, sha256_of
 
 __all__ = ["LMDB_NAMES", "FeatureRequest", "FeatureSettings", "build_features"]
 
@@ -122,15 +122,12 @@ def build_features(
     shape = images.splits["train"].shape
     trunk = cut_trunk(request.net, request.weights, request.blob, shape, grid=request.grid)
     settings = _settings(request, trunk, images, engine.name)
-    if not force:
-        _require_same_features(out, settings)
     console = console or Console(stderr=True)
     work = _Work(request, trunk, images, engine, out / _PARTS / _key(settings))
 
     def load() -> Content:
         with _progress(console, sum(split.count for split in images.splits.values())) as show:
             work.compute(jobs, show, stopped or Event())
-        write_text(out / _SETTINGS, settings.model_dump_json(indent=1) + "\n")
         return Content({name: work.read(name) for name in LMDB_NAMES})
 
     recipe = Recipe(
@@ -141,6 +138,8 @@ def build_features(
         counts={name: split.count for name, split in images.splits.items()},
         shape=trunk.shape,
         load=load,
+        texts={_SETTINGS: settings.model_dump_json(indent=1) + "\n"},
+        require_same=lambda: _require_same_features(out, settings),
     )
     manifest = build_data_set(out, recipe, force=force, console=console)
     shutil.rmtree(out / _PARTS, ignore_errors=True)
@@ -170,8 +169,11 @@ def _key(settings: FeatureSettings) -> str:
 def _require_same_features(out: Path, settings: FeatureSettings) -> None:
     """Refuse a folder of finished features that were made in another way."""
     path = out / _SETTINGS
-    if not (out / MANIFEST_NAME).is_file() or not path.is_file():
-        return
+    if not path.is_file():
+        raise DataError(
+            f"{out}: holds features, but no {_SETTINGS} that says what they depend on; choose "
+            "another --out, or give --force to replace them"
+        )
     try:
         earlier = FeatureSettings.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -176,6 +176,33 @@ def test_a_folder_with_other_features_is_refused(
         build(tmp_path / "f", other, Counting(), quiet)
 
 
+def test_features_that_do_not_say_what_they_depend_on_are_refused(
+    tmp_path: Path, request_: FeatureRequest, quiet: Console
+) -> None:
+    build(tmp_path / "f", request_, Counting(), quiet)
+    (tmp_path / "f" / "features.json").unlink()
+    with pytest.raises(DataError, match=r"no features\.json that says .*--force"):
+        build(tmp_path / "f", request_, Counting(), quiet)
+
+
+def test_a_replacement_that_ends_halfway_leaves_the_old_features_under_their_own_settings(
+    tmp_path: Path, request_: FeatureRequest, quiet: Console
+) -> None:
+    out, other = tmp_path / "f", FeatureRequest(**{**vars(request_), "scale": 0.2})
+    build(out, request_, Counting(), quiet)
+    old = checksums(out)
+    with pytest.raises(EngineError):
+        build(out, other, Counting(fails_at=4), quiet, force=True)
+    next(out.glob(".parts/*/train-00000200-*")).write_bytes(b"damaged")
+    with pytest.raises(DataError, match="damaged"):  # in the midst of writing the LMDBs
+        build(out, other, Counting(), quiet, force=True)
+    with pytest.raises(DataError, match="other scale"):
+        build(out, other, Counting(), quiet)
+    build(out, request_, again := Counting(), quiet)
+    assert not again.calls
+    assert checksums(out) == old
+
+
 def test_parts_of_other_features_are_not_taken(
     tmp_path: Path, request_: FeatureRequest, quiet: Console
 ) -> None:
