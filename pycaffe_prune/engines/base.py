@@ -112,7 +112,11 @@ class Engine(Protocol):
         ...
 
     def stop(self) -> None:
-        """Ask all work in progress for an end, runs with a snapshot: InterruptedRunError there."""
+        """Ask all work in progress for an end, runs with a snapshot: InterruptedRunError there.
+
+        For good: whatever is asked of the engine from now on raises that as well. May be called
+        from a signal's handler, at any moment.
+        """
         ...
 
     def evaluate(self, folder: RunFolder, job: EvaluationJob) -> Iterator[TestScore]:
@@ -135,6 +139,7 @@ class Engine(Protocol):
 
         Raises:
             EngineError: The engine refused the net, the weights or the inputs.
+            InterruptedRunError: The engine was asked to stop.
         """
         ...
 

@@ -20,8 +20,9 @@ from pycaffe_prune.engines.session import (
     follow_training,
     forward_by_files,
     parse_event,
+    stopped_before,
 )
-from pycaffe_prune.errors import EngineError, InterruptedRunError
+from pycaffe_prune.errors import EngineError
 
 __all__ = ["CaffeEngine"]
 
@@ -41,9 +42,11 @@ class CaffeEngine:
     def __init__(self, executable: Path) -> None:
         self._executable = executable
         self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
 
     def stop(self) -> None:
-        """Ask every running worker for a snapshot and an end."""
+        """Ask every running worker for a snapshot and an end; no other one begins."""
+        self._stopped = True  # first: a worker that comes now is signalled here or refused there
         for process in tuple(self._running):
             process.send_signal(signal.SIGINT)
 
@@ -108,6 +111,8 @@ class CaffeEngine:
             with process:
                 self._running.add(process)
                 try:
+                    if self._stopped:
+                        raise stopped_before(folder)
                     for line in process.stdout or ():
                         yield parse_event(line, folder)
                     process.wait()
@@ -115,10 +120,7 @@ class CaffeEngine:
                     self._running.discard(process)
                     process.kill()  # nothing to do unless an error left it running
         if process.returncode == -signal.SIGINT:  # `stop` came before it could listen
-            raise InterruptedRunError(
-                f"{folder.path}: stopped before it began; the same command begins it, or goes on "
-                "with it"
-            )
+            raise stopped_before(folder)
         if process.returncode:
             raise EngineError(_explain(task, folder, process.returncode))
 

@@ -22,7 +22,13 @@ from pycaffe_prune.errors import EngineError, InterruptedRunError
 from pycaffe_prune.formats.files import sha256_of, write_text
 from pycaffe_prune.formats.prototxt import read_net, refuse_python_layers, write_prototxt
 
-__all__ = ["follow_evaluation", "follow_training", "forward_by_files", "parse_event"]
+__all__ = [
+    "follow_evaluation",
+    "follow_training",
+    "forward_by_files",
+    "parse_event",
+    "stopped_before",
+]
 
 _LOGGED = frozenset({"start", "resumed", "test", "snapshot", "stopped", "done"})
 
@@ -116,6 +122,13 @@ def forward_by_files(
             pass
         with np.load(folder.path / "outputs.npz", allow_pickle=False) as found:
             return [found[f"o{place}"] for place in range(len(outputs))]
+
+
+def stopped_before(folder: RunFolder) -> InterruptedRunError:
+    """Return the error of a run whose engine was stopped before it began."""
+    return InterruptedRunError(
+        f"{folder.path}: stopped before it began; the same command begins it, or goes on with it"
+    )
 
 
 def parse_event(line: str, folder: RunFolder) -> Event:

@@ -74,6 +74,15 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 @pytest.fixture
+def stoppable(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """An engine like ``engine`` for one test: stop is for good."""
+    is_caffe = engine.name == "caffe"
+    made = CaffeEngine(request.getfixturevalue("caffe_python")) if is_caffe else TorchEngine()
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def make_solver(tmp_path: Path) -> Callable[..., Path]:
     """Write a net and its solver; return the solver's path."""
 

@@ -211,13 +211,13 @@ def test_many_weights_in_one_process_score_as_each_alone(
 
 
 def test_an_evaluation_that_is_asked_to_stop_keeps_its_scores(
-    tmp_path, digits, make_solver, engine, three
+    tmp_path, digits, make_solver, stoppable, three
 ):
     folder = RunFolder(tmp_path / "test")
     job = prepare_evaluation(make_solver().parent / "net.prototxt", three * 50, digits, folder)
-    scores = engine.evaluate(folder, job)
+    scores = stoppable.evaluate(folder, job)
     assert next(scores).images == 297
-    engine.stop()
+    stoppable.stop()
     with pytest.raises(InterruptedRunError, match="of 200 tests done"):
         list(scores)
 
@@ -235,21 +235,40 @@ def test_weights_that_are_gone_are_an_error_after_the_scores_before_them(
         next(scores)
 
 
-def test_a_run_that_is_asked_to_stop_leaves_a_snapshot_and_goes_on(tmp_path, request_for, engine):
+def test_a_run_that_is_asked_to_stop_leaves_a_snapshot_and_goes_on(
+    tmp_path, request_for, engine, stoppable
+):
     whole = train(request_for(max_iter=4000, snapshot=0), tmp_path / "whole", engine, ignore)
     asked = threading.Event()
 
     def stop_once(event):
         if event.event == "progress" and not asked.is_set():
             asked.set()
-            engine.stop()
+            stoppable.stop()
 
     request = request_for(max_iter=4000, snapshot=0)
     with pytest.raises(InterruptedRunError, match="of 4000"):
-        train(request, tmp_path / "run", engine, stop_once)
+        train(request, tmp_path / "run", stoppable, stop_once)
     assert list((tmp_path / "run" / "snapshots").glob("*.solverstate"))
     again = train(request, tmp_path / "run", engine, ignore)
     assert again.weights_sha256 == whole.weights_sha256
+
+
+def test_an_engine_that_was_stopped_while_nothing_ran_begins_nothing(
+    tmp_path, request_for, make_solver, digits, engine, stoppable, pruned
+):
+    weights, _, _ = pruned
+    stoppable.stop()
+    with pytest.raises(InterruptedRunError, match="stopped before it began"):
+        train(request_for(), tmp_path / "run", stoppable, ignore)
+    folder, net = RunFolder(tmp_path / "test"), make_solver().parent / "net.prototxt"
+    job = prepare_evaluation(net, [weights], digits, folder)
+    with pytest.raises(InterruptedRunError, match="stopped before it began"):
+        next(stoppable.evaluate(folder, job))
+    with pytest.raises(InterruptedRunError, match="stopped before it began"):
+        stoppable.forward(net, weights, {}, ["ip2"])
+    assert not stoppable._running
+    assert train(request_for(max_iter=2), tmp_path / "run", engine, ignore).iterations == 2
 
 
 def test_a_worker_that_is_killed_is_an_error_that_names_the_signal(tmp_path, request_for, engine):

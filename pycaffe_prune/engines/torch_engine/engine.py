@@ -22,10 +22,11 @@ from pycaffe_prune.engines.session import (
     follow_training,
     forward_by_files,
     parse_event,
+    stopped_before,
 )
 from pycaffe_prune.engines.torch_engine.gathering import Gathering
 from pycaffe_prune.engines.torch_engine.request import Request
-from pycaffe_prune.errors import EngineError, InterruptedRunError
+from pycaffe_prune.errors import EngineError
 
 __all__ = ["TorchEngine"]
 
@@ -53,6 +54,7 @@ class TorchEngine:
         self._tf32, self._device = tf32, device
         self._idle: list[subprocess.Popen[str]] = []
         self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
         self._lock = threading.Lock()
         weakref.finalize(self, _end_all, self._idle)
         self._gathering = Gathering(pack, self._train_together) if pack > 1 else None
@@ -63,7 +65,8 @@ class TorchEngine:
             _end_all(self._idle)
 
     def stop(self) -> None:
-        """Ask every running worker for a snapshot and an end."""
+        """Ask every running worker for a snapshot and an end; no other one begins."""
+        self._stopped = True  # first: a worker that comes now is signalled here or refused there
         if self._gathering:
             self._gathering.stop()
         for process in tuple(self._running):
@@ -142,6 +145,8 @@ class TorchEngine:
         self._running.add(process)
         ended = ""
         try:
+            if self._stopped:
+                raise stopped_before(folders[0])
             for line in _answers(process, request):
                 if line in (_END, _LAST):
                     ended = line
@@ -158,10 +163,7 @@ class TorchEngine:
                 process.kill()  # nothing to do unless an error left it running
                 process.communicate()
         if process.returncode == -signal.SIGINT:  # `stop` came before it could listen
-            raise InterruptedRunError(
-                f"{folders[0].path}: stopped before it began; the same command begins it, or goes "
-                "on with it"
-            )
+            raise stopped_before(folders[0])
         if not ended:
             raise EngineError(_explain(task, folders[0], process.returncode))
 

@@ -7,7 +7,8 @@ from queue import SimpleQueue
 from pycaffe_prune.engines.base import Event
 from pycaffe_prune.engines.job import Job
 from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.errors import EngineError, InterruptedRunError, PruneError
+from pycaffe_prune.engines.session import stopped_before
+from pycaffe_prune.errors import EngineError, PruneError
 
 __all__ = ["Gathering"]
 
@@ -42,6 +43,7 @@ class Gathering:
         self._size, self._start = size, start
         self._waiting: dict[_Device, list[_Seat]] = {}
         self._came = threading.Condition()
+        self._stopped = False
 
     def events(self, folder: RunFolder, job: Job) -> Iterator[Event]:
         """Train the run in ``folder`` together with others; yield its events.
@@ -58,22 +60,21 @@ class Gathering:
             yield answer
 
     def stop(self) -> None:
-        """End the runs that still wait for others with an InterruptedRunError."""
+        """End the runs that wait for others, and those that come, with an InterruptedRunError."""
         with self._came:
+            self._stopped = True
             for seats in self._waiting.values():
                 for seat in seats:
-                    seat.answers.put(
-                        InterruptedRunError(
-                            f"{seat.folder.path}: stopped before it began; the same command begins "
-                            "it, or goes on with it"
-                        )
-                    )
+                    seat.answers.put(stopped_before(seat.folder))
             self._waiting.clear()
             self._came.notify_all()
 
     def _gather(self, seat: _Seat, device: _Device) -> None:
         """Join those that wait; who completes them, or came first and has waited, starts them."""
         with self._came:
+            if self._stopped:
+                seat.answers.put(stopped_before(seat.folder))
+                return
             seats = self._waiting.setdefault(device, [])
             seats.append(seat)
             self._came.notify_all()

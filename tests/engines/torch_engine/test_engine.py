@@ -157,7 +157,9 @@ def test_an_error_names_the_run_and_the_log_and_the_worker_stays(
     assert again.weights_sha256 == train(make("a"), tmp_path / "a", own, ignore).weights_sha256
 
 
-def test_a_stop_before_the_worker_listens_is_an_interruption(own, make, tmp_path) -> None:
+def test_a_stop_before_the_worker_listens_is_an_interruption(
+    own, torch_engine, make, tmp_path
+) -> None:
     def stop_early() -> None:
         while not own._running:
             time.sleep(0.001)
@@ -168,7 +170,7 @@ def test_a_stop_before_the_worker_listens_is_an_interruption(own, make, tmp_path
     with pytest.raises(InterruptedRunError, match="same command"):
         train(make("a", max_iter=100_000), tmp_path / "a", own, ignore)
     thread.join()
-    assert train(make("a"), tmp_path / "b", own, ignore).iterations == 60
+    assert train(make("a"), tmp_path / "b", torch_engine, ignore).iterations == 60
 
 
 def test_forward_says_what_it_lacks(torch_engine, make, tmp_path) -> None:
@@ -277,14 +279,15 @@ def test_packed_runs_that_are_stopped_leave_snapshots_and_go_on(
 ) -> None:
     requests = {name: make(name, seed=seed, max_iter=500, snapshot=0) for name, seed in
                 (("a", 3), ("b", 4), ("c", 5))}  # fmt: skip
-    asked = threading.Event()
+    asked, stoppable = threading.Event(), TorchEngine(pack=4)
 
     def stop_once(event: object) -> None:
         if event.event == "progress" and event.iteration > 20 and not asked.is_set():
             asked.set()
-            pack.stop()
+            stoppable.stop()
 
-    stopped = together(pack, requests, tmp_path / "packed", stop_once)
+    stopped = together(stoppable, requests, tmp_path / "packed", stop_once)
+    stoppable.close()
     for name in requests:
         assert isinstance(stopped[name], InterruptedRunError)
         assert "of 500" in str(stopped[name])
