@@ -12,7 +12,8 @@ from pycaffe_prune.experiments.reproduce import Plan, foresee
 from pycaffe_prune.experiments.result import ExperimentResult, LayerRate, Prediction
 from pycaffe_prune.experiments.scheduler import StageObserver
 from pycaffe_prune.experiments.spec import ExperimentSpec
-from pycaffe_prune.experiments.stages import Baseline, Stage
+from pycaffe_prune.experiments.stage_kinds import Baseline
+from pycaffe_prune.experiments.stages import Stage
 from pycaffe_prune.reports.paper import TABLE_5
 
 __all__ = ["prediction_table", "telling_prediction"]

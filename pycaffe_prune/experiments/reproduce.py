@@ -26,17 +26,8 @@ from pycaffe_prune.experiments.result import (
     Score,
 )
 from pycaffe_prune.experiments.spec import ExperimentSpec
-from pycaffe_prune.experiments.stages import (
-    Baseline,
-    Connections,
-    Context,
-    SmallModel,
-    Stage,
-    StageOutput,
-    Units,
-    best,
-    with_units,
-)
+from pycaffe_prune.experiments.stage_kinds import Baseline, Connections, SmallModel, Units, best
+from pycaffe_prune.experiments.stages import Context, Stage, StageOutput, with_units
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.files import sha256_of

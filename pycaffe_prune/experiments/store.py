@@ -22,7 +22,8 @@ from pycaffe_prune.engines.base import Engine, Event, Observer
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.experiments.moving import moved
 from pycaffe_prune.experiments.paths import ExperimentFolder
-from pycaffe_prune.experiments.stages import Baseline, Stage, StageOutput
+from pycaffe_prune.experiments.stage_kinds import Baseline
+from pycaffe_prune.experiments.stages import Stage, StageOutput
 from pycaffe_prune.formats.files import atomic_write, sha256_of
 
 __all__ = ["AtStore", "Store", "run_in_store"]
