@@ -21,7 +21,6 @@ from data_prep.lmdb_writer import Batch, StagedLmdb, lmdb_count, staged_lmdb
 from data_prep.locks import exclusive
 from data_prep.manifest import (
     MANIFEST_NAME,
-    TRAINING_IMAGES,
     DataSetName,
     Manifest,
     Split,
@@ -29,7 +28,7 @@ from data_prep.manifest import (
     load_manifest,
     write_manifest,
 )
-from data_prep.mean import MeanImage
+from data_prep.mean import TRAINING_IMAGES, MeanImage
 from pycaffe_prune import __version__
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.files import sha256_of, write_text
@@ -50,11 +49,13 @@ class Content:
         splits: The images of each split.
         warnings: What was unusual about the source.
         file_bytes: Bytes of all image files that may be stored as they are.
+        mean: The mean image, where it is not to be computed: float32, of the recipe's shape.
     """
 
     splits: Mapping[SplitName, Iterable[Batch]]
     warnings: list[str] = field(default_factory=list)
     file_bytes: int = 0
+    mean: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,6 @@ class Recipe:
         shape: Channels, height and width of every image.
         load: Reads the source; called only when there is something to build.
         encoded: Whether the records hold image files, not pixels.
-        mean: The mean image, where it is not to be computed: float32, of ``shape``.
         mean_of: The images whose mean it is, in words.
         keep_going: Whether to build the set without images that are missing or damaged.
         texts: Text files that belong to the set beside its manifest, by name.
@@ -86,7 +86,6 @@ class Recipe:
     shape: tuple[int, int, int]
     load: Callable[[], Content]
     encoded: bool = False
-    mean: NDArray[np.float32] | None = None
     mean_of: str = TRAINING_IMAGES
     keep_going: bool = False
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -199,7 +198,7 @@ def _build(out: Path, recipe: Recipe, content: Content, console: Console) -> Man
         for batch in content.splits[name]:
             labels[name].append(batch.labels)
             left_out[name] += batch.left_out
-            if name == "train" and recipe.mean is None:
+            if name == "train" and content.mean is None:
                 mean.add(batch.images)
             yield batch
 
@@ -224,7 +223,7 @@ def _build(out: Path, recipe: Recipe, content: Content, console: Console) -> Man
         (out / MANIFEST_NAME).unlink(missing_ok=True)
         for text_name, text in recipe.texts.items():
             write_text(out / text_name, text)
-        write_mean(out / _MEAN_NAME, mean.value() if recipe.mean is None else recipe.mean)
+        write_mean(out / _MEAN_NAME, mean.value() if content.mean is None else content.mean)
         for lmdb in staged.values():
             lmdb.publish()
     manifest = Manifest(

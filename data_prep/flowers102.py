@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -26,11 +26,11 @@ from data_prep.flowers102_lists import (
 )
 from data_prep.image_files import ImageFile, duplicates, find_images
 from data_prep.lmdb_writer import Batch, Record
-from data_prep.manifest import TRAINING_IMAGES, Manifest, SplitName
+from data_prep.manifest import Manifest, SplitName
+from data_prep.mean import COMPUTED, given_mean, mean_of
 from data_prep.warp import decode, encoded_datum, jpeg_of, raw_datum, warp
 from pycaffe_prune.cache import cache_root
 from pycaffe_prune.errors import DataError, DownloadError
-from pycaffe_prune.formats.mean import read_mean
 
 __all__ = ["LMDB_NAMES", "build_flowers102"]
 
@@ -50,8 +50,6 @@ _MIRRORS = ("https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",)
 _MIRRORS_VARIABLE = "PYCAFFE_PRUNE_FLOWERS_MIRRORS"
 _SCRATCH_NAME = ".images.partial.tar"
 _BATCH = 16  # images; a raw one of 256×256 has 192 KiB
-_ILSVRC_FILES = ("imagenet_mean.binaryproto", "ilsvrc_2012_mean.npy")
-_ILSVRC = "ILSVRC 2012"
 
 
 _Numbered = Sequence[tuple[int, ListedImage]]
@@ -86,7 +84,7 @@ def build_flowers102(
     labels: Path | None = None,
     encoded: bool = False,
     size: int = 256,
-    mean: Path | str = "compute",
+    mean: Path | str = COMPUTED,
     limit: int | None = None,
     keep_going: bool = False,
     threads: int | None = None,
@@ -132,7 +130,7 @@ def build_flowers102(
     """
     console = console or Console(stderr=True)
     wish = _Wish(out, encoded, size, limit, threads or len(os.sched_getaffinity(0)), keep_going)
-    values, mean_of = _mean(mean, size)
+    shape = (3, size, size)
     folder = source or _default_source()
     with ExitStack() as stack:
         if folder is None:
@@ -143,45 +141,25 @@ def build_flowers102(
             lists = image_lists(read_parts(files.labels, files.split))
             counts = {split: len(images) for split, images in lists.items()}
             load = functools.partial(_load, files, wish, stack)
+
+        def load_with_mean() -> Content:
+            # The mean first: no download is worth its while without it.
+            values = None if mean == COMPUTED else given_mean(mean, shape)
+            return replace(load(), mean=values)
+
         recipe = Recipe(
             name="flowers102",
             source="download" if folder is None else "local files",
             is_sample=limit is not None,
             lmdbs=LMDB_NAMES,
             counts={split: min(count, limit or count) for split, count in counts.items()},
-            shape=(3, size, size),
-            load=load,
+            shape=shape,
+            load=load_with_mean,
             encoded=encoded,
-            mean=values,
-            mean_of=mean_of,
+            mean_of=mean_of(mean),
             keep_going=keep_going,
         )
         return build_data_set(out, recipe, force=force, console=console)
-
-
-def _mean(wanted: Path | str, size: int) -> tuple[NDArray[np.float32] | None, str]:
-    """Return the mean image that is not to be computed, and whose it is."""
-    if wanted == "compute":
-        return None, TRAINING_IMAGES
-    path = _ilsvrc_mean() if wanted == "ilsvrc" else Path(wanted)
-    values = read_mean(path)
-    if values.shape != (3, size, size):
-        raise DataError(
-            f"{path}: this mean image is {'×'.join(map(str, values.shape))}, the images are "
-            f"3×{size}×{size}; give --size {values.shape[1]}, or --mean compute"
-        )
-    return values, _ILSVRC if path.name in _ILSVRC_FILES else path.name
-
-
-def _ilsvrc_mean() -> Path:
-    data = os.environ.get("PYCAFFE_PRUNE_DATA")
-    for name in _ILSVRC_FILES if data else ():
-        if (path := Path(data or "", "ilsvrc12", name)).is_file():
-            return path
-    raise DataError(
-        f"the mean image of {_ILSVRC} is not in $PYCAFFE_PRUNE_DATA/ilsvrc12; it comes with "
-        "Caffe (data/ilsvrc12/get_ilsvrc_aux.sh): name its file with --mean"
-    )
 
 
 def _default_source() -> Path | None:

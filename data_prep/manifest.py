@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_prep.lmdb_writer import lmdb_content_checksum, lmdb_count
+from data_prep.mean import TRAINING_IMAGES
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.files import sha256_of, write_text
 
 __all__ = [
     "MANIFEST_NAME",
-    "TRAINING_IMAGES",
     "DataSetName",
     "Manifest",
     "Split",
@@ -22,7 +22,6 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "manifest.json"
-TRAINING_IMAGES = "the training images"
 
 DataSetName = Literal["digits", "features", "flowers102", "mnist"]
 SplitName = Literal["train", "test"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from data_prep.digits import build_digits
 from data_prep.manifest import MANIFEST_NAME, Manifest, load_manifest
+from data_prep.mean import COMPUTED, mean_of
 from data_prep.mnist import build_mnist
 from pycaffe_prune.cli.progress import console
 from pycaffe_prune.errors import DataError, DownloadError, FormatError
@@ -15,7 +16,9 @@ from pycaffe_prune.experiments.spec import ExperimentSpec
 
 __all__ = ["data_folder", "data_set_of", "get_data", "known_data_set"]
 
-_FOLDER = "folder"  # among the data settings the one that is not the builder's
+# Among the data settings: the one that is not the builder's, and the one that a manifest tells.
+_FOLDER = "folder"
+_MEAN = "mean"
 
 
 def data_folder(spec: ExperimentSpec, given: Path | None) -> Path:
@@ -30,7 +33,8 @@ def get_data(
 
     Args:
         spec: The experiment.
-        given: Folder of the LMDBs as the user names it; one that is complete is taken as it is.
+        given: Folder of the LMDBs as the user names it; one that is complete is taken as it is, if
+            its mean image is the one that the experiment asks for.
         source: Folder of the original files.
 
     Returns:
@@ -41,20 +45,42 @@ def get_data(
         DataError: The data cannot be had.
         FormatError: The experiment's data settings are none of the builder's.
     """
-    if given is not None and (given / MANIFEST_NAME).is_file():
-        return given, load_manifest(given)
     place = data_folder(spec, given)
-    match spec.data:
-        case "mnist":
-            return _mnist(place, source, _settings(spec, build_mnist))
-        case "flowers102":
-            # Here, not above: it needs packages that MNIST does without.
-            from data_prep.flowers102 import build_flowers102
+    if (place / MANIFEST_NAME).is_file():
+        manifest = load_manifest(place)
+        _require_mean(spec, place, manifest)
+        if given is not None:
+            return given, manifest
+    if spec.data == "features":
+        return place, _features(place)
+    try:
+        return _build(spec, place, source)
+    except DataError as error:
+        raise DataError(
+            f"{error} (`caffe-prune data {spec.data} --out DIR` has all options for building it, "
+            "and --data DIR takes what it built)"
+        ) from error
 
-            settings = _settings(spec, build_flowers102)
-            return place, build_flowers102(place, source, console=console, **settings)
-        case "features":
-            return place, _features(place)
+
+def _build(spec: ExperimentSpec, place: Path, source: Path | None) -> tuple[Path, Manifest]:
+    if spec.data == "mnist":
+        return _mnist(place, source, _settings(spec, build_mnist))
+    # Here, not above: it needs packages that MNIST does without.
+    from data_prep.flowers102 import build_flowers102
+
+    settings = _settings(spec, build_flowers102)
+    return place, build_flowers102(place, source, console=console, **settings)
+
+
+def _require_mean(spec: ExperimentSpec, place: Path, manifest: Manifest) -> None:
+    """Refuse a data set whose mean image is not the experiment's."""
+    setting = spec.data_settings.get(_MEAN, COMPUTED)
+    if manifest.mean_of != (wanted := mean_of(setting)):
+        raise DataError(
+            f"{place}: has the mean image of {manifest.mean_of}, but experiment '{spec.name}', "
+            f"preset '{spec.preset}' is on that of {wanted}; build another data set with "
+            f"`caffe-prune data {spec.data} --mean {setting} --out DIR`, and name DIR with --data"
+        )
 
 
 def _settings(spec: ExperimentSpec, build: Callable[..., Manifest]) -> dict[str, Any]:

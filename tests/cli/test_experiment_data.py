@@ -3,6 +3,7 @@
 import pytest
 
 from data_prep.digits import build_digits
+from data_prep.manifest import write_manifest
 from pycaffe_prune.cli.experiment_data import data_folder, data_set_of, get_data, known_data_set
 from pycaffe_prune.errors import DataError, FormatError
 from pycaffe_prune.experiments.spec import find_experiment, list_presets, read_experiment
@@ -35,6 +36,35 @@ def test_the_folder_is_the_users_then_the_settings_then_the_data_sets(tiny, tmp_
     assert data_folder(tiny, tmp_path) == tmp_path
     assert str(data_folder(tiny, None)) == "data/flowers102-tiny"
     assert str(data_folder(_with(tiny), None)) == "data/flowers102"
+
+
+def test_presets_that_share_a_folder_want_the_same_data_set():
+    wishes = {}
+    for name, preset in SHIPPED:
+        spec = read_experiment(find_experiment(name, preset))
+        wishes.setdefault(data_folder(spec, None), []).append(spec.data_settings)
+    for settings in wishes.values():
+        assert all(other == settings[0] for other in settings)
+
+
+def test_a_data_set_with_another_mean_image_is_refused_and_named(tiny, tmp_path):
+    paper = read_experiment(find_experiment("caffenet-oxford102", "paper"))
+    manifest = build_digits(tmp_path)
+    with pytest.raises(DataError, match=r"mean image of the training images.*ILSVRC 2012.*--data"):
+        get_data(paper, tmp_path, None)
+    write_manifest(tmp_path, manifest.model_copy(update={"mean_of": "ILSVRC 2012"}))
+    assert get_data(paper, tmp_path, None)[0] == tmp_path
+    with pytest.raises(DataError, match=r"ILSVRC 2012.*preset 'tiny'.*--mean compute --out DIR"):
+        get_data(tiny, tmp_path, None)
+
+
+def test_without_the_papers_mean_image_it_is_said_which_command_takes_its_file(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("PYCAFFE_PRUNE_DATA", raising=False)
+    paper = read_experiment(find_experiment("caffenet-oxford102", "paper"))
+    with pytest.raises(DataError, match=r"--mean \(`caffe-prune data flowers102 .*--data DIR"):
+        get_data(paper, tmp_path, None)
 
 
 def test_features_are_not_made_on_the_way_and_it_is_said_how(tiny, tmp_path):

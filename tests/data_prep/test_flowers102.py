@@ -155,7 +155,7 @@ def test_a_given_mean_is_taken_and_must_fit(build: Build, out: Path, tmp_path: P
     assert build(mean=tmp_path / "other.binaryproto").mean_of == "other.binaryproto"
     assert np.array_equal(read_mean(out / "mean.binaryproto"), mean)
     with pytest.raises(DataError, match=r"3×32×32, the images are 3×31×31; give --size 32"):
-        build(mean=tmp_path / "other.binaryproto", size=SIZE - 1)
+        build(mean=tmp_path / "other.binaryproto", size=SIZE - 1, force=True)
 
 
 def test_the_ilsvrc_mean_is_found_in_the_data_folder(
@@ -168,6 +168,8 @@ def test_the_ilsvrc_mean_is_found_in_the_data_folder(
     monkeypatch.setenv("PYCAFFE_PRUNE_DATA", str(tmp_path))
     assert build(mean="ilsvrc").mean_of == "ILSVRC 2012"
     assert np.array_equal(read_mean(out / "mean.binaryproto"), np.full((3, SIZE, SIZE), 104.5))
+    monkeypatch.delenv("PYCAFFE_PRUNE_DATA")
+    assert build(mean="ilsvrc").mean_of == "ILSVRC 2012"  # it is there: nothing is read
 
 
 def test_a_limit_takes_the_head_of_each_list_and_says_sample(build: Build, out: Path) -> None:
