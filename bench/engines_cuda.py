@@ -136,6 +136,7 @@ def _measure_pack(runs: int, folder: Path, settings: Settings, rate: float) -> N
     _print(f"{runs} runs", values, runs * operations(folder), rate)
     together = runs / float(np.median(values))
     print(f"{_PACKED}, {runs} at once: {together:,.0f} iterations a second of all runs together")
+    pack.close()
     for solver in solvers:
         solver.close()
 

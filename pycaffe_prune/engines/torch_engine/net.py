@@ -218,7 +218,11 @@ class Net:
                 params[key].view(param.shape)
                 for key, param in zip(step.keys, step.params, strict=True)
             ]
-            tops = step.layer.forward([values[slot] for slot in step.flow.bottoms], blobs)
+            bottoms = [
+                values[slot] if goes_on else values[slot].detach()
+                for slot, goes_on in zip(step.flow.bottoms, step.flow.propagate, strict=True)
+            ]
+            tops = step.layer.forward(bottoms, blobs)
             values.update(zip(step.flow.tops, tops, strict=True))
             found += [(values[slot] * weight).sum() for slot, weight in step.loss_diffs.items()]
         return found

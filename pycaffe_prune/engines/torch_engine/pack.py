@@ -57,7 +57,7 @@ def pack_key(solver: Solver) -> str | None:
         if name != "max_iter" or param.lr_policy != "poly":
             param.ClearField(name)
     net = NetParameter(layer=layers)
-    if all(_is_paddable(layer) for layer in layers):
+    if _are_paddable(layers):
         for place in _hidden(layers):
             _units(net.layer[place]).num_output = 1
     texts = [text_format.MessageToString(message) for message in (param, net)]
@@ -71,8 +71,14 @@ def _is_the_same_for_all(layer: LayerParameter) -> bool:
     return layer.type == "Data" and not transform.mirror and not transform.crop_size
 
 
-def _is_paddable(layer: LayerParameter) -> bool:
-    return layer.type in _PADDABLE and layer.convolution_param.group in (0, 1)
+def _are_paddable(layers: Sequence[LayerParameter]) -> bool:
+    kinds = {layer.type for layer in layers}
+    # A Sigmoid makes 0.5 of a unit of zeros, which LRN adds up with its neighbours.
+    return (
+        kinds <= _PADDABLE
+        and not {"Sigmoid", "LRN"} <= kinds
+        and not any(layer.convolution_param.group > 1 for layer in layers)
+    )
 
 
 def _hidden(layers: Sequence[LayerParameter]) -> list[int]:
@@ -128,7 +134,12 @@ class Pack:
         data, diff = self._parameters.data, self._parameters.diff
         self._update = make_update(first.param, self._parameters.groups, data, diff)
         self._values = {blob.key: self._parameters.view(data, blob.key) for blob in blobs}
-        self._diffs = {blob.key: self._parameters.view(diff, blob.key) for blob in blobs}
+        self._diffs = {
+            # The others have no gradients in a run alone: none to clip by, none in the history.
+            blob.key: self._parameters.view(diff, blob.key)
+            for blob in blobs
+            if blob.lr_mult
+        }
         self._losses: list[Tensor] = []
         self._gradients = vmap(grad(self._loss, has_aux=True), in_dims=(0, None))
         self._stepping = Stepping(first.param, self._net, self._add_gradients, self._update.apply)
@@ -142,6 +153,10 @@ class Pack:
         """
         self._stepping.run(iterations)
         self._give()
+
+    def close(self) -> None:
+        """Let go of the data; the solvers keep theirs."""
+        self._net.close()
 
     def _loss(
         self, params: dict[BlobKey, Tensor], batch: list[Tensor]
@@ -237,7 +252,9 @@ class Rendezvous:
             with self._changed:
                 self._members.remove(solver)
                 self._asked.pop(id(solver), None)
-                self._pack = None
+                if self._pack is not None:
+                    self._pack.close()
+                    self._pack = None
                 self._step_if_all_asked()
 
     def _step(self, solver: Solver, iterations: int) -> None:

@@ -139,6 +139,21 @@ def test_in_place_never_changes_the_answer(definition: NetParameter) -> None:
         np.testing.assert_allclose(ours.blobs[name].data, other.blobs[name].data, rtol=1e-5)
 
 
+def test_no_gradient_passes_where_propagate_down_is_false() -> None:
+    layers = """
+layer {{ name: "below" type: "InnerProduct" bottom: "data" top: "below"
+  inner_product_param {{ num_output: 4 }} }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "below" top: "ip" {cut}
+  inner_product_param {{ num_output: 5 }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
+"""
+    for cut in ("", "propagate_down: false"):
+        net = filled(parse(DATA + layers.format(cut=cut)))
+        found = gradients(net)
+        require_equal(found, pure_gradients(net))
+        assert bool(found["below", 0].any()) == (not cut)
+
+
 # Layers whose tops may be their bottom's memory, or are kept for the backward pass.
 _PRODUCERS = {
     "Split": "",

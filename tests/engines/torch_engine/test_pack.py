@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pycaffe_prune.engines.torch_engine import pack as packing
 from pycaffe_prune.engines.torch_engine.pack import Pack, Rendezvous, pack_key
 from pycaffe_prune.engines.torch_engine.solver import Solver
 from pycaffe_prune.errors import DataError
@@ -18,13 +19,13 @@ CONVOLUTIONAL = """
 layer {{ name: "data" type: "Data" top: "data" top: "label"
   transform_param {{ scale: 0.00390625 }}
   data_param {{ source: "{source}" batch_size: 32 backend: LMDB }} }}
-layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" {conv}
   convolution_param {{ num_output: {filters} kernel_size: 5 stride: 3
     weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "pool" type: "Pooling" bottom: "conv" top: "pool"
   pooling_param {{ kernel_size: 2 stride: 2 }} }}
 layer {{ name: "sigmoid" type: "Sigmoid" bottom: "pool" top: "pool" }}
-layer {{ name: "ip1" type: "InnerProduct" bottom: "pool" top: "ip1"
+layer {{ name: "ip1" type: "InnerProduct" bottom: "pool" top: "ip1" {ip1}
   inner_product_param {{ num_output: {units} weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "relu" type: "ReLU" bottom: "ip1" top: "ip1" }}
 layer {{ name: "ip2" type: "InnerProduct" bottom: "ip1" top: "ip2"
@@ -39,10 +40,19 @@ Make = Callable[..., Solver]
 def make(tmp_path: Path, digits: Path) -> Make:
     """A solver of the convolutional net, with some of its weights masked."""
 
-    def make(seed: int, filters: int = 6, units: int = 20, settings: str = "") -> Solver:
+    def make(
+        seed: int,
+        filters: int = 6,
+        units: int = 20,
+        settings: str = "",
+        conv: str = "",
+        ip1: str = "",
+    ) -> Solver:
         source = digits / "mnist_train_lmdb"
         net = tmp_path / "net.prototxt"
-        net.write_text(CONVOLUTIONAL.format(source=source, filters=filters, units=units))
+        net.write_text(
+            CONVOLUTIONAL.format(source=source, filters=filters, units=units, conv=conv, ip1=ip1)
+        )
         solver = tmp_path / "solver.prototxt"
         solver.write_text(
             'lr_policy: "inv" gamma: 0.01 power: 0.75 weight_decay: 0.0005 '
@@ -87,11 +97,37 @@ def test_a_packed_run_is_the_run_alone(make, settings):
     pack = Pack(packed)
     pack.step(10)
     pack.step(7)
+    pack.close()
     for solver, single in zip(packed, alone, strict=True):
         single.step(17)
         assert_same(solver, single)
         solver.step(2)  # and gives it back
         single.step(2)
+        assert_same(solver, single)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {"ip1": "propagate_down: false"},
+        {"conv": "param { lr_mult: 0 }"},
+        {"conv": "param { lr_mult: 0 } param { lr_mult: 0 }", "ip1": "param { lr_mult: 0 }"},
+    ],
+)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "base_lr: 0.1 momentum: 0.9 clip_gradients: 0.5",
+        'type: "AdaGrad" base_lr: 0.01',
+    ],
+)
+def test_what_gets_no_gradient_alone_gets_none_in_a_pack(make, layers, settings):
+    packed, alone = ([make(seed, settings=settings, **layers) for seed in (1, 2)] for _ in "ab")
+    pack = Pack(packed)
+    pack.step(10)
+    pack.close()
+    for solver, single in zip(packed, alone, strict=True):
+        single.step(10)
         assert_same(solver, single)
 
 
@@ -109,6 +145,24 @@ def test_runs_with_other_numbers_of_units_can_be_packed_and_others_not(make, tmp
     assert pack_key(Solver(solver, read_net(tmp_path / "net.prototxt"))) != pack_key(first)
 
 
+def test_units_that_a_normalization_would_add_up_are_not_padded_after_a_sigmoid(make, tmp_path):
+    normalized = """layer { name: "norm" type: "LRN" bottom: "pool" top: "norm" }
+layer { name: "ip1" type: "InnerProduct" bottom: "norm" top: "ip1" """
+
+    def key(filters: int, kind: str) -> str | None:
+        make(1, filters)
+        net = tmp_path / "net.prototxt"
+        text = net.read_text().replace('"Sigmoid"', f'"{kind}"')
+        old = 'layer { name: "ip1" type: "InnerProduct" bottom: "pool" top: "ip1" '
+        assert old in text
+        net.write_text(text.replace(old, normalized))
+        return pack_key(Solver(read_solver(tmp_path / "solver.prototxt"), read_net(net)))
+
+    assert key(6, "TanH") == key(3, "TanH")
+    assert key(6, "Sigmoid") != key(3, "Sigmoid")
+    assert key(6, "Sigmoid") == key(6, "Sigmoid")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -124,8 +178,20 @@ def test_runs_that_draw_or_keep_statistics_cannot_be_packed(make, tmp_path, chan
     assert pack_key(Solver(read_solver(tmp_path / "solver.prototxt"), read_net(net))) is None
 
 
-def test_runs_in_threads_step_together_whatever_each_asks_for(make):
+def test_runs_in_threads_step_together_whatever_each_asks_for(make, monkeypatch):
     asks = [[5, 9, 2], [16], [1] * 16, [4, 4]]
+    made, closed = [], []
+
+    class Watched(Pack):
+        def __init__(self, solvers: list[Solver]) -> None:
+            super().__init__(solvers)
+            made.append(self)
+
+        def close(self) -> None:
+            super().close()
+            closed.append(self)
+
+    monkeypatch.setattr(packing, "Pack", Watched)
     solvers = [make(seed) for seed in range(len(asks))]
     meeting = Rendezvous(solvers)
 
@@ -145,6 +211,9 @@ def test_runs_in_threads_step_together_whatever_each_asks_for(make):
         alone = make(seed)
         alone.step(sum(numbers))
         assert_same(solver, alone)
+    assert closed == made
+    with pytest.raises(DataError, match="closed"):
+        made[0].step(1)
 
 
 def test_an_error_reaches_every_run(make, monkeypatch):
