@@ -39,6 +39,7 @@ __all__ = ["Content", "Recipe", "build_data_set", "in_batches", "refuse_gaps"]
 _BATCH = 1000
 _MOST_NAMES = 20  # in a sentence; the manifest has them all
 _MEAN_NAME = "mean.binaryproto"
+_BUILDING = ".building"  # holds the name of the data set whose files are being put in place
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,9 @@ def build_data_set(out: Path, recipe: Recipe, *, force: bool, console: Console) 
     """Build a data set in the folder ``out``, or find it already built there.
 
     Nothing gets its final name before both LMDBs are complete, and the manifest comes last: a
-    folder with a manifest is a finished data set, whatever happened on the way. Processes that
-    build in the same folder wait for each other.
+    folder with a manifest is a finished data set, whatever happened on the way. What a killed build
+    put in place is marked as its own, and the next one replaces it. Processes that build in the
+    same folder wait for each other.
 
     Args:
         out: The data set's folder; made when missing.
@@ -147,6 +149,9 @@ def _finished(out: Path, recipe: Recipe) -> Manifest | None:
         DataError: ``out`` holds something that must not be overwritten unasked.
     """
     if not (out / MANIFEST_NAME).exists():
+        marker = out / _BUILDING
+        if marker.is_file() and marker.read_text() == recipe.name:
+            return None
         for name in recipe.lmdbs.values():
             if (out / name).exists():
                 raise DataError(
@@ -220,6 +225,7 @@ def _build(out: Path, recipe: Recipe, content: Content, console: Console) -> Man
         if not recipe.keep_going:
             refuse_gaps(out, left_out)
         # From here until the new manifest is there, the folder is not a finished data set.
+        write_text(out / _BUILDING, recipe.name)
         (out / MANIFEST_NAME).unlink(missing_ok=True)
         for text_name, text in recipe.texts.items():
             write_text(out / text_name, text)
@@ -249,6 +255,7 @@ def _build(out: Path, recipe: Recipe, content: Content, console: Console) -> Man
         created_by=f"pycaffe-prune {__version__}",
     )
     write_manifest(out, manifest)
+    (out / _BUILDING).unlink()
     return manifest
 
 

@@ -168,6 +168,53 @@ def test_a_place_that_is_a_file_is_one_sentence(tmp_path: Path, console: Console
             build_data_set(out, replace(recipe(), load=never), force=False, console=console)
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from rich.console import Console
+from data_prep.dataset import Content, Recipe, build_data_set, in_batches
+from data_prep.lmdb_writer import StagedLmdb
+
+publish = StagedLmdb.publish
+
+def publish_and_die(staged):
+    publish(staged)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+StagedLmdb.publish = publish_and_die
+images = np.zeros((20, 2, 3, 4), np.uint8)
+counts = {"train": 20, "test": 20}
+build_data_set(
+    Path(sys.argv[1]),
+    Recipe("mnist", "a test", False, {"train": "train_lmdb", "test": "test_lmdb"}, counts,
+           (2, 3, 4), lambda: Content({name: in_batches(images, images[:, 0, 0, 0])
+                                       for name in counts})),
+    force=True,
+    console=Console(stderr=True),
+)
+"""
+
+
+@pytest.mark.parametrize("is_replacement", [False, True])
+def test_what_a_build_left_that_was_killed_between_its_lmdbs_is_built_again(
+    is_replacement: bool, tmp_path: Path, console: Console
+) -> None:
+    if is_replacement:
+        build_data_set(tmp_path, recipe(), force=False, console=console)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "train_lmdb").is_dir()
+    with pytest.raises(DataError, match="no finished data set"):
+        load_manifest(tmp_path)
+    digits = replace(recipe(), name="digits", load=never)
+    with pytest.raises(DataError, match=r"train_lmdb: is there, but no manifest.json.*--force"):
+        build_data_set(tmp_path, digits, force=False, console=console)
+    build_data_set(tmp_path, recipe(), force=False, console=console)
+    verify_manifest(tmp_path)
+    assert visible(tmp_path) == ALL
+
+
 BLOCKING = """
 import sys, time
 from pathlib import Path
