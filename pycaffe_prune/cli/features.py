@@ -94,7 +94,7 @@ def features(
     wish = EngineWish(engine, caffe_python, device, tf32)
     require_sense(wish)
     request = FeatureRequest(
-        net, weights, blob, data, pool, _mean(mean) if mean else None, scale, batch
+        net, weights, blob, data, pool, _mean(mean) if mean else None, scale, batch, tf32
     )
     stopped = Event()
     with engine_to_work_with(wish) as chosen, stop_on_signal(stopped.set):

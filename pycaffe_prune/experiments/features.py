@@ -65,6 +65,8 @@ class FeatureRequest:
     """The images are multiplied by it."""
     batch: int = 64
     """Images in one call of the engine; only speed and memory depend on it."""
+    tf32: bool = False
+    """Whether the engine was told that a GPU may round to TF32: the features are others then."""
 
 
 class FeatureSettings(BaseModel):
@@ -82,6 +84,7 @@ class FeatureSettings(BaseModel):
     images: dict[SplitName, str]
     """The checksum of each LMDB of images."""
     engine: str
+    tf32: bool = False
 
 
 def build_features(
@@ -159,6 +162,7 @@ def _settings(
         scale=request.scale,
         images={name: split.sha256 for name, split in images.splits.items()},
         engine=engine,
+        tf32=request.tf32,
     )
 
 

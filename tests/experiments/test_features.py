@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
@@ -165,7 +166,12 @@ def test_it_can_be_stopped_and_goes_on(
 
 @pytest.mark.parametrize(
     ("changed", "word"),
-    [({"grid": 3}, "grid"), ({"scale": 0.2}, "scale"), ({"mean": None}, "mean_sha256")],
+    [
+        ({"grid": 3}, "grid"),
+        ({"scale": 0.2}, "scale"),
+        ({"mean": None}, "mean_sha256"),
+        ({"tf32": True}, "tf32"),
+    ],
 )
 def test_a_folder_with_other_features_is_refused(
     tmp_path: Path, request_: FeatureRequest, quiet: Console, changed: dict[str, object], word: str
@@ -203,12 +209,25 @@ def test_a_replacement_that_ends_halfway_leaves_the_old_features_under_their_own
     assert checksums(out) == old
 
 
-def test_parts_of_other_features_are_not_taken(
+def test_settings_from_before_there_was_tf32_are_without_it(
     tmp_path: Path, request_: FeatureRequest, quiet: Console
+) -> None:
+    build(tmp_path / "f", request_, Counting(), quiet)
+    settings = tmp_path / "f" / "features.json"
+    old = json.loads(settings.read_text())
+    del old["tf32"]
+    settings.write_text(json.dumps(old))
+    build(tmp_path / "f", request_, again := Counting(), quiet)
+    assert not again.calls
+
+
+@pytest.mark.parametrize("changed", [{"scale": 0.2}, {"tf32": True}])
+def test_parts_of_other_features_are_not_taken(
+    tmp_path: Path, request_: FeatureRequest, quiet: Console, changed: dict[str, object]
 ) -> None:
     with pytest.raises(EngineError):
         build(tmp_path / "f", request_, Counting(fails_at=4), quiet)
-    other, engine = FeatureRequest(**{**vars(request_), "scale": 0.2}), Counting()
+    other, engine = FeatureRequest(**{**vars(request_), **changed}), Counting()
     build(tmp_path / "f", other, engine, quiet)
     assert sum(engine.calls) == 1797
 
