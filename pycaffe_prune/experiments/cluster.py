@@ -155,6 +155,8 @@ def run_stages_on_cluster(
     if shared:
         for stage in here:
             shared.fetch_output(stage)
+        for needed in _inputs_of_what_is_left(here):
+            shared.put_done(needed)
     orders = Orders(cluster.sweep, wish, store)
     sent = _Sent(cluster, orders, AtStore(shared) if shared else None, observe)
     get_output = shared.fetch_output if shared else wait_until_seen
@@ -180,6 +182,12 @@ def run_stages_on_cluster(
             "that lives"
         )
     sweep.require_success()
+
+
+def _inputs_of_what_is_left(stages: Sequence[Stage]) -> list[Stage]:
+    """The stages that are done and that others need which are not."""
+    needed = {stage.key: stage for left in stages if left.output() is None for stage in left.inputs}
+    return [stage for stage in needed.values() if stage.output() is not None]
 
 
 def _resources(wish: EngineWish) -> dict[str, float]:

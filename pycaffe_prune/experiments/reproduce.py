@@ -258,7 +258,7 @@ def assemble(
     Raises:
         FormatError: A stage is not done.
     """
-    outputs = {stage.key: _done(stage) for stage in plan.stages}
+    outputs = {stage.key: stage.require_output() for stage in plan.stages}
     total = outputs[plan.baselines[0].key].kept
     chosen, begun = best(plan.baselines), plan.baselines[0].pretrained
 
@@ -297,13 +297,6 @@ def assemble(
         points=tuple(points),
         prediction=foresee(spec, plan),
     )
-
-
-def _done(stage: Stage) -> StageOutput:
-    output = stage.output()
-    if output is None:
-        raise FormatError(f"stage {stage.label} is not done; run `caffe-prune reproduce` again")
-    return output
 
 
 def _round(number: int, output: StageOutput, total: dict[str, int]) -> Round:

@@ -50,10 +50,12 @@ class Baseline(Stage):
 
 
 def best(baselines: tuple[Baseline, ...]) -> Baseline:
-    """Return the baseline with the most right test answers; of equal ones the first."""
-    outputs = [(stage, stage.output()) for stage in baselines]
-    done = [(output.after.correct, stage) for stage, output in outputs if output is not None]
-    return max(done, key=lambda pair: pair[0])[1]
+    """Return the baseline with the most right test answers; of equal ones the first.
+
+    Raises:
+        FormatError: One of them is not done.
+    """
+    return max(baselines, key=lambda stage: stage.require_output().after.correct)
 
 
 class _Retraining(Stage):

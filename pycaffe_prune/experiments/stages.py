@@ -141,9 +141,25 @@ class Stage(ABC):
         if not path.is_file():
             return None
         try:
-            return StageOutput.model_validate_json(path.read_bytes())
+            found = StageOutput.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise FormatError(f"{path}: is damaged; remove the folder {path.parent}") from error
+        # Not every key has the layers in it: with other ones, what is trained must be counted anew.
+        return found if found.kept.keys() == set(self.context.layers) else None
+
+    def require_output(self) -> StageOutput:
+        """Return what the stage found.
+
+        Raises:
+            FormatError: It is not done, or the file is damaged.
+        """
+        found = self.output()
+        if found is None:
+            raise FormatError(
+                f"{self.folder.path}: stage {self.label} is not done; run `caffe-prune reproduce` "
+                "again"
+            )
+        return found
 
     def run(self, engine: Engine, observe: Observer) -> StageOutput:
         """Do the stage's work unless it is done; its inputs must be.

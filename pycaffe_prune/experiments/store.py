@@ -102,7 +102,7 @@ class Store:
     def fetch_output(self, stage: Stage) -> None:
         """Fetch what is reported of a done stage into its folder on this machine."""
         folder, output = stage.folder.path, stage.folder.output
-        if output.is_file():
+        if stage.output() is not None:
             return
         there = self.names(_stage_name(stage))
         wanted = [stage.folder.training.log, output]
@@ -117,6 +117,22 @@ class Store:
         folder = stage.folder.path
         shutil.rmtree(folder, ignore_errors=True)
         self.fetch(_stage_name(stage), folder, self.names(_stage_name(stage)))
+
+    def put_done(self, stage: Stage) -> None:
+        """Put a stage there that is done on this machine, unless it is done there as well.
+
+        Raises:
+            DataError: This machine has not its weights.
+        """
+        if stage.folder.output.name in self.names(_stage_name(stage)):
+            return
+        if not stage.folder.training.final_weights.is_file():
+            raise DataError(
+                f"{self.url}: the stage {stage.label} is not there, and {stage.folder.path} holds "
+                "no weights to put there; name the store that has them, or remove that folder and "
+                "the stage is done again"
+            )
+        self.put_stage(stage)
 
     def put_stage(self, stage: Stage) -> None:
         """Put a stage's files there: old snapshots go when newer ones are whole."""
@@ -239,7 +255,15 @@ def run_in_store(
         for needed in local.inputs:
             if needed.output() is None:
                 store.fetch_stage(needed)
+            if needed.output() is None:
+                raise DataError(
+                    f"{store.url}/{_stage_name(needed)}: stage {stage.label} needs it, and it is "
+                    f"not there, or with other layers than {', '.join(stage.context.layers)}; "
+                    "remove what is there and give the command again"
+                )
         store.fetch_stage(local)
+        # Done there, with other layers than these.
+        is_stale = local.folder.output.is_file() and local.output() is None
 
     def share(event: Event) -> None:
         if event.event == "snapshot":
@@ -250,7 +274,7 @@ def run_in_store(
         observe(event)
 
     output = local.run(engine, share)
-    if local.folder.output.name not in store.names(_stage_name(local)):
+    if is_stale or local.folder.output.name not in store.names(_stage_name(local)):
         store.put_stage(local)
     shutil.rmtree(local.folder.path)
     return output

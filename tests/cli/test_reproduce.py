@@ -86,7 +86,13 @@ def test_a_variant_takes_over_the_stages_that_are_the_same(tmp_path, monkeypatch
     for stage in (*plan.baselines, *plan.units):
         score = TestScore(iteration=1, images=1, correct=1, accuracy=1, loss=0, finite=True)
         output = StageOutput(
-            seed=1, kept={}, before=score, after=score, iterations=1, seconds=0, versions={}
+            seed=1,
+            kept=dict.fromkeys(spec.layers, 1),
+            before=score,
+            after=score,
+            iterations=1,
+            seconds=0,
+            versions={},
         )
         stage.folder.path.mkdir(parents=True)
         stage.folder.output.write_text(output.model_dump_json())

@@ -193,6 +193,22 @@ def test_a_sweep_that_is_stopped_leaves_snapshots_and_goes_on_in_a_store(
     assert not list(tmp_path.glob("store/stages/*/train/snapshots/*"))
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_what_is_done_on_this_machine_is_pruned_by_those_that_see_only_the_store(
+    plan, alone, dask, tmp_path, several
+):
+    ours = plan(tmp_path / "run")
+    best = max((0, 1), key=lambda place: alone[place]["after"]["correct"])
+    engine = TorchEngine()
+    done = ours.baselines if several else [ours.baselines[best]]
+    run_stages(done, engine, 1, lambda *_: None)
+    engine.close()
+    with connected(str(dask(2).scheduler_file)) as cluster:
+        store = (tmp_path / "store").as_uri()
+        run_stages_on_cluster(ours.stages, cluster, WISH, lambda *_: None, store)
+    assert _found(ours.stages) == alone
+
+
 def test_what_a_cluster_lacks_is_said(dask):
     with (
         pytest.raises(EngineError, match="no Dask scheduler answers there"),

@@ -1,9 +1,11 @@
 """A whole small experiment with the real Caffe: laws, content keys, kill and resume."""
 
+import json
 import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from pycaffe_prune.experiments.reproduce import Plan, assemble, make_plan, solve
 from pycaffe_prune.experiments.result import Execution, ExperimentResult, read_result, write_result
 from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import read_experiment
+from pycaffe_prune.experiments.stage_kinds import best
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.mask import read_mask
 from pycaffe_prune.pruning.connections import nonzero_where_masked
@@ -138,6 +141,31 @@ def test_of_what_the_engine_is_told_only_tf32_makes_other_stages(toml, tmp_path,
     assert not keys("torch") & keys("caffe")
     assert {stage.context.device for stage in stages("torch", device="cuda:1")} == {"cuda:1"}
     assert {stage.context.threads for stage in stages("torch", threads=3)} == {3}
+
+
+def test_with_other_layers_the_same_networks_are_counted_anew_and_nothing_is_trained(
+    toml, tmp_path, digits, data_set
+):
+    pytest.importorskip("torch")
+    from pycaffe_prune.engines.torch_engine.engine import TorchEngine
+
+    text = toml.read_text().replace("150", "5").replace("60", "5")
+    text = text.replace("alphas = [0.8, 1.6]", "alphas = []")
+
+    def layers_counted(layers: str, engine: TorchEngine | None) -> set[tuple[str, ...]]:
+        toml.write_text(text.replace('["ip1", "ip2", "ip3"]', layers))
+        plan = _plan(toml, tmp_path, digits, data_set)
+        with pytest.raises(FormatError, match="stage baseline-seed1 is not done"):
+            best(plan.baselines)
+        run_stages(plan.stages, engine, 2, lambda *_: None)
+        result = assemble(read_experiment(toml), plan, data_set, "torch", 2)
+        return {tuple(row.layer for row in point.rounds[-1].layers) for point in result.points}
+
+    with closing(TorchEngine()) as engine:
+        assert layers_counted('["ip1", "ip2"]', engine) == {("ip1", "ip2")}
+    # What is trained is there: without an engine there can be no second training.
+    assert layers_counted('["ip1", "ip2", "ip3"]', None) == {("ip1", "ip2", "ip3")}
+    assert layers_counted('["ip1", "ip3"]', None) == {("ip1", "ip3")}
 
 
 @pytest.mark.real_caffe

@@ -1,5 +1,7 @@
 """A run folder at a URL: what was done there goes on anywhere, what is half there is not taken."""
 
+from dataclasses import dataclass, replace
+
 import pytest
 
 pytest.importorskip("fsspec")
@@ -35,8 +37,28 @@ class Counting(Stage):
                 raise InterruptedRunError("cut off")
         folder.training.final_weights.write_text("3")
         return StageOutput(
-            seed=1, kept={}, before=SCORE, after=SCORE, iterations=3, seconds=0, versions={}
+            seed=1,
+            kept=dict.fromkeys(self.context.layers, 1),
+            before=SCORE,
+            after=SCORE,
+            iterations=3,
+            seconds=0,
+            versions={},
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Needing(Counting):
+    """Counts when another stage is done."""
+
+    needed: Stage
+
+    kind = "needing"
+    label = "needing"
+
+    @property
+    def inputs(self):
+        return (self.needed,)
 
 
 @pytest.fixture
@@ -75,6 +97,40 @@ def test_a_stage_that_another_machine_finished_is_not_done_again(stage, tmp_path
     seen = []
     run_in_store(sent, store, tmp_path / "two", None, seen.append)
     assert seen == []
+
+
+def test_a_stage_is_refused_of_which_an_input_is_not_at_the_store(stage, tmp_path):
+    store = Store((tmp_path / "store").as_uri())
+    needing = Needing(stage.context, 3, stage)
+    sent = moved(needing, AtStore(store))
+    with pytest.raises(
+        DataError, match=r"counting-\w+: stage needing needs it, and it is not there"
+    ):
+        run_in_store(sent, store, tmp_path / "one", None, lambda _: None)
+    stage.folder.path.mkdir(parents=True)
+    stage.run(None, lambda _: None)
+    store.put_done(stage)
+    assert run_in_store(sent, store, tmp_path / "one", None, lambda _: None).iterations == 3
+
+
+def test_what_is_done_here_is_put_there_unless_its_weights_are_elsewhere(stage, tmp_path):
+    one, two = (Store((tmp_path / name).as_uri()) for name in ("one", "two"))
+    run_in_store(moved(stage, AtStore(one)), one, tmp_path / "scratch", None, lambda _: None)
+    one.fetch_output(stage)
+    one.put_done(stage)
+    with pytest.raises(DataError, match="name the store that has them, or remove that folder"):
+        two.put_done(stage)
+
+
+def test_a_stage_with_other_layers_than_those_at_the_store_takes_its_place(stage, tmp_path):
+    store = Store((tmp_path / "store").as_uri())
+    run_in_store(moved(stage, AtStore(store)), store, tmp_path / "one", None, lambda _: None)
+    other = replace(stage, context=replace(stage.context, layers=("ip1",)))
+    store.fetch_output(other)
+    assert other.output() is None
+    run_in_store(moved(other, AtStore(store)), store, tmp_path / "two", None, lambda _: None)
+    store.fetch_output(other)
+    assert other.output().kept == {"ip1": 1}
 
 
 def test_data_is_put_there_once_and_is_fetched_only_if_it_is_whole(stage, tmp_path):
