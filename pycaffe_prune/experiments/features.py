@@ -6,6 +6,8 @@ were cropped or mirrored at random.
 
 import hashlib
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -45,6 +47,8 @@ LMDB_NAMES: Mapping[SplitName, str] = {
 
 _SETTINGS = "features.json"
 _PARTS = ".parts"
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises of a damaged npz file."""
 
 
 @dataclass(frozen=True)
@@ -277,9 +281,10 @@ class _Work:
             if part.split != split:
                 continue
             try:
-                with np.load(part.path, allow_pickle=False) as found:
+                # Opened here: of a damaged file NumPy would leave its own handle open.
+                with part.path.open("rb") as file, np.load(file, allow_pickle=False) as found:
                     yield Batch(found["features"], found["labels"])
-            except (OSError, ValueError, KeyError) as error:
+            except _UNREADABLE as error:
                 raise DataError(
                     f"{part.path}: is damaged ({error}); remove it and run the command again"
                 ) from error

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from threading import Event
@@ -150,6 +150,37 @@ def test_after_a_failure_only_the_missing_batches_are_computed(
     assert not (tmp_path / "f" / "manifest.json").exists()
     build(tmp_path / "f", request_, rest, quiet)
     assert sum(broken.calls) + sum(rest.calls) == 1797
+    assert checksums(tmp_path / "f") == checksums(tmp_path / "whole")
+
+
+def emptied(part: Path) -> None:
+    part.write_bytes(b"")
+
+
+def cut_short(part: Path) -> None:
+    part.write_bytes(part.read_bytes()[:-100])
+
+
+def with_a_wrong_byte(part: Path) -> None:
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [emptied, cut_short, with_a_wrong_byte])
+def test_a_damaged_part_is_named_and_only_it_is_computed_again(
+    tmp_path: Path, request_: FeatureRequest, quiet: Console, harm: Callable[[Path], None]
+) -> None:
+    build(tmp_path / "whole", request_, Counting(), quiet)
+    with pytest.raises(EngineError):
+        build(tmp_path / "f", request_, Counting(fails_at=4), quiet)
+    part = next((tmp_path / "f").glob(".parts/*/train-00000200-*"))
+    harm(part)
+    with pytest.raises(DataError, match=rf"{part.name}: is damaged .*remove it"):
+        build(tmp_path / "f", request_, Counting(), quiet)
+    part.unlink()
+    build(tmp_path / "f", request_, rest := Counting(), quiet)
+    assert rest.calls == [200]
     assert checksums(tmp_path / "f") == checksums(tmp_path / "whole")
 
 
