@@ -1,7 +1,7 @@
 """A whole experiment: its stages planned, run, and put together as a result."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,7 +55,7 @@ class Plan:
     """Per alpha, its rounds."""
     units: tuple[Units, ...]
     small: tuple[tuple[SmallModel, ...], ...]
-    """Per shape, its seeds."""
+    """Per shape, its seeds. Shares of units that round to one shape have it in common."""
 
     @property
     def stages(self) -> list[Stage]:
@@ -118,6 +118,11 @@ def make_plan(
     trainer = [engine_name, "tf32"] if execution.tf32 else [engine_name]
     net_path = net_of_solver(solver)
     net = with_units(read_net(net_path), spec.net.units)
+    units = _units_of(net)
+    if missing := [name for name in spec.layers if name not in units]:
+        raise FormatError(
+            f"{net_path}: has no InnerProduct layer '{missing[0]}'; there are: {', '.join(units)}"
+        )
     parts = [
         *(sha256_of(net_path), data_set.train_sha256, data_set.test_sha256, *trainer),
         *_what_else_decides(net, spec, data),
@@ -143,7 +148,7 @@ def make_plan(
         for seed in spec.baseline.seeds
     )
     ratios = [_ratios(spec, ratio) for ratio in spec.units.ratios]
-    shapes = [_shape(net, ratio) for ratio in ratios]
+    shapes = dict.fromkeys(_shape(units, ratio) for ratio in ratios)
     return Plan(
         baselines,
         tuple(_rounds(spec, context, baselines, alpha) for alpha in spec.connections.alphas),
@@ -202,16 +207,18 @@ def _ratios(spec: ExperimentSpec, ratio: float) -> tuple[tuple[str, float], ...]
     return tuple((name, ratios[name]) for name in spec.layers if name in ratios)
 
 
-def _shape(net: NetParameter, ratios: tuple[tuple[str, float], ...]) -> tuple[tuple[str, int], ...]:
-    """The units that pruning by ``ratios`` leaves (`criteria.units.units_to_keep`)."""
-    units = {
+def _units_of(net: NetParameter) -> dict[str, int]:
+    return {
         layer.name: layer.inner_product_param.num_output
         for layer in net.layer
         if layer.type == "InnerProduct"
     }
-    missing = [name for name, _ in ratios if name not in units]
-    if missing:
-        raise FormatError(f"the net has no InnerProduct layer '{missing[0]}'")
+
+
+def _shape(
+    units: Mapping[str, int], ratios: tuple[tuple[str, float], ...]
+) -> tuple[tuple[str, int], ...]:
+    """The units that pruning by ``ratios`` leaves (`criteria.units.units_to_keep`)."""
     return tuple(
         (name, units[name] - units_to_delete(units[name], share)) for name, share in ratios
     )

@@ -6,13 +6,23 @@ so with ``variant_of`` and holds these settings only: its tables replace the oth
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.files import existing_file
 from pycaffe_prune.pruning.connections import DEFAULT_SIGMA_RULE, SigmaRule
+from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
 from pycaffe_prune.share import share_root
 
 __all__ = [
@@ -29,6 +39,21 @@ __all__ = [
 ]
 
 
+_V = TypeVar("_V")
+
+
+def _different(values: tuple[_V, ...]) -> tuple[_V, ...]:
+    """Equal settings would be one stage, planned twice."""
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{twice[0]} is given twice")
+    return values
+
+
+_Different = AfterValidator(_different)
+_Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, lt=1)]
+
+
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,14 +61,14 @@ class _Spec(BaseModel):
 class BaselineSpec(_Spec):
     """Initial training (paper section 4): the best of several initialisations is pruned."""
 
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: Annotated[tuple[int, ...], _Different] = Field(min_length=1)
     iterations: int = Field(gt=0)
 
 
 class ConnectionsSpec(_Spec):
     """Connection pruning (paper section 5): rounds of prune and retrain for each alpha."""
 
-    alphas: tuple[float, ...]
+    alphas: Annotated[tuple[_Alpha, ...], _Different]
     rounds: int = Field(gt=0)
     """The paper's sets."""
     iterations: int = Field(gt=0)
@@ -56,13 +81,21 @@ class UnitsSpec(_Spec):
 
     layer: str | None = None
     """The layer whose share of deleted units is varied."""
-    layers: tuple[str, ...] = ()
+    layers: Annotated[tuple[str, ...], _Different] = ()
     """Or several layers, of which each loses the same share."""
-    ratios: tuple[float, ...]
-    fixed: dict[str, float] = {}
+    ratios: Annotated[tuple[_Share, ...], _Different]
+    fixed: dict[str, _Share] = {}
     """Share of the units deleted in other layers, the same at every point."""
     criterion: str = "onorm"
     iterations: int = Field(gt=0)
+
+    @field_validator("criterion")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in UNIT_CRITERIA:
+            known = ", ".join(sorted(UNIT_CRITERIA))
+            raise ValueError(f"no unit criterion is called '{name}'; there are: {known}")
+        return name
 
     @model_validator(mode="after")
     def _one_way_to_say_it(self) -> Self:
@@ -81,7 +114,7 @@ class UnitsSpec(_Spec):
 class SmallSpec(_Spec):
     """Small models: the shapes that unit pruning gives, trained from scratch, the best reported."""
 
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: Annotated[tuple[int, ...], _Different] = Field(min_length=1)
     iterations: int = Field(gt=0)
 
 
@@ -126,7 +159,7 @@ class ExperimentSpec(_Spec):
     weights: WeightsSpec | None = None
     """None: the initial training begins with random values."""
     net: NetSpec = NetSpec()
-    layers: tuple[str, ...] = Field(min_length=1)
+    layers: Annotated[tuple[str, ...], _Different] = Field(min_length=1)
     """The fully connected layers: pruned by connections, and counted in every reduction."""
     ms_per_iteration: float = 1.0
     """For the estimate of --dry-run: one core, one iteration."""
@@ -135,6 +168,14 @@ class ExperimentSpec(_Spec):
     units: UnitsSpec
     small: SmallSpec | None = None
     """None: no small models."""
+
+    @field_validator("units")
+    @classmethod
+    def _of_its_layers(cls, units: UnitsSpec, info: ValidationInfo) -> UnitsSpec:
+        layers = info.data.get("layers", ())  # none: they are at fault themselves
+        if layers and (unknown := [n for n in (*units.varied, *units.fixed) if n not in layers]):
+            raise ValueError(f"'{unknown[0]}' is none of the layers, which are {', '.join(layers)}")
+        return units
 
 
 def _folder() -> Path:

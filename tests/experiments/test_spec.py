@@ -156,6 +156,18 @@ def test_a_variant_of_a_file_that_is_not_there_or_of_a_variant_is_refused(toml):
         ('layer = "ip1"', "", "units: .*either layer or layers"),
         ('layer = "ip1"', 'layer = "ip1"\nlayers = ["ip1"]', "units: .*either layer or layers"),
         ("ip2 = 0.5", "ip1 = 0.5", "the share of layer 'ip1' is varied and fixed"),
+        ("ip2 = 0.5", "ip22 = 0.5", "units: .*'ip22' is none of the layers, which are ip1, ip2, "),
+        ('layer = "ip1"', 'layer = "ipl"', "units: .*'ipl' is none of the layers"),
+        ("ip2 = 0.5", "ip2 = 1", r"units\.fixed\.ip2"),
+        ("ratios = [0.5", "ratios = [-0.5", r"units\.ratios\.0"),
+        ("ratios =", 'criterion = "onrom"\nratios =', "'onrom'; there are: inorm, .*, onorm"),
+        ("alphas = [0.8", "alphas = [-0.8", r"connections\.alphas\.0"),
+        ("alphas = [0.8", "alphas = [nan", r"connections\.alphas\.0"),
+        ("[0.8, 1.6]", "[1.0, 1]", r"connections\.alphas: .*1\.0 is given twice"),
+        ("[0.5, 0.9]", "[0.9, 0.9]", r"units\.ratios: .*0\.9 is given twice"),
+        ("seeds = [1, 2]", "seeds = [1, 1]", r"baseline\.seeds: .*1 is given twice"),
+        ("[small]\nseeds = [1, 2]", "[small]\nseeds = [3, 3]", r"small\.seeds: .*3 is given twice"),
+        ('"ip2", "ip3"', '"ip2", "ip2"', "layers: .*ip2 is given twice"),
         ("[small]", "[weights]\n[small]", "weights: .*either path or zoo"),
     ],
 )
@@ -163,6 +175,21 @@ def test_a_slip_is_named_with_file_and_field(toml, old, new, message):
     toml.write_text(toml.read_text().replace(old, new, 1))
     with pytest.raises(FormatError, match=rf"small\.toml: .*{message}"):
         read_experiment(toml)
+
+
+def test_a_layer_that_the_net_has_not_is_named_before_anything_is_trained(toml, tmp_path, data_set):
+    toml.write_text(toml.read_text().replace('"ip3"]', '"ip4"]'))
+    spec = read_experiment(toml)
+    with pytest.raises(FormatError, match=r"net\.prototxt: .* 'ip4'; there are: ip1, ip2, ip3"):
+        make_plan(spec, solver_path(spec, toml), tmp_path, tmp_path, data_set, "caffe")
+
+
+def test_shares_that_round_to_one_shape_have_its_small_models_in_common(toml, tmp_path, data_set):
+    toml.write_text(toml.read_text().replace("[0.5, 0.9]", "[0.5, 0.51, 0.9]"))  # of 20 units
+    spec = read_experiment(toml)
+    plan = make_plan(spec, solver_path(spec, toml), tmp_path, tmp_path, data_set, "caffe")
+    assert [seeds[0].units[0] for seeds in plan.small] == [("ip1", 10), ("ip1", 2)]
+    assert len({stage.key for stage in plan.stages}) == len(plan.stages)
 
 
 def test_an_unknown_experiment_is_answered_with_those_there_are():
