@@ -156,14 +156,21 @@ def _log_lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
             continue  # the line that a killed process was writing
 
 
-def tests_in_log(folder: RunFolder) -> tuple[TestScore, ...]:
-    """Return the tests in the run's log, in order; of tests repeated after a resume the last."""
-    scores = {
-        line["iteration"]: TestScore.model_validate(line)
-        for line in _log_lines(folder)
-        if line.get("event") == "test"
-    }
-    return tuple(scores[iteration] for iteration in sorted(scores))
+def tests_in_log(folder: RunFolder, iterations: int) -> tuple[TestScore, ...]:
+    """Return the tests of a run of so many iterations, in order.
+
+    The log may hold more: those of parts that were given up, when the run went on from an earlier
+    snapshot or, asked for fewer iterations, began again.
+    """
+    scores: dict[int, TestScore] = {}
+    for line in _log_lines(folder):
+        at = line.get("iteration", 0)
+        is_test = line.get("event") == "test"
+        if line.get("event") == "resumed" or (is_test and at == 0):
+            scores = {before: score for before, score in scores.items() if before <= at}
+        if is_test:
+            scores[at] = TestScore.model_validate(line)
+    return tuple(scores[at] for at in sorted(scores) if at <= iterations)
 
 
 def losses_in_log(folder: RunFolder) -> dict[int, float]:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
@@ -32,7 +33,14 @@ from pycaffe_prune.formats.prototxt import (
 )
 from pycaffe_prune.net.graph import NetState, layers_in_state
 
-__all__ = ["net_of_solver", "prepare", "prepare_evaluation", "records", "solver_settings"]
+__all__ = [
+    "CheckedRun",
+    "check",
+    "net_of_solver",
+    "prepare",
+    "prepare_evaluation",
+    "solver_settings",
+]
 
 _NEVER = 2**31 - 1
 _DRAWING = frozenset({"Dropout", "DummyData", "HDF5Data", "ImageData", "MemoryData", "WindowData"})
@@ -60,10 +68,43 @@ def net_of_solver(path: Path) -> Path:
     raise FormatError(f"{path}: names the net '{solver.net}', which is neither here nor beside it")
 
 
+@dataclass(frozen=True)
+class CheckedRun:
+    """A run that may begin or go on in its folder."""
+
+    job: Job
+    net: NetParameter
+    """With absolute paths to its data."""
+    solver: SolverParameter
+    """With all overrides in it."""
+    mask: MaskFile | None
+
+    def write(self, folder: RunFolder) -> None:
+        """Write net, solver, masks and ``job.json`` into ``folder``."""
+        write_prototxt(folder.net, self.net)
+        write_prototxt(folder.solver, self.solver)
+        if self.mask:
+            arrays = {f"m{place}": array for place, array in enumerate(self.mask.masks.values())}
+            with atomic_write(folder.mask_arrays) as temporary:
+                np.savez_compressed(temporary, allow_pickle=False, **arrays)
+        write_text(folder.job, self.job.model_dump_json(indent=2) + "\n")
+
+
 def prepare(request: TrainRequest, folder: RunFolder) -> Job:
     """Check a request, write net, solver, masks and ``job.json`` into ``folder``, return the job.
 
-    Nothing is written when the request is at fault. A folder that holds another run is refused.
+    Nothing is written when the request is at fault.
+
+    Raises:
+        PruneError: As `check`.
+    """
+    checked = check(request, folder)
+    checked.write(folder)
+    return checked.job
+
+
+def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
+    """Check a request, and that ``folder`` holds no other run; write nothing.
 
     Raises:
         FormatError: A file is missing or damaged, or the folder holds another run.
@@ -78,14 +119,7 @@ def prepare(request: TrainRequest, folder: RunFolder) -> Job:
     resolved = _resolved_solver(solver, request, folder)
     job = _job(request, solver, resolved, net, mask)
     _refuse_other_run(folder, job)
-    write_prototxt(folder.net, net)
-    write_prototxt(folder.solver, resolved)
-    if mask:
-        arrays = {f"m{place}": array for place, array in enumerate(mask.masks.values())}
-        with atomic_write(folder.mask_arrays) as temporary:
-            np.savez_compressed(temporary, allow_pickle=False, **arrays)
-    write_text(folder.job, job.model_dump_json(indent=2) + "\n")
-    return job
+    return CheckedRun(job, net, resolved, mask)
 
 
 def prepare_evaluation(

@@ -6,7 +6,7 @@ from filelock import FileLock, Timeout
 
 from pycaffe_prune.engines.base import Engine, Observer, TrainResult, read_result
 from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.prepare import prepare
+from pycaffe_prune.engines.prepare import check
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import FolderInUseError, PruneError
 
@@ -34,11 +34,12 @@ def train(request: TrainRequest, out: Path, engine: Engine, observe: Observer) -
         folder.path.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.lock, timeout=0):
             finished = read_result(folder)
-            job = prepare(request, folder)
-            if finished and finished.iterations >= job.max_iter:
+            checked = check(request, folder)
+            if finished and finished.iterations >= checked.job.max_iter:
                 return finished
+            checked.write(folder)
             folder.result.unlink(missing_ok=True)
-            return engine.train(folder, job, observe)
+            return engine.train(folder, checked.job, observe)
     except Timeout as error:
         raise FolderInUseError(f"{out}: another process is working in this folder") from error
     except OSError as error:

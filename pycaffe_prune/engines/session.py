@@ -64,7 +64,7 @@ def follow_training(
         versions=start["versions"],
         seed=job.seed,
         iterations=job.max_iter,
-        tests=tests_in_log(folder),
+        tests=tests_in_log(folder, job.max_iter),
         weights_sha256=sha256_of(folder.final_weights),
         revived=done["revived"],
         seconds=seconds_in_log(folder),

@@ -294,6 +294,32 @@ def test_a_finished_run_is_not_run_again_and_a_half_written_log_is_no_obstacle(
     assert second.iterations == 80
 
 
+def test_a_finished_run_is_left_alone_when_fewer_iterations_are_asked_for(
+    tmp_path, request_for, engine
+):
+    folder = RunFolder(tmp_path / "run")
+    whole = train(request_for(max_iter=40), folder.path, engine, ignore)
+    job = folder.job.read_bytes()
+    assert train(request_for(max_iter=20), folder.path, engine, ignore) == whole
+    assert folder.job.read_bytes() == job
+
+
+def test_a_run_that_begins_again_because_it_is_shorter_has_its_own_tests_only(
+    tmp_path, request_for, engine, stoppable
+):
+    def stop_late(event):
+        if event.event == "progress" and event.iteration >= 60:
+            stoppable.stop()
+
+    long = request_for(max_iter=100_000, snapshot=0, test_interval=10)
+    with pytest.raises(InterruptedRunError):
+        train(long, tmp_path / "run", stoppable, stop_late)
+    short = train(request_for(max_iter=40, test_interval=20), tmp_path / "run", engine, ignore)
+    assert [test.iteration for test in short.tests] == [0, 20, 40]
+    alone = train(request_for(max_iter=40, test_interval=20), tmp_path / "alone", engine, ignore)
+    assert short.tests == alone.tests
+
+
 def test_forward_gives_the_blobs_that_numpy_computes(tmp_path, engine, pruned):
     weights, _, _ = pruned
     model = read_caffemodel(weights)
