@@ -234,17 +234,18 @@ def run(solver, tester, job, iteration, emit, snapshot):
         stop = min(end, iteration + rate.chunk(), _next_event(job, iteration))
         solver.step(stop - iteration)
         iteration = stop
-        loss = _loss(solver.net, job["loss_blob"])
+        loss = _loss(solver.net, job["losses"])
+        is_number = loss is None or np.isfinite(loss)
         shown = bool(job["display"]) and iteration % job["display"] == 0
         emit(
             event="progress",
             iteration=iteration,
-            loss=loss if np.isfinite(loss) else None,
+            loss=loss if is_number else None,
             lr=learning_rate(job["solver"], iteration),
             images_per_second=rate.per_second(iteration) * job["batch"],
             display=shown,
         )
-        if not np.isfinite(loss):
+        if not is_number:
             raise SystemExit(
                 "the loss is no longer a number at iteration %d; lower base_lr" % iteration
             )
@@ -312,8 +313,11 @@ class _Rate:
         return max(1, int(self._speed * _PROGRESS_SECONDS))
 
 
-def _loss(net, blob):
-    return float(net.blobs[blob].data.reshape(-1)[0]) if blob else 0.0
+def _loss(net, losses):
+    """The last batch's loss as Caffe adds it up (Net::ForwardFromTo); None where nothing is one."""
+    if not losses:
+        return None
+    return sum(weight * float(net.blobs[blob].data.sum()) for blob, weight in losses)
 
 
 def learning_rate(solver, iteration):

@@ -77,7 +77,8 @@ class Job(BaseModel):
     """Images that the solver's ``test_iter`` batches have, where that is more than there are."""
     scores_blob: str | None
     label_blob: str | None
-    loss_blob: str | None
+    losses: tuple[tuple[str, float], ...] = ()
+    """The blobs that add to the training loss, with their weights."""
     replay: tuple[tuple[str, int], ...]
     """Layers to bring back to their place on resume, with the batches after which they come round
     (0: never, each forward is replayed)."""

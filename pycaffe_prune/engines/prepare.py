@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from pycaffe_prune.engines.job import EvaluationJob, Job, SolverSettings, TrainRequest
 from pycaffe_prune.engines.lmdb_files import opened_lmdb
+from pycaffe_prune.engines.losses import loss_weights
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
@@ -114,10 +115,12 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     solver = read_solver(request.solver)
     net_path = request.net or net_of_solver(request.solver)
     net = _trusted_net(net_path, request.data)
+    net_sha256 = _fingerprint(_without_places(net))
+    _name_losses(net)
     mask = read_mask(request.mask) if request.mask else None
     _check_fit(net, request.weights, mask)
     resolved = _resolved_solver(solver, request, folder)
-    job = _job(request, solver, resolved, net, mask)
+    job = _job(request, solver, resolved, net, net_sha256, mask)
     _refuse_other_run(folder, job)
     return CheckedRun(job, net, resolved, mask)
 
@@ -257,6 +260,7 @@ def _job(
     original: SolverParameter,
     solver: SolverParameter,
     net: NetParameter,
+    net_sha256: str,
     mask: MaskFile | None,
 ) -> Job:
     train = layers_in_state(net, NetState(TRAIN))
@@ -264,7 +268,7 @@ def _job(
     scores, labels = _judged_blobs(test)
     interval = original.test_interval if request.test_interval is None else request.test_interval
     return Job(
-        net_sha256=_fingerprint(_without_places(net)),
+        net_sha256=net_sha256,
         solver_sha256=_fingerprint(_deciding(solver)),
         weights=str(request.weights.resolve()) if request.weights else None,
         weights_sha256=sha256_of(request.weights) if request.weights else None,
@@ -283,7 +287,12 @@ def _job(
         cycled_images=_cycled(original, test),
         scores_blob=scores,
         label_blob=labels,
-        loss_blob=next((layer.top[0] for layer in train if layer.type == "SoftmaxWithLoss"), None),
+        losses=tuple(
+            (top, weight)
+            for layer in train
+            for top, weight in zip(layer.top, loss_weights(layer), strict=True)
+            if weight
+        ),
         replay=tuple(_replay_plan(train)),
         solver=solver_settings(solver),
         device=request.device,
@@ -326,6 +335,13 @@ def _without_places(net: NetParameter) -> NetParameter:
 
 def _fingerprint(message: NetParameter | SolverParameter) -> str:
     return hashlib.sha256(text_format.MessageToString(message).encode()).hexdigest()
+
+
+def _name_losses(net: NetParameter) -> None:
+    """Name the top that Caffe gives to a loss without one: pycaffe has all of them as one blob."""
+    for layer in net.layer:
+        if layer.type.endswith("Loss") and not layer.top:
+            layer.top.append(f"(automatic) {layer.name}")
 
 
 def _judged_blobs(test: Iterable[LayerParameter]) -> tuple[str | None, str | None]:

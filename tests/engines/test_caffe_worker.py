@@ -207,7 +207,7 @@ def test_snapshots_come_by_the_clock_and_seldom_where_they_cost_much(
         "batch": 1,
         "checkpoints": [],
         "keep_snapshots": keep,
-        "loss_blob": "loss",
+        "losses": [["loss", 1.0]],
         "solver": {"lr_policy": "fixed", "base_lr": 0.1, "gamma": 0, "power": 0},
     }
     found = []

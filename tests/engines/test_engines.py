@@ -5,11 +5,13 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pycaffe_prune.engines.lmdb_images import stored_images
 from pycaffe_prune.engines.prepare import prepare, prepare_evaluation
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
@@ -171,6 +173,60 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, request_for, make_solv
     solver.write_text(solver.read_text().replace("base_lr: 0.01", "base_lr: 1e30"))
     with pytest.raises(EngineError, match="no longer a number"):
         train(request_for(solver), tmp_path / "run", engine, ignore)
+
+
+# Weights of zeros give the loss of even chances, and of a guess of 0.
+GUESS = """
+layer {{ name: "guess" type: "InnerProduct" bottom: "ip1" top: "guess"
+  inner_product_param {{ num_output: 1 }} }}
+layer {{ name: "far" type: "EuclideanLoss" bottom: "guess" bottom: "label" {settings} }}
+layer {{ name: "farther" type: "EuclideanLoss" bottom: "guess" bottom: "label" }}
+"""
+
+
+def _edit(solver: Path, *pairs: tuple[str, str], more: str = "") -> Path:
+    net = solver.parent / "net.prototxt"
+    text = net.read_text()
+    for old, new in pairs:
+        assert old in text
+        text = text.replace(old, new)
+    net.write_text(text + more)
+    return solver
+
+
+@pytest.mark.parametrize("top", [' top: "loss"', ""])
+def test_the_loss_is_the_weighted_sum_of_all_losses(
+    tmp_path, request_for, make_solver, digits, engine, top
+):
+    solver = _edit(
+        make_solver(),
+        ('weight_filler { type: "xavier" }', ""),
+        (' top: "loss"', top),
+        more=GUESS.format(settings=f"loss_weight: 0.25 {top.replace('loss', 'far')}"),
+    )
+    events = []
+    train(request_for(solver, max_iter=1), tmp_path / "run", engine, events.append)
+    (found,) = [event.loss for event in events if event.event == "progress"]
+    labels = [image.label for image in islice(stored_images(digits / "mnist_train_lmdb"), 64)]
+    apart = np.mean(np.square(labels)) / 2
+    assert found == pytest.approx(np.log(10) + 1.25 * apart, rel=1e-5)
+
+
+def test_any_loss_that_is_no_number_stops_the_run(tmp_path, request_for, make_solver, engine):
+    judged = 'type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss"'
+    only = _edit(make_solver(), (judged, 'type: "Silence" bottom: "ip2"'))
+    _edit(only, more=GUESS.format(settings=""))
+    only.write_text(only.read_text().replace("base_lr: 0.01", "base_lr: 1e30"))
+    with pytest.raises(EngineError, match="no longer a number"):
+        train(request_for(only), tmp_path / "run", engine, ignore)
+
+
+def test_a_net_without_a_loss_has_none(tmp_path, request_for, make_solver, engine):
+    judged = 'type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss"'
+    solver = _edit(make_solver(), (judged, 'type: "Silence" bottom: "ip2"'))
+    events = []
+    train(request_for(solver, max_iter=2), tmp_path / "run", engine, events.append)
+    assert {event.loss for event in events if event.event == "progress"} == {None}
 
 
 def _with_first_weight(model: Caffemodel, value: float) -> Caffemodel:

@@ -200,19 +200,21 @@ class Net:
         """Put other tensors in the place of all `values`."""
         self._values[:] = tensors
 
-    def losses(self, params: Mapping[BlobKey, Tensor], batch: Sequence[Tensor]) -> list[Tensor]:
-        """Compute the losses of a batch as a pure function of the blobs, for `torch.func`.
+    def loss(
+        self, params: Mapping[BlobKey, Tensor], batch: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Compute the loss of a batch as a pure function of the blobs, for `torch.func`.
 
         Args:
             params: Learnable blobs by their owners.
             batch: The tops of the data layers, in the order of `batch`.
 
         Returns:
-            Each loss times its weight, in the net's order.
+            The weighted sum of all losses, and the blobs that are `loss_blobs`.
         """
         slots = (slot for place in self._sources for slot in self._flows[place].tops)
         values = dict(zip(slots, batch, strict=True))
-        found = []
+        total, found = torch.zeros((), device=self.device), []
         for step in self._steps.values():
             blobs = [
                 params[key].view(param.shape)
@@ -224,8 +226,10 @@ class Net:
             ]
             tops = step.layer.forward(bottoms, blobs)
             values.update(zip(step.flow.tops, tops, strict=True))
-            found += [(values[slot] * weight).sum() for slot, weight in step.loss_diffs.items()]
-        return found
+            for slot, weight in step.loss_diffs.items():
+                total = total + (values[slot] * weight).sum()
+                found.append(values[slot])
+        return total, found
 
     @property
     def loss_blobs(self) -> list[str]:

@@ -27,7 +27,6 @@ from pycaffe_prune.formats.caffe_pb2 import (
     LayerParameter,
     NetParameter,
 )
-from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
 
 __all__ = ["Pack", "Rendezvous", "pack_key"]
@@ -141,7 +140,7 @@ class Pack:
             if blob.lr_mult
         }
         self._losses: list[Tensor] = []
-        self._gradients = vmap(grad(self._loss, has_aux=True), in_dims=(0, None))
+        self._gradients = vmap(grad(self._net.loss, has_aux=True), in_dims=(0, None))
         self._stepping = Stepping(first.param, self._net, self._add_gradients, self._update.apply)
         self._take()
 
@@ -157,12 +156,6 @@ class Pack:
     def close(self) -> None:
         """Let go of the data; the solvers keep theirs."""
         self._net.close()
-
-    def _loss(
-        self, params: dict[BlobKey, Tensor], batch: list[Tensor]
-    ) -> tuple[Tensor, list[Tensor]]:
-        losses = self._net.losses(params, batch)
-        return torch.stack(losses).sum(), losses
 
     def _add_gradients(self) -> None:
         gradients, self._losses = self._gradients(self._values, self._net.batch)

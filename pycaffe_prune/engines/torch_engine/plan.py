@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pycaffe_prune.engines.losses import loss_weights
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.net.graph import NetGraph, Top
@@ -55,7 +56,12 @@ def plan_flow(net: NetParameter, graph: NetGraph, phase: int, learns: Sequence[b
         tuple(slots[Top(place, number)] for number in range(len(layer.top)))
         for place, layer in enumerate(graph.layers)
     ]
-    losses = [_loss_weights(layer, tops) for layer, tops in zip(graph.layers, makes, strict=True)]
+    losses = [
+        tuple(
+            (slot, weight) for slot, weight in zip(tops, loss_weights(layer), strict=True) if weight
+        )
+        for layer, tops in zip(graph.layers, makes, strict=True)
+    ]
     needing = _needing_gradients(graph.layers, reads, makes, learns)
     may = [
         tuple(
@@ -96,18 +102,6 @@ def _read_slots(graph: NetGraph, place: int, slots: dict[Top, int]) -> tuple[int
             )
         found.append(slots[top])
     return tuple(found)
-
-
-def _loss_weights(layer: LayerParameter, tops: Sequence[int]) -> tuple[tuple[int, float], ...]:
-    weights = list(layer.loss_weight)
-    if not weights and layer.type.endswith("Loss"):
-        weights = [1.0] + [0.0] * (len(tops) - 1)
-    if weights and len(weights) != len(tops):
-        raise SurgeryError(
-            f"layer '{layer.name}' ({layer.type}) has {len(weights)} loss_weight for {len(tops)} "
-            "tops; give none, or one for each top"
-        )
-    return tuple((slot, weight) for slot, weight in zip(tops, weights, strict=False) if weight)
 
 
 def _needing_gradients(

@@ -87,7 +87,7 @@ def pure_gradients(net: Net) -> dict[BlobKey, Tensor]:
     batch = [tensor.clone() for tensor in net.batch]
 
     def loss(blobs: dict[BlobKey, Tensor]) -> Tensor:
-        return torch.stack(net.losses(blobs, batch)).sum()
+        return net.loss(blobs, batch)[0]
 
     found = torch.func.grad(loss)({key: value.clone() for key, value in values.items()})
     learning = {blob.key: blob.lr_mult != 0 for blob in parameters.blobs}

@@ -276,7 +276,7 @@ def test_a_forced_backward_pass_of_a_test_net_gives_the_gradients_of_blobs() -> 
     net.backward()
     batch = [tensor.clone() for tensor in net.batch]
     values = {b.key: net.parameters.view(net.parameters.data, b.key) for b in net.parameters.blobs}
-    grad = torch.func.grad(lambda data: sum(net.losses(values, [data, batch[1]])))(batch[0])
+    grad = torch.func.grad(lambda data: net.loss(values, [data, batch[1]])[0])(batch[0])
     np.testing.assert_allclose(net.blobs["data"].diff, grad, atol=1e-6)
     assert net.blobs["data"].diff.shape == net.blobs["data"].shape
     assert net.blobs["label"].diff is None

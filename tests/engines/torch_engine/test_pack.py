@@ -30,7 +30,7 @@ layer {{ name: "ip1" type: "InnerProduct" bottom: "pool" top: "ip1" {ip1}
 layer {{ name: "relu" type: "ReLU" bottom: "ip1" top: "ip1" }}
 layer {{ name: "ip2" type: "InnerProduct" bottom: "ip1" top: "ip2"
   inner_product_param {{ num_output: 10 weight_filler {{ type: "xavier" }} }} }}
-layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" {loss} }}
 """
 
 Make = Callable[..., Solver]
@@ -41,17 +41,17 @@ def make(tmp_path: Path, digits: Path) -> Make:
     """A solver of the convolutional net, with some of its weights masked."""
 
     def make(
-        seed: int,
-        filters: int = 6,
-        units: int = 20,
-        settings: str = "",
-        conv: str = "",
-        ip1: str = "",
+        seed: int, filters: int = 6, units: int = 20, settings: str = "", **layers: str
     ) -> Solver:
         source = digits / "mnist_train_lmdb"
         net = tmp_path / "net.prototxt"
         net.write_text(
-            CONVOLUTIONAL.format(source=source, filters=filters, units=units, conv=conv, ip1=ip1)
+            CONVOLUTIONAL.format(
+                source=source,
+                filters=filters,
+                units=units,
+                **{"conv": "", "ip1": "", "loss": "", **layers},
+            )
         )
         solver = tmp_path / "solver.prototxt"
         solver.write_text(
@@ -110,7 +110,7 @@ def test_a_packed_run_is_the_run_alone(make, settings):
     "layers",
     [
         {"ip1": "propagate_down: false"},
-        {"conv": "param { lr_mult: 0 }"},
+        {"conv": "param { lr_mult: 0 }", "loss": "loss_weight: 0.5"},
         {"conv": "param { lr_mult: 0 } param { lr_mult: 0 }", "ip1": "param { lr_mult: 0 }"},
     ],
 )
