@@ -84,7 +84,7 @@ VARIANTS = [
     ("lenet-300-100", "paper-10k-seeds3", {"baseline.seeds", "small.seeds"}),
     ("lenet-300-100", "paper-10k-baseline100k", {"baseline.iterations"}),
     ("lenet-300-100", "paper-10k-continued", {"retraining_solver"}),
-    ("lenet-300-100", "paper-100k-subset", {"connections.alphas", "units.ratios"}),
+    ("lenet-300-100", "paper-100k-subset", {"connections.alphas", "units.ratios", "small.seeds"}),
     ("caffenet-oxford102", "dropout", {"solver"}),
 ]
 
