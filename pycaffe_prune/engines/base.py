@@ -93,7 +93,10 @@ class TrainResult(BaseModel):
             FormatError: The net had nothing to test.
         """
         if not self.tests:
-            raise FormatError("this run has no test: its net has no Accuracy or SoftmaxWithLoss")
+            raise FormatError(
+                "this run has no test: its net has no Accuracy or SoftmaxWithLoss whose labels a "
+                "Data layer brings"
+            )
         return self.tests[-1]
 
 

@@ -1,19 +1,25 @@
 """From a request to a run folder that an engine can work in: checked, resolved, fingerprinted."""
 
 import hashlib
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import lmdb
 import numpy as np
 from google.protobuf import text_format
 from pydantic import ValidationError
 
 from pycaffe_prune.engines.job import EvaluationJob, Job, SolverSettings, TrainRequest
-from pycaffe_prune.engines.lmdb_files import opened_lmdb
 from pycaffe_prune.engines.losses import loss_weights
+from pycaffe_prune.engines.net_data import (
+    batch_size,
+    data_layer_of,
+    records,
+    replay_plan,
+    resolve_databases,
+    resolve_lists,
+)
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
@@ -24,7 +30,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
     SolverParameter,
 )
 from pycaffe_prune.formats.caffemodel import read_caffemodel
-from pycaffe_prune.formats.files import atomic_write, existing_file, sha256_of, write_text
+from pycaffe_prune.formats.files import atomic_write, sha256_of, write_text
 from pycaffe_prune.formats.mask import MaskFile, read_mask, require_fitting_masks
 from pycaffe_prune.formats.prototxt import (
     read_net,
@@ -44,8 +50,6 @@ __all__ = [
 ]
 
 _NEVER = 2**31 - 1
-_DRAWING = frozenset({"Dropout", "DummyData", "HDF5Data", "ImageData", "MemoryData", "WindowData"})
-"""Layers whose state lies outside the solverstate: replayed one forward at a time on resume."""
 
 
 def net_of_solver(path: Path) -> Path:
@@ -114,8 +118,7 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     """
     solver = read_solver(request.solver)
     net_path = request.net or net_of_solver(request.solver)
-    net = _trusted_net(net_path, request.data)
-    net_sha256 = _fingerprint(_without_places(net))
+    net, net_sha256 = _trusted_net(net_path, request.data)
     _name_losses(net)
     mask = read_mask(request.mask) if request.mask else None
     _check_fit(net, request.weights, mask)
@@ -150,25 +153,33 @@ def prepare_evaluation(
         As `prepare`; FormatError too when the net has nothing to test, DataError when the test
         LMDB holds fewer images, SurgeryError when the caffemodels hold different blobs.
     """
-    net = _trusted_net(net_path, data)
+    net, net_sha256 = _trusted_net(net_path, data)
     for path in weights:
         _check_fit(net, path, None)
     _require_same_blobs(weights)
     test = layers_in_state(net, NetState(TEST))
-    scores, labels = _judged_blobs(test)
-    if scores is None or labels is None:
-        raise FormatError(f"{net_path}: has no Accuracy or SoftmaxWithLoss layer to test with")
-    there, batch = _images(test), _batch(test)
+    judged = _judged(test)
+    if judged is None:
+        raise FormatError(
+            f"{net_path}: has no Accuracy or SoftmaxWithLoss layer with labels to test with"
+        )
+    if judged.source.type != "Data":
+        raise FormatError(
+            f"{net_path}: the labels '{judged.labels}' of its TEST phase come from the layer "
+            f"'{judged.source.name}' ({judged.source.type}), whose images are not counted; bring "
+            "them with a Data layer, from an LMDB"
+        )
+    there = records(judged.source)
     wanted = there if images is None else images
     if wanted > there:
         raise DataError(f"{net_path}: its test LMDB holds {there} images, fewer than {wanted}")
     job = EvaluationJob(
-        net_sha256=_fingerprint(_without_places(net)),
+        net_sha256=net_sha256,
         weights=tuple(str(path.resolve()) for path in weights),
         test_images=wanted,
-        rewind=wanted < there or there % batch != 0,
-        scores_blob=scores,
-        label_blob=labels,
+        rewind=wanted < there or there % judged.source.data_param.batch_size != 0,
+        scores_blob=judged.scores,
+        label_blob=judged.labels,
         device=device,
         threads=threads,
     )
@@ -177,26 +188,20 @@ def prepare_evaluation(
     return job
 
 
-def _trusted_net(path: Path, data: Path | None) -> NetParameter:
+def _trusted_net(path: Path, data: Path | None) -> tuple[NetParameter, str]:
+    """The net with absolute paths, and its fingerprint, over lists' paths as the prototxt says."""
     net = read_net(path)
     refuse_python_layers(net, path)
-    _resolve_data(net, path, data)
-    return net
+    resolve_databases(net, path, data)
+    net_sha256 = _fingerprint(_without_places(net))
+    resolve_lists(net, path, data)
+    return net, net_sha256
 
 
-def _images(layers: Iterable[LayerParameter]) -> int:
-    return sum(records(layer) for layer in layers if layer.type == "Data")
-
-
-def _batch(layers: Iterable[LayerParameter]) -> int:
-    return sum(layer.data_param.batch_size for layer in layers if layer.type == "Data")
-
-
-def _cycled(solver: SolverParameter, test: Iterable[LayerParameter]) -> int:
+def _cycled(solver: SolverParameter, source: LayerParameter) -> int:
     """Images of Caffe's own test where they are more than there are; 0: no image comes again."""
-    layers = list(test)
-    count = solver.test_iter[0] * _batch(layers) if solver.test_iter else 0
-    return count if count > _images(layers) else 0
+    count = solver.test_iter[0] * source.data_param.batch_size if solver.test_iter else 0
+    return count if count > records(source) else 0
 
 
 def _require_same_blobs(weights: Sequence[Path]) -> None:
@@ -264,8 +269,9 @@ def _job(
     mask: MaskFile | None,
 ) -> Job:
     train = layers_in_state(net, NetState(TRAIN))
-    test = layers_in_state(net, NetState(TEST))
-    scores, labels = _judged_blobs(test)
+    judged = _judged(layers_in_state(net, NetState(TEST)))
+    if judged is not None and judged.source.type != "Data":
+        judged = None  # nothing says which of its images were tested
     interval = original.test_interval if request.test_interval is None else request.test_interval
     return Job(
         net_sha256=net_sha256,
@@ -282,18 +288,18 @@ def _job(
         checkpoints=request.checkpoints,
         test_interval=interval,
         display=original.display or 100,
-        batch=_batch(train),
-        test_images=_images(test),
-        cycled_images=_cycled(original, test),
-        scores_blob=scores,
-        label_blob=labels,
+        batch=next((size for size in map(batch_size, train) if size), 0),
+        test_images=records(judged.source) if judged else 0,
+        cycled_images=_cycled(original, judged.source) if judged else 0,
+        scores_blob=judged.scores if judged else None,
+        label_blob=judged.labels if judged else None,
         losses=tuple(
             (top, weight)
             for layer in train
             for top, weight in zip(layer.top, loss_weights(layer), strict=True)
             if weight
         ),
-        replay=tuple(_replay_plan(train)),
+        replay=tuple(replay_plan(train)),
         solver=solver_settings(solver),
         device=request.device,
         threads=request.threads,
@@ -344,61 +350,23 @@ def _name_losses(net: NetParameter) -> None:
             layer.top.append(f"(automatic) {layer.name}")
 
 
-def _judged_blobs(test: Iterable[LayerParameter]) -> tuple[str | None, str | None]:
+class _Judged(NamedTuple):
+    """What a test reads."""
+
+    scores: str
+    labels: str
+    source: LayerParameter
+    """The data layer that brings the labels."""
+
+
+def _judged(test: Sequence[LayerParameter]) -> _Judged | None:
     """The blobs of class scores and labels: what Accuracy reads, else SoftmaxWithLoss."""
     for kind in ("Accuracy", "SoftmaxWithLoss"):
         for layer in test:
             if layer.type == kind and len(layer.bottom) >= 2:
-                return layer.bottom[0], layer.bottom[1]
-    return None, None
-
-
-def _replay_plan(train: Iterable[LayerParameter]) -> Iterator[tuple[str, int]]:
-    for layer in train:
-        if layer.type == "Data":
-            random = layer.transform_param.mirror or layer.transform_param.crop_size
-            batch = layer.data_param.batch_size
-            count = records(layer)
-            yield layer.name, 0 if random else count // math.gcd(count, batch)
-        elif layer.type in _DRAWING:
-            yield layer.name, 0
-
-
-def _resolve_data(net: NetParameter, net_path: Path, data: Path | None) -> None:
-    """Make the paths of LMDBs and mean files absolute, and see that they are there."""
-    for layer in net.layer:
-        if layer.type == "Data":
-            source = _data_path(layer.data_param.source, data)
-            layer.data_param.source = str(source)
-            records(layer, net_path)
-        if layer.transform_param.mean_file:
-            mean = _data_path(layer.transform_param.mean_file, data)
-            layer.transform_param.mean_file = str(existing_file(mean, "a mean image"))
-
-
-def _data_path(name: str, data: Path | None) -> Path:
-    return (data / name if data else Path(name)).resolve()
-
-
-def records(layer: LayerParameter, net_path: Path | None = None) -> int:
-    """Return how many records the LMDB of a Data layer holds.
-
-    Raises:
-        DataError: It is missing, damaged or empty.
-    """
-    source = Path(layer.data_param.source)
-    where = f"{net_path or 'net'}: layer '{layer.name}'"
-    remedy = "build it with `caffe-prune data …` and name its folder with --data"
-    if not (source / "data.mdb").is_file():
-        raise DataError(f"{where}: there is no LMDB at {source}; {remedy}")
-    try:
-        with opened_lmdb(source) as database:
-            count = int(database.stat()["entries"])
-    except lmdb.Error as error:
-        raise DataError(f"{where}: the LMDB {source} cannot be read ({error}); {remedy}") from error
-    if count == 0:
-        raise DataError(f"{where}: the LMDB {source} is empty; {remedy}")
-    return count
+                source = data_layer_of(test, layer.bottom[1])
+                return _Judged(layer.bottom[0], layer.bottom[1], source) if source else None
+    return None
 
 
 def _check_fit(net: NetParameter, weights: Path | None, mask: MaskFile | None) -> None:

@@ -8,9 +8,12 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import cv2
+import h5py
 import numpy as np
 import pytest
 
+from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.lmdb_images import stored_images
 from pycaffe_prune.engines.prepare import prepare, prepare_evaluation
 from pycaffe_prune.engines.run import train
@@ -227,6 +230,39 @@ def test_a_net_without_a_loss_has_none(tmp_path, request_for, make_solver, engin
     events = []
     train(request_for(solver, max_iter=2), tmp_path / "run", engine, events.append)
     assert {event.loss for event in events if event.event == "progress"} == {None}
+
+
+def _image_files(folder: Path) -> str:
+    """Write images and their list; return what reads them."""
+    lines = []
+    for number in range(20):
+        image = np.random.default_rng(number).integers(0, 255, (28, 28), np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+        lines.append(f"{number}.png {number % 10}\n")
+    (folder / "list").write_text("".join(lines))
+    return '"ImageData" image_data_param { source: "list" batch_size: 8 is_color: false }'
+
+
+def _hdf5_files(folder: Path) -> str:
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["data"] = np.random.default_rng(0).random((20, 1, 28, 28), np.float32)
+        file["label"] = np.arange(20, dtype=np.float32) % 10
+    (folder / "list").write_text(f"{folder}/a.h5\n")
+    return '"HDF5Data" hdf5_data_param { source: "list" batch_size: 8 }'
+
+
+@pytest.mark.parametrize("write", [_image_files, _hdf5_files])
+def test_lists_are_looked_up_in_the_data_folder_and_runs_on_them_have_no_test(
+    tmp_path, make_solver, engine, write
+):
+    (tmp_path / "files").mkdir()
+    data = f'layer {{ name: "data" top: "data" top: "label" type: {write(tmp_path / "files")} }}'
+    solver = make_solver()
+    net = solver.parent / "net.prototxt"
+    layers = net.read_text().partition('layer { name: "ip1"')
+    net.write_text(data + layers[1] + layers[2])
+    request = TrainRequest(solver=solver, data=tmp_path / "files", max_iter=20)
+    assert train(request, tmp_path / "run", engine, ignore).tests == ()
 
 
 def _with_first_weight(model: Caffemodel, value: float) -> Caffemodel:

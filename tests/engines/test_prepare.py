@@ -7,15 +7,16 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 from pycaffe_prune.engines.job import EvaluationJob, Job, TrainRequest
 from pycaffe_prune.engines.prepare import net_of_solver, prepare, prepare_evaluation
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.mask import MaskFile, write_mask
-from pycaffe_prune.formats.prototxt import read_net, read_solver
+from pycaffe_prune.formats.prototxt import read_net, read_solver, write_prototxt
 
 
 @pytest.fixture
@@ -179,6 +180,64 @@ def test_a_solver_finds_its_net_wherever_the_command_is_typed(ask, tmp_path, mon
     ask.solver.write_text("base_lr: 1")
     with pytest.raises(FormatError, match="names no net"):
         net_of_solver(ask.solver)
+
+
+OTHER = """
+layer {{ name: "other" type: "Data" top: "other"
+  data_param {{ source: "{source}" batch_size: {batch} backend: LMDB }} }}
+layer {{ name: "silence" type: "Silence" bottom: "other" }}
+"""
+
+
+def _add(solver: Path, layers: str) -> None:
+    net = solver.parent / "net.prototxt"
+    net.write_text(layers + net.read_text())  # before: the first data layer is not the judge's
+
+
+def test_images_are_those_of_the_layer_that_brings_the_labels(ask, folder, digits, tmp_path):
+    alone = prepare(ask, RunFolder(tmp_path / "alone"))
+    _add(ask.solver, OTHER.format(source="mnist_train_lmdb", batch=64))
+    both = prepare(ask, folder)
+    assert (both.test_images, both.batch, both.cycled_images) == (297, 64, alone.cycled_images)
+    net, weights = ask.solver.parent / "net.prototxt", [_weights(tmp_path / "w.caffemodel")]
+    job = prepare_evaluation(net, weights, digits, folder)
+    assert (job.test_images, job.rewind) == (297, True)
+    with pytest.raises(DataError, match="holds 297 images, fewer than 298"):
+        prepare_evaluation(net, weights, digits, folder, 298)
+
+
+def test_the_labels_layer_is_found_through_layers_between(ask, folder):
+    _edit(ask.solver, 'bottom: "ip2" bottom: "label"', 'bottom: "ip2" bottom: "flat"')
+    net = ask.solver.parent / "net.prototxt"
+    text = net.read_text()
+    between = 'layer { name: "flat" type: "Flatten" bottom: "label" top: "flat" }\n'
+    net.write_text(text.replace('layer { name: "ip1"', between + 'layer { name: "ip1"'))
+    assert prepare(ask, folder).test_images == 297
+
+
+HDF5 = '"HDF5Data" top: "data" top: "label" hdf5_data_param { source: "list.txt" batch_size: 9 }'
+
+
+def test_tests_of_other_layers_than_data_are_not_made_and_evaluations_refused(
+    ask, folder, digits, tmp_path
+):
+    net = ask.solver.parent / "net.prototxt"
+    layers = read_net(net)
+    layers.layer[1].CopyFrom(text_format.Parse(f'name: "data" type: {HDF5}', LayerParameter()))
+    layers.layer[1].include.add(phase=TEST)
+    write_prototxt(net, layers)
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    (data / "list.txt").write_text("/somewhere/a.h5\n")
+    job = prepare(replace(ask, data=data), folder)
+    assert (job.test_images, job.scores_blob, job.label_blob) == (0, None, None)
+    assert read_net(folder.net).layer[1].hdf5_data_param.source == str(data / "list.txt")
+    weights = [_weights(tmp_path / "w.caffemodel")]
+    with pytest.raises(FormatError, match=r"labels 'label' .* layer 'data' \(HDF5Data\)"):
+        prepare_evaluation(net, weights, data, folder)
+    (data / "list.txt").write_text("a.h5\n")
+    with pytest.raises(FormatError, match=r"'data' \(HDF5Data\).*'a\.h5'.*absolute"):
+        prepare(replace(ask, data=data), folder)
 
 
 def test_a_net_without_a_judge_cannot_be_evaluated(ask, folder, digits, tmp_path):

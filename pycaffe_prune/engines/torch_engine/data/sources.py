@@ -2,6 +2,7 @@
 
 import torch
 
+from pycaffe_prune.engines.net_data import batch_size
 from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.hdf5_source import Hdf5Source
 from pycaffe_prune.engines.torch_engine.data.image_source import image_source
@@ -32,7 +33,8 @@ def make_source(layer: LayerParameter, phase: int, device: torch.device, seed: i
         SurgeryError: The layer contradicts itself.
         EngineError: This engine does not know its type.
     """
-    _require_batch(layer)
+    if batch_size(layer) == 0:
+        raise DataError(f"layer '{layer.name}' ({layer.type}): needs a batch_size of at least 1")
     match layer.type:
         case "Data":
             return database_source(layer, phase, device, seed)
@@ -51,13 +53,3 @@ def make_source(layer: LayerParameter, phase: int, device: torch.device, seed: i
                 f"layer '{layer.name}': the engine torch has no data layer of type '{layer.type}'; "
                 "use --engine caffe"
             )
-
-
-def _require_batch(layer: LayerParameter) -> None:
-    sizes = {
-        "Data": layer.data_param.batch_size,
-        "ImageData": layer.image_data_param.batch_size,
-        "HDF5Data": layer.hdf5_data_param.batch_size,
-    }
-    if sizes.get(layer.type) == 0:
-        raise DataError(f"layer '{layer.name}' ({layer.type}): needs a batch_size of at least 1")

@@ -1,0 +1,143 @@
+"""The data layers of a net: where their data lie, how many there are, when they come round."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import lmdb
+
+from pycaffe_prune.engines.lmdb_files import opened_lmdb
+from pycaffe_prune.errors import DataError, FormatError
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
+from pycaffe_prune.formats.files import existing_file
+
+__all__ = [
+    "batch_size",
+    "data_layer_of",
+    "records",
+    "replay_plan",
+    "resolve_databases",
+    "resolve_lists",
+]
+
+_DRAWING = frozenset({"Dropout", "DummyData", "HDF5Data", "ImageData", "MemoryData", "WindowData"})
+"""Layers whose state lies outside the solverstate: replayed one forward at a time on resume."""
+
+
+def batch_size(layer: LayerParameter) -> int | None:
+    """Return the ``batch_size`` of a layer that reads files; None for other layers."""
+    return {
+        "Data": layer.data_param.batch_size,
+        "ImageData": layer.image_data_param.batch_size,
+        "HDF5Data": layer.hdf5_data_param.batch_size,
+    }.get(layer.type)
+
+
+def data_layer_of(layers: Sequence[LayerParameter], blob: str) -> LayerParameter | None:
+    """Return the layer without bottoms that a blob comes from, by first bottoms; None: from none.
+
+    Args:
+        layers: Those of one state of a net, in its order.
+        blob: A blob's name; its last version counts.
+    """
+    for layer in reversed(layers):
+        if blob in layer.top:
+            if not layer.bottom:
+                return layer
+            blob = layer.bottom[0]
+    return None
+
+
+def resolve_databases(net: NetParameter, net_path: Path, data: Path | None) -> None:
+    """Make the paths of LMDBs and mean files absolute, and see that they are there.
+
+    Args:
+        net: Is changed.
+        net_path: Where it was read from.
+        data: Folder in which relative paths are looked up; None: the working directory.
+
+    Raises:
+        DataError: An LMDB is missing, damaged or empty.
+        FormatError: A mean file is missing.
+    """
+    for layer in net.layer:
+        if layer.type == "Data":
+            source = _data_path(layer.data_param.source, data)
+            layer.data_param.source = str(source)
+            records(layer, net_path)
+        if layer.transform_param.mean_file:
+            mean = _data_path(layer.transform_param.mean_file, data)
+            layer.transform_param.mean_file = str(existing_file(mean, "a mean image"))
+
+
+def resolve_lists(net: NetParameter, net_path: Path, data: Path | None) -> None:
+    """Make the paths in ImageData and HDF5Data layers absolute: workers change their folder.
+
+    Args:
+        net: Is changed.
+        net_path: Where it was read from.
+        data: As for `resolve_databases`.
+
+    Raises:
+        FormatError: A list is missing, or one of HDF5 files names them by relative paths.
+    """
+    for layer in net.layer:
+        if layer.type == "ImageData":
+            told = layer.image_data_param
+            source = existing_file(_data_path(told.source, data), "a list of images")
+            told.source = str(source)
+            if not f"{told.root_folder}{_first_name(source)}".startswith("/"):
+                told.root_folder = f"{_data_path('', data)}/{told.root_folder}"
+        if layer.type == "HDF5Data":
+            source = existing_file(
+                _data_path(layer.hdf5_data_param.source, data), "a list of HDF5 files"
+            )
+            layer.hdf5_data_param.source = str(source)
+            if not _first_name(source).startswith("/"):
+                raise FormatError(
+                    f"{net_path}: layer '{layer.name}' (HDF5Data): the list {source} names "
+                    f"'{_first_name(source)}', which Caffe looks up in whatever folder it works "
+                    "in; write absolute paths into it"
+                )
+
+
+def _first_name(source: Path) -> str:
+    with source.open(encoding="utf-8", errors="surrogateescape") as file:
+        return file.readline().strip()
+
+
+def _data_path(name: str, data: Path | None) -> Path:
+    return (data / name if data else Path(name)).resolve()
+
+
+def records(layer: LayerParameter, net_path: Path | None = None) -> int:
+    """Return how many records the LMDB of a Data layer holds.
+
+    Raises:
+        DataError: It is missing, damaged or empty.
+    """
+    source = Path(layer.data_param.source)
+    where = f"{net_path or 'net'}: layer '{layer.name}'"
+    remedy = "build it with `caffe-prune data …` and name its folder with --data"
+    if not (source / "data.mdb").is_file():
+        raise DataError(f"{where}: there is no LMDB at {source}; {remedy}")
+    try:
+        with opened_lmdb(source) as database:
+            count = int(database.stat()["entries"])
+    except lmdb.Error as error:
+        raise DataError(f"{where}: the LMDB {source} cannot be read ({error}); {remedy}") from error
+    if count == 0:
+        raise DataError(f"{where}: the LMDB {source} is empty; {remedy}")
+    return count
+
+
+def replay_plan(train: Iterable[LayerParameter]) -> Iterator[tuple[str, int]]:
+    """Yield the layers to bring back to their place on resume, as `Job.replay` has them."""
+    for layer in train:
+        if layer.type == "Data":
+            random = layer.transform_param.mirror or layer.transform_param.crop_size
+            count = records(layer)
+            period = count // math.gcd(count, layer.data_param.batch_size)
+            yield layer.name, 0 if random else period
+        elif layer.type in _DRAWING:
+            yield layer.name, 0
