@@ -11,6 +11,7 @@ from pycaffe_prune.cli.options import engine_to_work_with, require_sense
 from pycaffe_prune.engines.choice import EngineWish
 from pycaffe_prune.errors import EngineError
 from pycaffe_prune.experiments.scheduler import StageObserver, run_stages
+from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Stage
 
 __all__ = ["Crew", "crew_to_work_with"]
@@ -49,11 +50,17 @@ def crew_to_work_with(
         if store is not None:
             raise click.UsageError("--store goes with --scheduler: this machine has the run folder")
         with engine_to_work_with(wish) as engine:
+            ending = Stop()
+
+            def stop() -> None:
+                ending.asked = True  # first: a stage that is about to begin sees one of the two
+                engine.stop()
+
             yield Crew(
                 engine.name,
                 jobs,
-                lambda stages, observe: run_stages(stages, engine, jobs, observe),
-                engine.stop,
+                lambda stages, observe: run_stages(stages, engine, jobs, observe, ending),
+                stop,
             )
         return
     require_sense(wish)

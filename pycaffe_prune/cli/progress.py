@@ -135,6 +135,7 @@ class _SweepBars:
                 self._end(stage)
             elif event.event == "start":
                 self._begin(stage)
+                self._say_if_it_waits(stage, event)
             elif event.event == "resumed":
                 self._resume(stage, event.iteration)
             elif event.event == "progress":
@@ -157,6 +158,17 @@ class _SweepBars:
         self._running[stage.key] = self._bar.add_task(
             stage.label, total=stage.iterations, detail="starting"
         )
+
+    def _say_if_it_waits(self, stage: Stage, event: Event) -> None:
+        """See `experiments.stage_lock`."""
+        folder = (event.model_extra or {}).get("waits_for")
+        if folder is not None:
+            self._bar.update(self._running[stage.key], detail="waits")
+            self._bar.console.print(
+                f"{stage.label}: waits for another process, which works at it in {folder}",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def _resume(self, stage: Stage, iteration: int) -> None:
         """What an earlier run did is no work of this one: it says nothing about the speed."""

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from pycaffe_prune.experiments.cluster_worker import (
 )
 from pycaffe_prune.experiments.moving import Kept, Places, moved
 from pycaffe_prune.experiments.scheduler import StageObserver, Sweep
+from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Stage, StageOutput
 from pycaffe_prune.experiments.store import AtStore, Store
 
@@ -47,6 +48,8 @@ class Cluster:
     address: str
     sweep: str
     """The sweep's name among others on the same cluster."""
+    ending: Stop = field(default_factory=Stop)
+    """Whether it is to end."""
 
     def settle(self, wish: EngineWish) -> EngineWish:
         """Return the wish with the engine's name as a worker of the cluster would choose it.
@@ -73,7 +76,8 @@ class Cluster:
         return sum(self.client.nthreads().values())
 
     def stop(self) -> None:
-        """Ask the workers to end this sweep's stages with snapshots."""
+        """Ask the workers to end this sweep's stages with snapshots; give them no more."""
+        self.ending.asked = True
         with suppress(OSError):  # the scheduler is gone: there is nobody to ask
             self.client.run(stop_sweep, self.sweep)
 
@@ -166,7 +170,7 @@ def run_stages_on_cluster(
         get_output(stage)
         sent.observe(stage, event)
 
-    sweep = Sweep(here, settled)
+    sweep = Sweep(here, settled, cluster.ending)
 
     def submit(stage: Stage) -> Future[StageOutput]:
         outcome: Future[StageOutput] = Future()

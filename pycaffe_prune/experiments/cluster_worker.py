@@ -14,9 +14,10 @@ from pathlib import Path
 from distributed import get_worker
 
 from pycaffe_prune import __version__
-from pycaffe_prune.engines.base import Engine, Event, Observer
+from pycaffe_prune.engines.base import Engine, Event
 from pycaffe_prune.engines.choice import Decision, EngineWish, choose_engine, decide
-from pycaffe_prune.errors import DataError, EngineError, FolderInUseError, InterruptedRunError
+from pycaffe_prune.errors import DataError, InterruptedRunError
+from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Stage, StageOutput
 from pycaffe_prune.experiments.store import Store, run_in_store
 
@@ -31,8 +32,7 @@ __all__ = [
 ]
 
 _PATIENCE_SECONDS = 120.0
-"""How long a file system may take to show what another machine wrote, and a process that was cut
-off from its scheduler to end and let go of its folder."""
+"""How long a file system may take to show what another machine wrote."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,13 @@ def work_on(stage: Stage, orders: Orders) -> StageOutput:
     def tell(event: Event) -> None:
         worker.log_event(orders.sweep, [stage.key, event.model_dump_json(exclude_none=True)])
 
-    with _ENGINES.borrowed(orders) as engine:
+    with _ENGINES.borrowed(orders) as (engine, stop):
         if orders.store:
             scratch = Path(worker.local_directory) / "caffe-prune"
-            return run_in_store(stage, Store(orders.store), scratch, engine, tell)
-        return _run_in_place(stage, engine, tell)
+            return run_in_store(stage, Store(orders.store), scratch, engine, tell, stop)
+        for needed in stage.inputs:
+            wait_until_seen(needed)
+        return stage.run(engine, tell, stop)
 
 
 def stop_sweep(sweep: str) -> None:
@@ -110,19 +112,6 @@ def wait_until_seen(stage: Stage) -> None:
         time.sleep(0.2)
 
 
-def _run_in_place(stage: Stage, engine: Engine, tell: Observer) -> StageOutput:
-    for needed in stage.inputs:
-        wait_until_seen(needed)
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            return stage.run(engine, tell)
-        except FolderInUseError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-
-
 class _Engines:
     """The engines of this process, one for each sweep that is at work here."""
 
@@ -130,35 +119,36 @@ class _Engines:
         self._lock = threading.Lock()
         self._engines: dict[Orders, Engine] = {}
         self._borrowers: dict[Orders, int] = {}
-        self._stopped: set[str] = set()
+        self._stops: dict[str, Stop] = {}
 
     @contextmanager
-    def borrowed(self, orders: Orders) -> Iterator[Engine]:
-        """Give the sweep's engine; engines of other sweeps that do nothing are closed.
+    def borrowed(self, orders: Orders) -> Iterator[tuple[Engine, Stop]]:
+        """Give the sweep's engine, and what tells whether the sweep is to end.
+
+        Engines of other sweeps that do nothing are closed.
 
         Raises:
             InterruptedRunError: The sweep was stopped.
             EngineError: It cannot be had.
         """
         with self._lock:
-            if orders.sweep in self._stopped:
+            stop = self._stops.setdefault(orders.sweep, Stop())
+            if stop.asked:
                 raise InterruptedRunError("stopped before it began")
             self._close([other for other, count in self._borrowers.items() if not count], orders)
             if orders not in self._engines:
                 self._engines[orders] = choose_engine(orders.wish).engine
             self._borrowers[orders] = self._borrowers.get(orders, 0) + 1
             engine = self._engines[orders]
-        if engine.name != orders.wish.name:
-            raise EngineError(f"asked for the engine {orders.wish.name}, got {engine.name}")
         try:
-            yield engine
+            yield engine, stop
         finally:
             with self._lock:
                 self._borrowers[orders] -= 1
 
     def stop(self, sweep: str) -> None:
         with self._lock:
-            self._stopped.add(sweep)
+            self._stops.setdefault(sweep, Stop()).asked = True
             engines = [engine for orders, engine in self._engines.items() if orders.sweep == sweep]
         for engine in engines:
             engine.stop()

@@ -40,6 +40,11 @@ class StageFolder:
         return self.path / "kept.mask.h5"
 
     @property
+    def lock(self) -> Path:
+        """Held while a process works at the stage."""
+        return self.path / ".lock"
+
+    @property
     def training(self) -> RunFolder:
         """The solver run of this stage."""
         return RunFolder(self.path / "train")

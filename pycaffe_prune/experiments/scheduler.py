@@ -1,20 +1,30 @@
 """Runs stages side by side, each when its inputs are done."""
 
 import math
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from pycaffe_prune.engines.base import Engine, Event
 from pycaffe_prune.errors import InterruptedRunError, PruneError
+from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Stage, StageOutput
 
 __all__ = ["StageObserver", "Sweep", "run_stages"]
+
+_LOOK_SECONDS = 1.0
 
 StageObserver = Callable[[Stage, Event | None], None]
 """Called with each event of a running stage, and with None when the stage is done."""
 
 
-def run_stages(stages: Sequence[Stage], engine: Engine, jobs: int, observe: StageObserver) -> None:
+def run_stages(
+    stages: Sequence[Stage],
+    engine: Engine,
+    jobs: int,
+    observe: StageObserver,
+    stop: Stop | None = None,
+) -> None:
     """Run all stages, at most ``jobs`` at a time; earlier ones in the list go first.
 
     The work is done in the engine's child processes; the threads here only wait for them. When a
@@ -25,17 +35,30 @@ def run_stages(stages: Sequence[Stage], engine: Engine, jobs: int, observe: Stag
         engine: What does the work.
         jobs: At least 1.
         observe: See `StageObserver`; called from several threads.
+        stop: Asked together with the engine, which ends what it trains; None: it never is.
 
     Raises:
         InterruptedRunError: The engine was asked to stop; what is done stays done.
         PruneError: Stages failed; the sentence carries the first one's reason.
     """
-    sweep = Sweep(stages, observe)
-    with ThreadPoolExecutor(jobs) as pool:
-        sweep.run(
-            lambda stage: pool.submit(stage.run, engine, lambda event: observe(stage, event)),
-            at_once=jobs,
-        )
+    sweep = Sweep(stages, observe, stop or Stop())
+
+    def submit(stage: Stage) -> Future[StageOutput]:
+        outcome: Future[StageOutput] = Future()
+
+        def run() -> None:
+            try:
+                outcome.set_result(
+                    stage.run(engine, lambda event: observe(stage, event), sweep.stop)
+                )
+            except BaseException as error:  # noqa: BLE001  (raised where the outcome is read)
+                outcome.set_exception(error)
+
+        # Nobody waits for a daemon: a second Ctrl-C leaves at once.
+        threading.Thread(target=run, name=stage.label, daemon=True).start()
+        return outcome
+
+    sweep.run(submit, at_once=jobs)
     sweep.require_success()
 
 
@@ -45,14 +68,15 @@ class Sweep:
     Args:
         stages: Each after its inputs.
         observe: See `StageObserver`; told here when a stage is done.
+        stop: Keeps stages that wait from being submitted; asked when one was interrupted.
     """
 
-    def __init__(self, stages: Sequence[Stage], observe: StageObserver) -> None:
+    def __init__(self, stages: Sequence[Stage], observe: StageObserver, stop: Stop) -> None:
+        self.stop = stop
         self._stages = stages
         self._waiting = [stage for stage in stages if stage.output() is None]
         self._done = {stage.key for stage in stages} - {stage.key for stage in self._waiting}
         self._failed: dict[str, PruneError] = {}
-        self._interrupted = False
         self._observe = observe
 
     def run(
@@ -71,7 +95,8 @@ class Sweep:
                 running[submit(stage)] = stage
             if not running:
                 return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            # Not without end: a Ctrl-C just before it would be seen only when a stage ends.
+            for future in wait(running, _LOOK_SECONDS, FIRST_COMPLETED).done:
                 self._settle(running.pop(future), future)
 
     def require_success(self) -> None:
@@ -81,7 +106,7 @@ class Sweep:
             InterruptedRunError: The work was asked to stop; what is done stays done.
             PruneError: Stages failed; the sentence carries the first one's reason.
         """
-        if self._interrupted:
+        if len(self._done) + len(self._failed) < len(self._stages):
             raise InterruptedRunError(
                 f"stopped with {self.progress}; the same command goes on from there"
             )
@@ -101,7 +126,7 @@ class Sweep:
             if any(needed.key in self._failed for needed in stage.inputs):
                 self._waiting.remove(stage)
                 self._failed[stage.key] = PruneError(f"{stage.label}: a stage it needs failed")
-        if self._interrupted:
+        if self.stop.asked:
             return []
         ready = [s for s in self._waiting if all(needed.key in self._done for needed in s.inputs)]
         return ready[: int(min(room, len(ready)))]
@@ -110,7 +135,7 @@ class Sweep:
         try:
             future.result()
         except InterruptedRunError:
-            self._interrupted = True
+            self.stop.asked = True
         except PruneError as error:
             self._failed[stage.key] = PruneError(f"{stage.label}: {error}")
         else:

@@ -21,6 +21,7 @@ from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.paths import ExperimentFolder, StageFolder
+from pycaffe_prune.experiments.stage_lock import Stop, stage_lock
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.files import write_text
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
@@ -161,20 +162,29 @@ class Stage(ABC):
             )
         return found
 
-    def run(self, engine: Engine, observe: Observer) -> StageOutput:
+    def run(self, engine: Engine, observe: Observer, stop: Stop) -> StageOutput:
         """Do the stage's work unless it is done; its inputs must be.
 
+        A stage that another process is at (presets may share a folder) is waited for.
+
+        Args:
+            engine: What does the work.
+            observe: Called with each event, and when the stage waits (`stage_lock`).
+            stop: Keeps the stage from being begun.
+
         Raises:
-            PruneError: An input is at fault, the engine failed, or the run was interrupted.
+            InterruptedRunError: The sweep was asked to stop, or the run was interrupted.
+            PruneError: An input is at fault, or the engine failed.
         """
-        found = self.output()
-        if found is None:
-            found = self.work(self.folder, engine, observe)
-            write_text(self.folder.output, found.model_dump_json(indent=1) + "\n")
-            # These were for resuming; the final weights stay, and the mask.
-            shutil.rmtree(self.folder.training.snapshots, ignore_errors=True)
-            for path in (self.folder.pretrained, self.folder.pruned):
-                path.unlink(missing_ok=True)
+        with stage_lock(self.folder, stop, observe):
+            found = self.output()
+            if found is None:
+                found = self.work(self.folder, engine, observe)
+                write_text(self.folder.output, found.model_dump_json(indent=1) + "\n")
+                # These were for resuming; the final weights stay, and the mask.
+                shutil.rmtree(self.folder.training.snapshots, ignore_errors=True)
+                for path in (self.folder.pretrained, self.folder.pruned):
+                    path.unlink(missing_ok=True)
         return found
 
     def _whole_net(self, folder: StageFolder) -> Path:

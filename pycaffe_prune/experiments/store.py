@@ -23,6 +23,7 @@ from pycaffe_prune.errors import DataError
 from pycaffe_prune.experiments.moving import moved
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.stage_kinds import Baseline
+from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Stage, StageOutput
 from pycaffe_prune.formats.files import atomic_write, sha256_of
 
@@ -236,7 +237,7 @@ class Fetched:
 
 
 def run_in_store(
-    stage: Stage, store: Store, scratch: Path, engine: Engine, observe: Observer
+    stage: Stage, store: Store, scratch: Path, engine: Engine, observe: Observer, stop: Stop
 ) -> StageOutput:
     """Run a stage whose inputs are in the store, in a folder of this machine.
 
@@ -246,6 +247,7 @@ def run_in_store(
         scratch: A folder of this process alone.
         engine: What does the work.
         observe: Called with each event.
+        stop: Keeps the stage from being begun.
 
     Raises:
         PruneError: The stage failed or was interrupted; what it did is at the store.
@@ -273,7 +275,7 @@ def run_in_store(
                 store.put_stage(local)
         observe(event)
 
-    output = local.run(engine, share)
+    output = local.run(engine, share, stop)
     if is_stale or local.folder.output.name not in store.names(_stage_name(local)):
         store.put_stage(local)
     shutil.rmtree(local.folder.path)

@@ -36,3 +36,12 @@ def test_one_machine_does_without_dask(monkeypatch):
         assert (found.engine_name, found.jobs) == ("torch", 3)
         found.run([], lambda *_: None)
     assert seen[0][2] == 3
+
+
+def test_a_stop_keeps_stages_from_being_begun_too(monkeypatch):
+    seen = []
+    monkeypatch.setattr(crew, "run_stages", lambda *told: seen.append(told))
+    with crew_to_work_with(EngineWish("torch"), 3, None, None) as found:
+        found.stop()
+        found.run([], lambda *_: None)
+    assert seen[0][4].asked

@@ -42,6 +42,15 @@ def test_where_there_is_no_terminal_each_stage_is_a_line(stages, capsys):
     assert lines[-1].endswith("about 0:00:00 left)")
 
 
+def test_a_stage_that_waits_for_another_process_says_where(stages, capsys):
+    with sweep_progress(stages) as observe:
+        told = {"event": "start", "waits_for": "runs/a/stages/first"}
+        observe(stages[1], Event.model_validate(told))
+        observe(stages[1], None)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == "first: waits for another process, which works at it in runs/a/stages/first"
+
+
 @pytest.mark.parametrize(("resumed", "left"), [(0, 30), (250, 5)])
 def test_time_left_counts_what_this_run_has_to_do(stages, capsys, monkeypatch, resumed, left):
     """10 iterations a second; what a resumed stage had done is neither speed nor work."""

@@ -1,5 +1,7 @@
 """Stages side by side: inputs first, never too many at once, failures contained, stops kept."""
 
+import os
+import signal
 import threading
 import time
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from pycaffe_prune.engines.base import Event, TestScore
 from pycaffe_prune.errors import InterruptedRunError, PruneError
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.scheduler import run_stages
+from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Context, Stage, StageOutput
 
 SCORE = TestScore(iteration=1, images=1, correct=1, accuracy=1, loss=0, finite=True)
@@ -121,6 +124,100 @@ def test_an_interrupted_sweep_starts_nothing_more(tmp_path):
     with pytest.raises(InterruptedRunError, match="0 of 3 stages"):
         run_stages(stages, None, 1, lambda *_: None)
     assert ledger.order == ["s0"]
+
+
+def test_two_sweeps_in_one_folder_wait_for_each_other_and_do_no_stage_twice(tmp_path):
+    ledger = Ledger()
+
+    def sweep() -> None:
+        run_stages(_stages(tmp_path, [[], [0], [0], [1, 2]], ledger), None, 2, lambda *_: None)
+
+    threads = [threading.Thread(target=sweep) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(ledger.order) == ["s0", "s1", "s2", "s3"]
+
+
+@dataclass(frozen=True, eq=False)
+class Held(Step):
+    """A stage whose work lasts until it is let go."""
+
+    begun: threading.Event = field(default_factory=threading.Event)
+    let_go: threading.Event = field(default_factory=threading.Event)
+
+    def work(self, folder, engine, observe):
+        self.begun.set()
+        assert self.let_go.wait(60)
+        return super().work(folder, engine, observe)
+
+
+@pytest.fixture
+def held(tmp_path):
+    stage = Held(_context(tmp_path), 1, "held", (), Ledger())
+    yield stage
+    stage.let_go.set()
+
+
+def test_that_a_stage_waits_is_told_once_and_then_it_is_done(held):
+    holder = threading.Thread(target=run_stages, args=([held], None, 1, lambda *_: None))
+    holder.start()
+    assert held.begun.wait(60)
+    seen = []
+
+    def observe(_stage, event):
+        seen.append(event and event.model_extra)
+        threading.Timer(0.5, held.let_go.set).start()
+
+    run_stages([held], None, 1, observe)
+    holder.join()
+    assert seen == [{"waits_for": str(held.folder.path)}, None]
+    assert held.ledger.order == ["held"]
+
+
+def test_whoever_waits_for_another_process_can_be_stopped(held):
+    holder = threading.Thread(target=held.run, args=(None, lambda _: None, Stop()))
+    holder.start()
+    assert held.begun.wait(60)
+    stop = Stop()
+
+    def when_it_waits(_stage, event):
+        stop.asked = "waits_for" in event.model_extra
+
+    with pytest.raises(InterruptedRunError, match="0 of 1 stages"):
+        run_stages([held], None, 1, when_it_waits, stop)
+    held.let_go.set()
+    holder.join()
+    assert held.ledger.order == ["held"]
+
+
+def test_a_stop_between_two_stages_begins_no_other(tmp_path):
+    ledger, stop = Ledger(), Stop()
+    stages = _stages(tmp_path, [[], [0]], ledger)
+
+    def when_one_is_done(_stage, event):
+        stop.asked = event is None
+
+    with pytest.raises(InterruptedRunError, match="1 of 2 stages done"):
+        run_stages(stages, None, 2, when_one_is_done, stop)
+    assert ledger.order == ["s0"]
+    run_stages(stages, None, 2, lambda *_: None)
+    run_stages(stages, None, 2, lambda *_: None, Stop(asked=True))  # nothing is left to stop
+
+
+def test_a_second_ctrl_c_waits_for_no_stage(held):
+    def interrupt() -> None:
+        assert held.begun.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    late = threading.Timer(20, held.let_go.set)
+    late.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_stages([held], None, 1, lambda *_: None)
+    assert not held.let_go.is_set()
+    late.cancel()
 
 
 def test_an_error_that_is_a_bug_is_not_swallowed(tmp_path):

@@ -10,6 +10,7 @@ from pycaffe_prune.engines.base import Event, TestScore
 from pycaffe_prune.errors import DataError, InterruptedRunError
 from pycaffe_prune.experiments.moving import moved
 from pycaffe_prune.experiments.paths import ExperimentFolder
+from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Context, Stage, StageOutput
 from pycaffe_prune.experiments.store import AtStore, Fetched, Store, run_in_store
 
@@ -79,10 +80,10 @@ def test_a_stage_cut_off_on_one_machine_goes_on_from_its_snapshot_on_another(sta
     sent = moved(stage, AtStore(store))
     seen = []
     with pytest.raises(InterruptedRunError):
-        run_in_store(sent, store, tmp_path / "one", 2, seen.append)
+        run_in_store(sent, store, tmp_path / "one", 2, seen.append, Stop())
     train = tmp_path / "store" / "stages" / stage.folder.path.name / "train"
     assert sorted(path.name for path in train.rglob("*.*")) == ["2.caffemodel", "2.solverstate"]
-    run_in_store(sent, store, tmp_path / "two", None, seen.append)
+    run_in_store(sent, store, tmp_path / "two", None, seen.append, Stop())
     assert [event.iteration for event in seen] == [1, 2, 3]
     assert sorted(path.name for path in train.rglob("*.*")) == ["final.caffemodel"]
     assert stage.output() is None
@@ -93,9 +94,9 @@ def test_a_stage_cut_off_on_one_machine_goes_on_from_its_snapshot_on_another(sta
 def test_a_stage_that_another_machine_finished_is_not_done_again(stage, tmp_path):
     store = Store((tmp_path / "store").as_uri())
     sent = moved(stage, AtStore(store))
-    run_in_store(sent, store, tmp_path / "one", None, lambda _: None)
+    run_in_store(sent, store, tmp_path / "one", None, lambda _: None, Stop())
     seen = []
-    run_in_store(sent, store, tmp_path / "two", None, seen.append)
+    run_in_store(sent, store, tmp_path / "two", None, seen.append, Stop())
     assert seen == []
 
 
@@ -106,16 +107,17 @@ def test_a_stage_is_refused_of_which_an_input_is_not_at_the_store(stage, tmp_pat
     with pytest.raises(
         DataError, match=r"counting-\w+: stage needing needs it, and it is not there"
     ):
-        run_in_store(sent, store, tmp_path / "one", None, lambda _: None)
-    stage.folder.path.mkdir(parents=True)
-    stage.run(None, lambda _: None)
+        run_in_store(sent, store, tmp_path / "one", None, lambda _: None, Stop())
+    stage.run(None, lambda _: None, Stop())
     store.put_done(stage)
-    assert run_in_store(sent, store, tmp_path / "one", None, lambda _: None).iterations == 3
+    assert run_in_store(sent, store, tmp_path / "one", None, lambda _: None, Stop()).iterations == 3
 
 
 def test_what_is_done_here_is_put_there_unless_its_weights_are_elsewhere(stage, tmp_path):
     one, two = (Store((tmp_path / name).as_uri()) for name in ("one", "two"))
-    run_in_store(moved(stage, AtStore(one)), one, tmp_path / "scratch", None, lambda _: None)
+    run_in_store(
+        moved(stage, AtStore(one)), one, tmp_path / "scratch", None, lambda _: None, Stop()
+    )
     one.fetch_output(stage)
     one.put_done(stage)
     with pytest.raises(DataError, match="name the store that has them, or remove that folder"):
@@ -124,11 +126,15 @@ def test_what_is_done_here_is_put_there_unless_its_weights_are_elsewhere(stage, 
 
 def test_a_stage_with_other_layers_than_those_at_the_store_takes_its_place(stage, tmp_path):
     store = Store((tmp_path / "store").as_uri())
-    run_in_store(moved(stage, AtStore(store)), store, tmp_path / "one", None, lambda _: None)
+    run_in_store(
+        moved(stage, AtStore(store)), store, tmp_path / "one", None, lambda _: None, Stop()
+    )
     other = replace(stage, context=replace(stage.context, layers=("ip1",)))
     store.fetch_output(other)
     assert other.output() is None
-    run_in_store(moved(other, AtStore(store)), store, tmp_path / "two", None, lambda _: None)
+    run_in_store(
+        moved(other, AtStore(store)), store, tmp_path / "two", None, lambda _: None, Stop()
+    )
     store.fetch_output(other)
     assert other.output().kept == {"ip1": 1}
 
