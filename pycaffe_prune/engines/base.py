@@ -94,8 +94,8 @@ class TrainResult(BaseModel):
         """
         if not self.tests:
             raise FormatError(
-                "this run has no test: its net has no Accuracy or SoftmaxWithLoss whose labels a "
-                "Data layer brings"
+                "this run has no test: its solver has no test_iter, or its net no Accuracy or "
+                "SoftmaxWithLoss whose labels a Data layer brings"
             )
         return self.tests[-1]
 

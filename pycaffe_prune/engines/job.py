@@ -23,7 +23,8 @@ class TrainRequest:
     max_iter: int | None = None
     snapshot: int | None = None
     test_interval: int | None = None
-    """0: test before the first and after the last iteration only."""
+    """0: test before the first and after the last iteration only. With a number also solvers
+    without ``test_iter`` are tested, which else never are."""
     seed: int | None = None
     device: str = "cpu"
     threads: int = 1

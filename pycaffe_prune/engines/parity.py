@@ -72,11 +72,9 @@ def compare_engines(
         PruneError: The request is at fault.
     """
     _refuse_random(request)
-    weights = request.weights or initial_weights(request, engines[0], folder / "initial")
-    requests = [
-        replace(request, weights=weights, device=device)
-        for device in devices or [request.device] * 2
-    ]
+    jobs = [replace(request, device=device) for device in devices or [request.device] * 2]
+    weights = request.weights or initial_weights(jobs[0], engines[0], folder / "initial")
+    requests = [replace(job, weights=weights) for job in jobs]
     first, second = (
         follow(job, engine, iterations, folder / _run_name(engine, job), watch)
         for job, engine in zip(requests, engines, strict=True)
@@ -114,8 +112,9 @@ def store_runs(
         EngineError, PruneError: As `compare_engines`.
     """
     _refuse_random(request)
-    weights = request.weights or initial_weights(request, engine, folder / "initial")
-    job = replace(request, weights=weights, device=device or request.device)
+    job = replace(request, device=device or request.device)
+    weights = job.weights or initial_weights(job, engine, folder / "initial")
+    job = replace(job, weights=weights)
     follow(job, engine, iterations, folder / _run_name(engine, job), watch)
     _follow_twin(job, weights, engine, iterations, folder, watch)
 
@@ -185,7 +184,7 @@ def follow(
                 solver=_written(solver, folder / "job"),
                 max_iter=iterations,
                 snapshot=0,
-                test_interval=0,
+                test_interval=0 if solver.test_iter else None,
                 keep_snapshots=True,
                 checkpoints=checkpoint_iterations(iterations),
             ),
@@ -217,7 +216,7 @@ def initial_weights(request: TrainRequest, engine: Engine, folder: Path) -> Path
             mask=None,
             max_iter=1,
             snapshot=0,
-            test_interval=0,
+            test_interval=None,
         ),
         run.path,
         engine,

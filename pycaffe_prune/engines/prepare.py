@@ -247,7 +247,7 @@ def _resolved_solver(
     resolved.test_interval = _NEVER
     resolved.test_initialization = False
     resolved.display = 0
-    if not resolved.test_iter:
+    if request.test_interval is not None and not resolved.test_iter:
         resolved.test_iter.append(1)
     if request.max_iter is not None:
         resolved.max_iter = request.max_iter
@@ -269,7 +269,8 @@ def _job(
     mask: MaskFile | None,
 ) -> Job:
     train = layers_in_state(net, NetState(TRAIN))
-    judged = _judged(layers_in_state(net, NetState(TEST)))
+    # Without test_iter engines build no net for the phase TEST.
+    judged = _judged(layers_in_state(net, NetState(TEST))) if solver.test_iter else None
     if judged is not None and judged.source.type != "Data":
         judged = None  # nothing says which of its images were tested
     interval = original.test_interval if request.test_interval is None else request.test_interval

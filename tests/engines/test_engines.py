@@ -22,6 +22,7 @@ from pycaffe_prune.errors import EngineError, InterruptedRunError, PruneError
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.files import sha256_of, write_text
 from pycaffe_prune.formats.mask import MaskFile, write_mask
+from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.solverstate import read_solverstate
 from pycaffe_prune.pruning.connections import nonzero_where_masked
 
@@ -263,6 +264,28 @@ def test_lists_are_looked_up_in_the_data_folder_and_runs_on_them_have_no_test(
     net.write_text(data + layers[1] + layers[2])
     request = TrainRequest(solver=solver, data=tmp_path / "files", max_iter=20)
     assert train(request, tmp_path / "run", engine, ignore).tests == ()
+
+
+def test_a_solver_that_never_tests_needs_no_test_phase(tmp_path, request_for, make_solver, engine):
+    solver = make_solver()
+    net = solver.parent / "net.prototxt"
+    train_only = read_net(net)
+    del train_only.layer[1]
+    write_prototxt(net, train_only)
+    text = solver.read_text()
+    solver.write_text(text.replace("test_iter: 3 test_interval: 100", ""))
+    result = train(request_for(solver, max_iter=4), tmp_path / "run", engine, ignore)
+    assert result.tests == ()
+
+
+def test_a_solver_that_never_tests_is_tested_where_that_is_asked_for(
+    tmp_path, request_for, make_solver, engine
+):
+    solver = make_solver()
+    solver.write_text(solver.read_text().replace("test_iter: 3 test_interval: 100", ""))
+    request = request_for(solver, max_iter=4, test_interval=0)
+    result = train(request, tmp_path / "run", engine, ignore)
+    assert [(test.iteration, test.images) for test in result.tests] == [(0, 297), (4, 297)]
 
 
 def _with_first_weight(model: Caffemodel, value: float) -> Caffemodel:

@@ -117,6 +117,17 @@ def test_runs_of_a_gpu_lie_beside_those_of_the_cpu(
     assert not (tmp_path / "again").exists()
 
 
+def test_initial_weights_are_drawn_on_the_first_engines_device(
+    request_: TrainRequest, caffe_python: Path, tmp_path: Path
+) -> None:
+    elsewhere = replace(request_, device="cuda")  # the other engine's; this Caffe has the CPU only
+    caffe = CaffeEngine(caffe_python)
+    store_runs(elsewhere, caffe, 2, tmp_path / "stored", device="cpu")
+    assert (tmp_path / "stored" / "caffe-rounded" / "result.json").exists()
+    engines = caffe, Again(caffe_python)
+    assert compare_engines(elsewhere, engines, 2, tmp_path / "both", devices=["cpu"] * 2).is_same
+
+
 def test_a_finished_way_is_read_and_not_gone_again(
     request_: TrainRequest, caffe_python: Path, tmp_path: Path
 ) -> None:

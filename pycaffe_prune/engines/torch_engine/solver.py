@@ -77,8 +77,10 @@ class Solver:
         with ExitStack() as opened:
             self.net = Net(net, NetState(TRAIN), device, seed)
             opened.callback(self.net.close)
-            self.test_nets = [Net(net, NetState(TEST), device, seed)]
-            opened.callback(self.test_nets[0].close)
+            # As in Caffe none for a solver that never tests: the net may have no phase TEST.
+            self.test_nets = [Net(net, NetState(TEST), device, seed) for _ in param.test_iter[:1]]
+            for test_net in self.test_nets:
+                opened.callback(test_net.close)
             parameters = self.net.parameters
             self.update = make_update(param, parameters.groups, parameters.data, parameters.diff)
             self.stepping = Stepping(param, self.net, self.net.compute, self.update.apply)
