@@ -7,12 +7,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pycaffe_prune.cli.options import say_remark
 from pycaffe_prune.engines.base import Event
+from pycaffe_prune.errors import PruneError
 from pycaffe_prune.experiments.reproduce import Plan, foresee
 from pycaffe_prune.experiments.result import ExperimentResult, LayerRate, Prediction
 from pycaffe_prune.experiments.scheduler import StageObserver
 from pycaffe_prune.experiments.spec import ExperimentSpec
-from pycaffe_prune.experiments.stage_kinds import Baseline
 from pycaffe_prune.experiments.stages import Stage
 from pycaffe_prune.reports.paper import TABLE_5
 
@@ -75,17 +76,31 @@ def _cell(rate: float | None) -> str:
 def telling_prediction(
     spec: ExperimentSpec, plan: Plan, observe: StageObserver, show: Callable[[RenderableType], None]
 ) -> StageObserver:
-    """Wrap an observer: when the last baseline is done, ``show`` what is foreseen from the best."""
+    """Wrap an observer: when the last baseline is done, ``show`` what is foreseen from the best.
+
+    Where all of them are done already and there is more to do, it is shown at once. What cannot be
+    foreseen is a remark, and no reason to stop.
+    """
+
+    def tell() -> None:
+        try:
+            prediction = foresee(spec, plan)
+        except PruneError as error:
+            say_remark(f"nothing can be foreseen from the unpruned network: {error}")
+            return
+        if prediction is not None:
+            show(prediction_table(spec.name, prediction))
+
+    todo = {stage.key for stage in plan.stages if stage.output() is None}
+    left = todo & {stage.key for stage in plan.baselines}
+    if todo and not left:
+        tell()
 
     def watch(stage: Stage, event: Event | None) -> None:
         observe(stage, event)
-        if (
-            event is None
-            and isinstance(stage, Baseline)
-            and all(b.output() for b in plan.baselines)
-        ):
-            prediction = foresee(spec, plan)
-            if prediction is not None:
-                show(prediction_table(spec.name, prediction))
+        if event is None and stage.key in left:
+            left.remove(stage.key)
+            if not left:
+                tell()
 
     return watch
