@@ -1,9 +1,10 @@
 """The manifest of a built data set: what is there, how much, and its checksums."""
 
+import json
+import re
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any, ClassVar, Literal
 
 from data_prep.lmdb_writer import lmdb_content_checksum, lmdb_count
 from data_prep.mean import TRAINING_IMAGES
@@ -26,15 +27,16 @@ MANIFEST_NAME = "manifest.json"
 DataSetName = Literal["digits", "features", "flowers102", "mnist"]
 SplitName = Literal["train", "test"]
 _BUILDERS = ("mnist", "flowers102", "digits")  # commands of `caffe-prune data`
-_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-_Size = Annotated[int, Field(gt=0)]
+_STRICT = {"extra": "forbid"}  # for pydantic, which reads manifests: an unknown field is an error
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def _require_sha256(value: str, name: str) -> None:
+    if not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError(f"{name} is no SHA-256")
 
 
-class Split(_Strict):
+@dataclass(frozen=True, kw_only=True)
+class Split:
     """One LMDB of a data set.
 
     Attributes:
@@ -46,15 +48,23 @@ class Split(_Strict):
         left_out: Names of images that belong in it, but were missing or damaged.
     """
 
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
     lmdb: str
-    count: _Size
-    label_histogram: list[Annotated[int, Field(ge=0)]]
-    shape: tuple[_Size, _Size, _Size]
-    sha256: _Sha256
-    left_out: list[str] = []
+    count: int
+    label_histogram: list[int]
+    shape: tuple[int, int, int]
+    sha256: str
+    left_out: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or min(self.shape) < 1 or min(self.label_histogram, default=0) < 0:
+            raise ValueError("count, shape or label_histogram is out of range")
+        _require_sha256(self.sha256, "sha256")
 
 
-class Manifest(_Strict):
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
     """What a finished data set consists of.
 
     Attributes:
@@ -71,17 +81,24 @@ class Manifest(_Strict):
         created_by: The program and version that built it.
     """
 
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
     schema_version: Literal[1] = 1
     name: DataSetName
     source: str
     is_sample: bool
-    splits: Annotated[dict[SplitName, Split], Field(min_length=2)]  # both of them
+    splits: dict[SplitName, Split]
     encoded: bool = False
     mean: str
     mean_of: str = TRAINING_IMAGES
-    mean_sha256: _Sha256
-    warnings: list[str] = []
+    mean_sha256: str
+    warnings: list[str] = field(default_factory=list)
     created_by: str
+
+    def __post_init__(self) -> None:
+        if len(self.splits) < 2:
+            raise ValueError("splits are not both there")
+        _require_sha256(self.mean_sha256, "mean_sha256")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -90,7 +107,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     Raises:
         PruneError: The file cannot be written.
     """
-    write_text(folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
+    text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False)
+    write_text(folder / MANIFEST_NAME, text + "\n")
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -101,7 +119,7 @@ def load_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return _validated(path.read_bytes(), path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(
             f"{folder}: no finished data set here ({MANIFEST_NAME} is missing); "
@@ -110,6 +128,14 @@ def load_manifest(folder: Path) -> Manifest:
         ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _validated(content: bytes, path: Path) -> Manifest:
+    # Here, not above: a tenth of a second that building a data set does without.
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Manifest).validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "JSON"

@@ -1,5 +1,7 @@
 """The data set of an experiment: its folder, its settings, and what is said without it."""
 
+from dataclasses import replace
+
 import pytest
 
 from data_prep.digits import build_digits
@@ -52,7 +54,7 @@ def test_a_data_set_with_another_mean_image_is_refused_and_named(tiny, tmp_path)
     manifest = build_digits(tmp_path)
     with pytest.raises(DataError, match=r"mean image of the training images.*ILSVRC 2012.*--data"):
         get_data(paper, tmp_path, None)
-    write_manifest(tmp_path, manifest.model_copy(update={"mean_of": "ILSVRC 2012"}))
+    write_manifest(tmp_path, replace(manifest, mean_of="ILSVRC 2012"))
     assert get_data(paper, tmp_path, None)[0] == tmp_path
     with pytest.raises(DataError, match=r"ILSVRC 2012.*preset 'tiny'.*--mean compute --out DIR"):
         get_data(tiny, tmp_path, None)

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
@@ -33,16 +34,14 @@ def built(tmp_path: Path) -> Path:
     write_mean(tmp_path / "mean.binaryproto", np.ones((1, 3, 3), np.float32))
     write_manifest(
         tmp_path,
-        Manifest.model_validate(
-            {
-                "name": "mnist",
-                "source": "local files",
-                "is_sample": False,
-                "splits": splits,
-                "mean": "mean.binaryproto",
-                "mean_sha256": sha256_of(tmp_path / "mean.binaryproto"),
-                "created_by": "a test",
-            }
+        Manifest(
+            name="mnist",
+            source="local files",
+            is_sample=False,
+            splits=splits,
+            mean="mean.binaryproto",
+            mean_sha256=sha256_of(tmp_path / "mean.binaryproto"),
+            created_by="a test",
         ),
     )
     return tmp_path
@@ -71,6 +70,10 @@ def test_without_a_manifest_the_remedy_is_named(tmp_path: Path) -> None:
         (("schema_version",), 2),
         (("name",), "cifar"),
         (("splits", "train", "count"), 0),
+        (("splits", "train", "count"), "six"),
+        (("splits", "train", "shape"), [1, 3]),
+        (("splits", "test", "extra"), 1),
+        (("mean_sha256",), "abc"),
         (("splits", "test", "sha256"), "abc"),
         (("splits",), {}),
         (("unknown",), 1),
@@ -141,7 +144,7 @@ def test_every_harm_is_found_and_named(
 
 
 def test_features_are_made_again_by_their_own_command(built: Path) -> None:
-    write_manifest(built, load_manifest(built).model_copy(update={"name": "features"}))
+    write_manifest(built, replace(load_manifest(built), name="features"))
     drop_the_mean(built)
     with pytest.raises(DataError, match=f"`caffe-prune features --out {built} --force`"):
         verify_manifest(built)

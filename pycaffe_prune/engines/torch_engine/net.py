@@ -52,7 +52,7 @@ class Net:
     ) -> None:
         self.definition, self.state = net, state
         self.device = device or torch.device("cpu")
-        self.seed, self._forwards = seed, 0
+        self.seed, self._begun = seed, 0  # forward passes
         parts = build(net, state, self.device, seed)
         self.parameters = parts.parameters
         self._layers, self._flows, self._sources = parts.layers, parts.flows, parts.sources
@@ -167,6 +167,8 @@ class Net:
         """
         first = self._place(start) if start else 0
         last = self._place(end) if end else len(self._layers) - 1
+        if first == 0:
+            self._begun += 1  # what goes on from another layer is part of the same pass
         for place in range(first, last + 1):
             tops = self._sources[place].next() if place in self._sources else self._run(place)
             for slot, top in zip(self._flows[place].tops, tops, strict=True):
@@ -187,7 +189,7 @@ class Net:
         if not step.saves:
             return step.layer.forward(bottoms, step.params)
         if isinstance(step.layer, RandomLayer):
-            step.layer.reseed((self.seed * _FORWARDS_APART + self._forwards) * 1009 + place)
+            step.layer.reseed((self.seed * _FORWARDS_APART + self._begun - 1) * 1009 + place)
         tops, step.saved = step.layer.forward_saving(bottoms, step.params)
         return tops
 
@@ -244,10 +246,10 @@ class Net:
     def compute(self) -> None:
         """Run all but the data layers forward, then backward; gradients of parameters add up."""
         values = self._values
+        self._begun += 1
         for place, step in self._steps.items():
             for slot, top in zip(step.flow.tops, self._run(place), strict=True):
                 values[slot] = top
-        self._forwards += 1
         self._backward(None)
 
     @torch.no_grad()
@@ -365,7 +367,7 @@ class Net:
 
     def seek(self, forwards: int) -> None:
         """Go to where data and random numbers are after so many forward passes from the start."""
-        self._forwards = forwards
+        self._begun = forwards
         for source in self._sources.values():
             source.seek(forwards)
 

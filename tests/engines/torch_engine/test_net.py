@@ -246,6 +246,19 @@ def test_a_forward_pass_in_parts_is_the_whole_one(definition: NetParameter, data
         np.testing.assert_array_equal(parts.blobs[name].data, blob.data)
 
 
+def test_each_forward_pass_draws_its_own_masks() -> None:
+    text = DATA + 'layer { name: "drop" type: "Dropout" bottom: "data" top: "drop" }'
+    text = text.replace('"gaussian"', '"constant" value: 1')
+    whole, parts = Net(parse(text), NetState(TRAIN)), Net(parse(text), NetState(TRAIN))
+    drawn = [whole.forward()["drop"] for _ in range(3)]
+    for number, masked in enumerate(drawn):
+        assert not np.array_equal(masked, drawn[number - 1])
+        parts.forward(end="data")
+        np.testing.assert_array_equal(parts.forward(start="drop")["drop"], masked)
+    whole.seek(1)
+    np.testing.assert_array_equal(whole.forward()["drop"], drawn[1])
+
+
 def test_a_layer_or_blob_that_is_not_there_is_named_with_those_that_are() -> None:
     net = Net(parse(DATA), NetState(TRAIN))
     with pytest.raises(SurgeryError, match="no layer 'ip'; its layers: data"):
