@@ -192,7 +192,7 @@ def follow(
             engine,
             observe,
         )
-    return read_trajectory(folder)
+    return read_trajectory(folder, iterations)
 
 
 def initial_weights(request: TrainRequest, engine: Engine, folder: Path) -> Path:

@@ -76,7 +76,8 @@ class Trajectory:
     """Of the training batch, after each iteration."""
     checkpoints: Mapping[int, Reached]
     tests: tuple[TestScore, ...]
-    """Before the first and after the last iteration; none when the net has no test."""
+    """Before the first and after the last iteration, of a longer run the first one only; none when
+    the net has no test."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ def allowing(found: EngineComparison, rounding: EngineComparison) -> EngineCompa
     def wider(one: Difference, other: Difference) -> Difference:
         return replace(one, allowed=max(one.allowed, ROUNDING_FACTOR * other.relative))
 
+    apart = {test.iteration: test.apart for test in rounding.tests}
     return replace(
         found,
         checkpoints=tuple(
@@ -188,17 +190,21 @@ def allowing(found: EngineComparison, rounding: EngineComparison) -> EngineCompa
             for one, other in zip(found.checkpoints, rounding.checkpoints, strict=True)
         ),
         tests=tuple(
-            replace(one, allowed=max(one.allowed, ROUNDING_FACTOR * other.apart))
-            for one, other in zip(found.tests, rounding.tests, strict=True)
+            replace(one, allowed=max(one.allowed, ROUNDING_FACTOR * apart.get(one.iteration, 0)))
+            for one in found.tests
         ),
     )
 
 
-def read_trajectory(folder: Path) -> Trajectory:
+def read_trajectory(folder: Path, iterations: int) -> Trajectory:
     """Return the way of an engine that `follow` left in ``folder``.
 
+    Args:
+        folder: Its run.
+        iterations: How far; the run may have gone on.
+
     Raises:
-        FormatError: The run is not finished, or a file is missing or damaged.
+        FormatError: The run is not finished, left no snapshot there, or a file is damaged.
     """
     run = RunFolder(folder)
     result = read_result(run)
@@ -206,8 +212,14 @@ def read_trajectory(folder: Path) -> Trajectory:
         raise FormatError(f"{folder}: holds no finished run")
     states = {
         at: run.snapshots / f"snapshot_iter_{at}.solverstate"
-        for at in checkpoint_iterations(result.iterations)
+        for at in checkpoint_iterations(iterations)
     }
+    if missing := [at for at, state in states.items() if not state.is_file()]:
+        there = ", ".join(map(str, checkpoint_iterations(result.iterations)))
+        raise FormatError(
+            f"{folder}: its run of {result.iterations} iterations has no snapshot after "
+            f"{missing[0]}; compare after one of {there}"
+        )
     return Trajectory(
         engine=result.engine,
         losses=losses_in_log(run),
@@ -217,21 +229,22 @@ def read_trajectory(folder: Path) -> Trajectory:
             )
             for at, state in states.items()
         },
-        tests=result.tests,
+        tests=tuple(test for test in result.tests if test.iteration <= iterations),
     )
 
 
 def compare_trajectories(
     first: Trajectory, second: Trajectory, tolerance: float = TOLERANCE
 ) -> EngineComparison:
-    """Compare two engines' ways through the same job.
+    """Compare two engines' ways through the same job, and the tests that both made.
 
     Raises:
         EngineError: They were not led through the same job: other checkpoints, tests or blobs.
     """
-    if first.checkpoints.keys() != second.checkpoints.keys() or len(first.tests) != len(
-        second.tests
-    ):
+    tests = [{test.iteration: test for test in way.tests} for way in (first, second)]
+    both = sorted(tests[0].keys() & tests[1].keys())
+    is_untested = not (first.tests or second.tests)
+    if first.checkpoints.keys() != second.checkpoints.keys() or not (both or is_untested):
         raise EngineError(
             f"{first.engine} was compared at iterations {sorted(first.checkpoints)} with "
             f"{len(first.tests)} tests, {second.engine} at {sorted(second.checkpoints)} with "
@@ -252,7 +265,7 @@ def compare_trajectories(
                 loss=(one.loss, other.loss),
                 allowed=math.ceil(one.images / _IMAGES_PER_DIFFERENT_ANSWER),
             )
-            for one, other in zip(first.tests, second.tests, strict=True)
+            for one, other in ((tests[0][at], tests[1][at]) for at in both)
         ),
     )
 
@@ -260,9 +273,10 @@ def compare_trajectories(
 def _checkpoint(
     first: Trajectory, second: Trajectory, since: int, at: int, tolerance: float
 ) -> Checkpoint:
+    # A net without a loss logs none; of one with a loss each has to be there.
+    iterations = range(since + 1, at + 1) if first.losses or second.losses else ()
     curves = [
-        [way.losses.get(iteration, math.nan) for iteration in range(since + 1, at + 1)]
-        for way in (first, second)
+        [way.losses.get(iteration, math.nan) for iteration in iterations] for way in (first, second)
     ]
     reached = first.checkpoints[at], second.checkpoints[at]
     weights = [

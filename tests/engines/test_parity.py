@@ -12,7 +12,7 @@ from pycaffe_prune.engines.job import Job, TrainRequest
 from pycaffe_prune.engines.parity import compare_engines, follow, store_runs
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.trajectory import read_trajectory
-from pycaffe_prune.errors import EngineError
+from pycaffe_prune.errors import EngineError, FormatError
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.prototxt import read_solver, write_prototxt
@@ -62,7 +62,7 @@ def test_an_engine_trains_like_itself(
     assert [point.iteration for point in found.checkpoints] == [1, 10, 12]
     assert {part.relative for point in found.checkpoints for part in point.differences} == {0}
     assert [(test.iteration, test.images) for test in found.tests] == [(0, 297), (12, 297)]
-    way = read_trajectory(tmp_path / "runs" / "again")
+    way = read_trajectory(tmp_path / "runs" / "again", 12)
     assert list(way.losses) == list(range(1, 13))
     assert way.losses[12] < way.losses[1]
     pruned = [way.checkpoints[at].weights.layer("ip1").blobs[0] == 0 for at in (1, 12)]
@@ -79,7 +79,7 @@ def test_a_wrong_step_is_seen_after_one_iteration(
     assert found.checkpoints[0].loss.relative == 0
     # The loss before the first update, and the weights that both began with, are the same.
     start = read_caffemodel(tmp_path / "initial" / "final.caffemodel")
-    step = read_trajectory(tmp_path / "caffe").checkpoints[1].weights.layer("ip2").blobs[0]
+    step = read_trajectory(tmp_path / "caffe", 2).checkpoints[1].weights.layer("ip2").blobs[0]
     assert 0 < np.abs(step - start.layer("ip2").blobs[0]).max() < 0.1
 
 
@@ -106,6 +106,19 @@ def test_what_is_stored_is_all_that_a_comparison_asks_of_its_first_engine(
     engines = CaffeEngine(Path("/nowhere")), Astray(caffe_python)
     found = compare_engines(request_, engines, 12, tmp_path, tolerance=1e-12)
     assert 1e-8 < found.checkpoints[-1].weights.allowed < 1e-4
+
+
+def test_a_stored_run_may_be_longer_than_the_comparison(
+    request_: TrainRequest, caffe_python: Path, tmp_path: Path
+) -> None:
+    store_runs(request_, CaffeEngine(caffe_python), 12, tmp_path)
+    engines = CaffeEngine(Path("/nowhere")), Astray(caffe_python)
+    found = compare_engines(request_, engines, 10, tmp_path, tolerance=1e-12)
+    assert [point.iteration for point in found.checkpoints] == [1, 10]
+    assert 1e-8 < found.checkpoints[-1].weights.allowed < 1e-4
+    assert [test.iteration for test in found.tests] == [0]
+    with pytest.raises(FormatError, match="no snapshot after 11; compare after one of 1, 10, 12"):
+        compare_engines(request_, engines, 11, tmp_path)
 
 
 def test_runs_of_a_gpu_lie_beside_those_of_the_cpu(

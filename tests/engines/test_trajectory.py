@@ -142,6 +142,17 @@ def test_a_loss_that_was_not_logged_is_a_difference() -> None:
     assert not compare_trajectories(way(), way(losses=losses)).is_same
 
 
+def test_tests_are_compared_where_both_made_one() -> None:
+    longer = way(tests=(score(0, 1000), score(10, 5), score(20, 8999)))
+    found = compare_trajectories(way(), longer)
+    assert [test.iteration for test in found.tests] == [0, 20]
+    first_only = way(tests=(score(0, 998),))
+    found = compare_trajectories(way(), first_only)
+    assert [(test.iteration, test.allowed) for test in found.tests] == [(0, 1)]
+    assert allowing(found, found).tests[0].allowed == 8
+    assert allowing(compare_trajectories(way(), longer), found).tests[1].allowed == 1
+
+
 def test_other_jobs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="train both with the same job"):
         compare_trajectories(way(), way(30))
@@ -151,4 +162,4 @@ def test_other_jobs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="different blobs"):
         compare_trajectories(way(), way(checkpoints=other))
     with pytest.raises(FormatError, match="no finished run"):
-        read_trajectory(tmp_path)
+        read_trajectory(tmp_path, 20)
