@@ -24,6 +24,8 @@ class Crew:
     engine_name: str
     jobs: int
     """Stages that they do at a time."""
+    fetch: Callable[[Sequence[Stage]], None]
+    """Brings here what is done elsewhere, so that it counts as done."""
     run: Callable[[Sequence[Stage], StageObserver], None]
     """Does all stages (see `experiments.scheduler.run_stages`)."""
     stop: Callable[[], None]
@@ -59,6 +61,7 @@ def crew_to_work_with(
             yield Crew(
                 engine.name,
                 jobs,
+                lambda _: None,
                 lambda stages, observe: run_stages(stages, engine, jobs, observe, ending),
                 stop,
             )
@@ -70,12 +73,18 @@ def crew_to_work_with(
         )
     # Here, not above: a sweep on one machine does without Dask.
     from pycaffe_prune.experiments.cluster import connected, run_stages_on_cluster
+    from pycaffe_prune.experiments.store import fetch_outputs
+
+    def fetch(stages: Sequence[Stage]) -> None:
+        if store is not None:
+            fetch_outputs(stages, store)
 
     with connected(scheduler) as cluster:
         settled = cluster.settle(wish)
         yield Crew(
             settled.name,
             cluster.threads,
+            fetch,
             lambda stages, observe: run_stages_on_cluster(stages, cluster, settled, observe, store),
             cluster.stop,
         )

@@ -32,6 +32,7 @@ from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.pretrained import Pretrained, find_weights
 from pycaffe_prune.experiments.reproduce import (
     Plan,
+    as_told_before,
     assemble,
     make_plan,
     retraining_solver_path,
@@ -137,11 +138,15 @@ def reproduce(
         data_set = data_set_of(manifest)
         plan = plan_for(place, data_set, crew.engine_name, begins_with)
         stages = plan.stages
+        crew.fetch(stages)
+        was_done = all(stage.output() for stage in stages)
         with stop_on_signal(crew.stop), sweep_progress(stages) as observe:
             watch = telling_prediction(spec, plan, observe, console.print)
             crew.run(stages, watch)
     result = assemble(spec, plan, data_set, crew.engine_name, crew.jobs, execution)
     path = ExperimentFolder(folder).result
+    if was_done:  # by earlier commands, which the result tells of
+        result = as_told_before(result, path, ExperimentFolder(stages_folder).result)
     write_result(path, result)
     page = write_report(result, folder)
     print_summary(result, console)

@@ -157,8 +157,6 @@ def run_stages_on_cluster(
     here = [moved(stage, kept) for stage in stages]
     shared = Store(store) if store else None
     if shared:
-        for stage in here:
-            shared.fetch_output(stage)
         for needed in _inputs_of_what_is_left(here):
             shared.put_done(needed)
     orders = Orders(cluster.sweep, wish, store)

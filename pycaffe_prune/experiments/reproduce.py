@@ -24,6 +24,7 @@ from pycaffe_prune.experiments.result import (
     Prediction,
     Round,
     Score,
+    read_result,
 )
 from pycaffe_prune.experiments.spec import ExperimentSpec
 from pycaffe_prune.experiments.stage_kinds import Baseline, Connections, SmallModel, Units, best
@@ -38,6 +39,7 @@ from pycaffe_prune.share import share_root
 
 __all__ = [
     "Plan",
+    "as_told_before",
     "assemble",
     "foresee",
     "make_plan",
@@ -304,6 +306,24 @@ def assemble(
         points=tuple(points),
         prediction=foresee(spec, plan),
     )
+
+
+def as_told_before(result: ExperimentResult, *earlier: Path) -> ExperimentResult:
+    """Return the result of stages that were all done before, with how and when that was.
+
+    Args:
+        result: Put together anew.
+        earlier: Files of results of the same stages; the first that can be read counts. Where
+            there is none, nothing is known but what this process is told and runs on.
+    """
+    for path in earlier:
+        try:
+            told = read_result(path)
+        except FormatError:
+            continue
+        kept = ("finished", "execution", "versions", "machine", "jobs")
+        return result.model_copy(update={name: getattr(told, name) for name in kept})
+    return result
 
 
 def _round(number: int, output: StageOutput, total: dict[str, int]) -> Round:

@@ -11,6 +11,7 @@ scheduler) the first to finish counts; on a CPU both find the same bits.
 import hashlib
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Stage, StageOutput
 from pycaffe_prune.formats.files import atomic_write, sha256_of
 
-__all__ = ["AtStore", "Store", "run_in_store"]
+__all__ = ["AtStore", "Store", "fetch_outputs", "run_in_store"]
 
 _WHOLE = "whole"
 """The file that marks data as complete."""
@@ -35,6 +36,8 @@ _UNSHARED = frozenset({".lock", "lock.mdb"})
 _WRITTEN_ONCE = frozenset({"pruned.caffemodel", "kept.mask.h5", "train/mask.npz"})
 """Large files of a stage that are the same in every attempt at it."""
 _FETCHING = threading.Lock()
+_NEEDED: Counter[Path] = Counter()
+"""How many stages that run in this process need a stage that was fetched into its folder."""
 
 
 class Store:
@@ -236,6 +239,13 @@ class Fetched:
         return local
 
 
+def fetch_outputs(stages: Iterable[Stage], url: str) -> None:
+    """Fetch what is reported of all stages that are done at a store (`Store.fetch_output`)."""
+    store = Store(url)
+    for stage in stages:
+        store.fetch_output(stage)
+
+
 def run_in_store(
     stage: Stage, store: Store, scratch: Path, engine: Engine, observe: Observer, stop: Stop
 ) -> StageOutput:
@@ -254,18 +264,10 @@ def run_in_store(
     """
     with _FETCHING:  # two stages of one process may need the same
         local = moved(stage, Fetched(store, scratch))
-        for needed in local.inputs:
-            if needed.output() is None:
-                store.fetch_stage(needed)
-            if needed.output() is None:
-                raise DataError(
-                    f"{store.url}/{_stage_name(needed)}: stage {stage.label} needs it, and it is "
-                    f"not there, or with other layers than {', '.join(stage.context.layers)}; "
-                    "remove what is there and give the command again"
-                )
+    if local.output() is None:  # else an attempt here did it, and failed to put it there
         store.fetch_stage(local)
-        # Done there, with other layers than these.
-        is_stale = local.folder.output.is_file() and local.output() is None
+    # Done there, with other layers than these.
+    is_stale = local.folder.output.is_file() and local.output() is None
 
     def share(event: Event) -> None:
         if event.event == "snapshot":
@@ -275,8 +277,39 @@ def run_in_store(
                 store.put_stage(local)
         observe(event)
 
-    output = local.run(engine, share, stop)
+    with _fetched(local, store):
+        output = local.run(engine, share, stop)
     if is_stale or local.folder.output.name not in store.names(_stage_name(local)):
         store.put_stage(local)
     shutil.rmtree(local.folder.path)
     return output
+
+
+@contextmanager
+def _fetched(stage: Stage, store: Store) -> Iterator[None]:
+    """Have the stage's inputs here as long as a stage of this process needs them.
+
+    Raises:
+        DataError: One of them is not at the store.
+    """
+    folders = [needed.folder.path for needed in stage.inputs]
+    with _FETCHING:
+        _NEEDED.update(folders)
+    try:
+        for needed in stage.inputs:
+            with _FETCHING:
+                if needed.output() is None:
+                    store.fetch_stage(needed)
+            if needed.output() is None:
+                raise DataError(
+                    f"{store.url}/{_stage_name(needed)}: stage {stage.label} needs it, and it is "
+                    f"not there, or with other layers than {', '.join(stage.context.layers)}; "
+                    "remove what is there and give the command again"
+                )
+        yield
+    finally:
+        with _FETCHING:
+            _NEEDED.subtract(folders)
+            for folder in folders:
+                if not _NEEDED[folder]:
+                    shutil.rmtree(folder, ignore_errors=True)

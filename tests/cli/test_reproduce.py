@@ -149,6 +149,35 @@ def test_without_mnist_and_network_the_sample_is_used_and_said_loudly(tmp_path, 
     assert str(Path("runs/tiny-test/report.html")) in done.stdout
 
 
+def test_a_result_tells_how_it_was_trained_and_not_who_reported_it_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build_digits(tmp_path / "digits")
+    Path("tiny.test.toml").write_text(TINY)
+    Path("tiny.other.toml").write_text(
+        'name = "tiny"\npreset = "other"\nvariant_of = "test"\n[small]\nseeds = [1]\n'
+    )
+
+    def told(toml: str, run: str, *options: str) -> dict:
+        command = [toml, "--data", "digits", "--engine", "torch", *options]
+        done = CliRunner().invoke(reproduce, command)
+        assert done.exit_code == 0, done.output
+        found = json.loads(Path("runs", run, "result.json").read_text())
+        return {name: found[name] for name in ("finished", "execution", "machine", "jobs")}
+
+    trained = told("tiny.test.toml", "tiny-test", "--jobs", "2")
+    path = Path("runs/tiny-test/result.json")
+    elsewhere = trained["machine"] | {"cpu": "of another machine"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": elsewhere}))
+    trained["machine"] = elsewhere
+    again = ("--jobs", "1", "--threads", "2")
+    assert told("tiny.test.toml", "tiny-test", *again) == trained
+    assert told("tiny.other.toml", "tiny-other", *again) == trained
+    next(Path("runs/tiny-test/stages").glob("small-*/stage.json")).unlink()
+    more = told("tiny.test.toml", "tiny-test", *again)
+    assert (more["jobs"], more["execution"]["threads"]) == (1, 2)
+    assert more["machine"] != elsewhere
+
+
 def test_packed_stages_give_the_report_of_stages_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     build_digits(tmp_path / "digits")

@@ -22,6 +22,7 @@ from pycaffe_prune.experiments.result import DataSet
 from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import read_experiment
 from pycaffe_prune.experiments.stages import Stage, StageOutput
+from pycaffe_prune.experiments.store import fetch_outputs
 from tests.experiments.dask_processes import DaskProcesses, dask_processes
 
 WISH = EngineWish("torch")
@@ -188,6 +189,7 @@ def test_a_sweep_that_is_stopped_leaves_snapshots_and_goes_on_in_a_store(
         stopper.join()
     assert list(tmp_path.glob("store/stages/*/train/snapshots/*.solverstate"))
     with connected(address) as cluster:
+        fetch_outputs(resumed, store)
         run_stages_on_cluster(resumed, cluster, WISH, lambda *_: None, store)
     assert _found(resumed) == alone
     assert not list(tmp_path.glob("store/stages/*/train/snapshots/*"))

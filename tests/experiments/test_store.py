@@ -113,6 +113,39 @@ def test_a_stage_is_refused_of_which_an_input_is_not_at_the_store(stage, tmp_pat
     assert run_in_store(sent, store, tmp_path / "one", None, lambda _: None, Stop()).iterations == 3
 
 
+def test_inputs_are_here_as_long_as_a_stage_needs_them(stage, tmp_path):
+    store, scratch = Store((tmp_path / "store").as_uri()), tmp_path / "scratch"
+    stage.run(None, lambda _: None, Stop())
+    store.put_done(stage)
+    one, two = (moved(Needing(stage.context, 3 + n, stage), AtStore(store)) for n in (0, 1))
+    here = scratch / "stages" / stage.folder.path.name
+
+    def while_one_runs(event):
+        assert here.is_dir()
+        if event.iteration == 1:
+            run_in_store(two, store, scratch, None, lambda _: None, Stop())
+            assert here.is_dir()
+
+    run_in_store(one, store, scratch, None, while_one_runs, Stop())
+    assert list((scratch / "stages").iterdir()) == []
+
+
+def test_a_stage_that_could_not_be_put_there_is_not_done_again(stage, tmp_path):
+    store = Store((tmp_path / "store").as_uri())
+    sent = moved(stage, AtStore(store))
+    in_the_way = tmp_path / "store" / "stages"
+    in_the_way.write_text("no folder")
+    seen = []
+    with pytest.raises(DataError):
+        run_in_store(sent, store, tmp_path / "one", None, seen.append, Stop())
+    in_the_way.unlink()
+    assert len(seen) == 3
+    run_in_store(sent, store, tmp_path / "one", None, seen.append, Stop())
+    assert len(seen) == 3
+    store.fetch_output(stage)
+    assert stage.output().iterations == 3
+
+
 def test_what_is_done_here_is_put_there_unless_its_weights_are_elsewhere(stage, tmp_path):
     one, two = (Store((tmp_path / name).as_uri()) for name in ("one", "two"))
     run_in_store(
