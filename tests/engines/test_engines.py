@@ -163,6 +163,22 @@ def test_pruned_weights_are_exactly_zero_in_weights_history_and_snapshots(
     assert not np.array_equal(moved, read_caffemodel(weights).layer("ip1").blobs[0])
 
 
+def test_a_snapshot_in_which_pruned_weights_live_is_noticed(tmp_path, request_for, engine, pruned):
+    weights, mask, masks = pruned
+    request = request_for(weights=weights, mask=mask, max_iter=20)
+    train(request, tmp_path / "run", engine, ignore)
+    path = tmp_path / "run" / "snapshots" / "snapshot_iter_20.caffemodel"
+    model = read_caffemodel(path)
+    alive = model.layer("ip1").blobs[0] + np.float32(1) * ~masks["ip1", 0]
+    write_caffemodel(path, model.with_blobs({("ip1", 0): alive}))
+    with pytest.raises(
+        EngineError, match=f"{(~masks['ip1', 0]).sum()} masked weights are not zero"
+    ):
+        train(
+            request_for(weights=weights, mask=mask, max_iter=40), tmp_path / "run", engine, ignore
+        )
+
+
 def test_a_mask_for_other_shapes_is_refused_with_both(tmp_path, request_for, engine, pruned):
     weights, _, _ = pruned
     wrong = tmp_path / "wrong.mask.h5"

@@ -101,11 +101,15 @@ class Solver:
             SurgeryError: A mask does not fit its blob.
         """
         self.masks = Masks(self.net, masks)
-        self.masks.zero(self.net.parameters.data)
-        for flat in self.update.history:
-            self.masks.zero(flat)  # or momentum would move what was trained before
+        self._zero_masked()
         self.update.keep(self.masks.bits)
         self.stepping.renew()
+
+    def _zero_masked(self) -> None:
+        if self.masks:
+            self.masks.zero(self.net.parameters.data)
+            for flat in self.update.history:
+                self.masks.zero(flat)  # or momentum would move what was trained before
 
     def step(self, iterations: int) -> None:
         """Run so many iterations.
@@ -133,6 +137,8 @@ class Solver:
     def restore(self, state: Path) -> None:
         """Go on from a snapshot, ours or the real Caffe's: weights, history, place in the data.
 
+        What is masked is zero in the solver, whatever it is in the snapshot.
+
         Raises:
             FormatError: It is damaged.
             SurgeryError: It belongs to another net or another type of solver.
@@ -145,6 +151,7 @@ class Solver:
         self.stepping.iteration = found.iteration
         self.stepping.policy.current_step = found.current_step
         self.net.seek(self.iter * self.param.iter_size)
+        self._zero_masked()
 
     def close(self) -> None:
         """Let go of the data."""

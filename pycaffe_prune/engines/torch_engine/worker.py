@@ -30,7 +30,7 @@ from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.torch_engine.net import Net
 from pycaffe_prune.engines.torch_engine.pack import Rendezvous, pack_key
 from pycaffe_prune.engines.torch_engine.request import Request
-from pycaffe_prune.engines.torch_engine.solver import Solver
+from pycaffe_prune.engines.torch_engine.solver import Masks, Solver
 from pycaffe_prune.errors import EngineError, PruneError
 from pycaffe_prune.formats.caffe_pb2 import TEST
 from pycaffe_prune.formats.caffemodel import BlobKey
@@ -205,15 +205,20 @@ class _Run:
         job, snapshots = self._job, self._folder.snapshots
         if job["weights"]:
             self.net.copy_from(Path(job["weights"]))
-        if job["masked"]:
-            self.solver.mask(_read_masks(self._folder, job["masked"]))
+        masks = _read_masks(self._folder, job["masked"])
         snapshots.mkdir(exist_ok=True)
         found = [n for n in loop.snapshots_in(snapshots) if n <= job["max_iter"]]
         if found:
-            self.solver.restore(snapshots / (loop.SNAPSHOT % found[-1] + loop.STATE))
+            snapshot = snapshots / (loop.SNAPSHOT % found[-1] + loop.STATE)
+            self.solver.restore(snapshot)
+            # Before the solver is masked: it would hide what is wrong with the snapshot.
+            if revived := Masks(self.net, masks).revived():
+                raise EngineError(
+                    f"{snapshot}: {revived} masked weights are not zero; it is damaged, remove it"
+                )
             self.emit(event="resumed", iteration=self.solver.iter)
-        if self._revived():
-            raise EngineError(f"{self._revived()} masked weights are not zero after loading")
+        if masks:
+            self.solver.mask(masks)
 
     def _revived(self) -> int:
         return self.solver.masks.revived() if self.solver.masks else 0
@@ -240,6 +245,8 @@ class _Run:
 def _read_masks(
     folder: RunFolder, masked: Sequence[tuple[str, int]]
 ) -> dict[BlobKey, NDArray[np.bool_]]:
+    if not masked:
+        return {}
     with np.load(folder.mask_arrays, allow_pickle=False) as file:
         return {(layer, index): file[f"m{n}"] for n, (layer, index) in enumerate(masked)}
 

@@ -199,6 +199,25 @@ def test_revived_weights_are_counted(make: Make) -> None:
     assert solver.masks.revived() == 5
 
 
+@each_kind
+def test_masked_weights_stay_zero_over_the_snapshot_of_a_run_without_masks(
+    kind: str, make: Make, tmp_path: Path
+) -> None:
+    dense = make(kind)
+    dense.step(3)
+    dense.snapshot(tmp_path / "dense")
+    solver, mask = make(kind), random_mask(12, 784)
+    solver.mask({("ip1", 0): mask})
+    solver.restore(tmp_path / "dense.solverstate")
+    start, stop = solver.net.parameters.place(("ip1", 0))
+    for _ in range(2):
+        for flat in state(solver):
+            values = flat[start:stop].view(mask.shape).numpy()
+            assert not values[~mask].any()
+            assert values[mask].any()
+        solver.step(2)
+
+
 # Snapshots
 
 
