@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from pycaffe_prune.cli.crew import crew_to_work_with
@@ -42,10 +43,12 @@ from pycaffe_prune.experiments.result import DataSet, Execution, write_result
 from pycaffe_prune.experiments.spec import ExperimentSpec, find_experiment, read_experiment
 from pycaffe_prune.reports.write import print_summary, write_report
 
+_PRESET = "quick"
+
 
 @click.command()
 @click.argument("experiment")
-@click.option("--preset", default="quick", show_default=True, help="Which settings.")
+@click.option("--preset", help=f"Which settings (default: {_PRESET}).")
 @click.option("--out", type=path_type, help="Folder of the run (default: runs/NAME-PRESET).")
 @click.option("--data", type=path_type, help="Folder of the LMDBs (default: data/NAME; made).")
 @click.option("--weights", type=path_type, help="Trained weights to begin with, by layer name.")
@@ -68,7 +71,7 @@ from pycaffe_prune.reports.write import print_summary, write_report
 @caffe_python_option
 def reproduce(
     experiment: str,
-    preset: str,
+    preset: str | None,
     out: Path | None,
     data: Path | None,
     weights: Path | None,
@@ -88,7 +91,8 @@ def reproduce(
 
     EXPERIMENT is a name such as lenet-300-100, or a .toml file of your own. Finished stages are
     kept: killed or interrupted, the same command goes on where it was. A preset that changes a few
-    settings of another one takes over the stages that are the same from that one's run.
+    settings of another one takes over the stages that are the same from that one's run, unless
+    --out names a folder of its own.
 
     \b
     Examples:
@@ -104,7 +108,11 @@ def reproduce(
     wish = EngineWish(engine, caffe_python, device, tf32, pack)
     require_sense(wish)
     execution = Execution(device=device, threads=threads, tf32=tf32, pack=pack)
-    toml = find_experiment(experiment, preset)
+    if preset is not None and experiment.endswith(".toml"):
+        raise click.UsageError(
+            f"--preset goes with the name of an experiment; {experiment} is one preset itself"
+        )
+    toml = find_experiment(experiment, preset or _PRESET)
     spec = read_experiment(toml)
     folder = out or Path("runs") / f"{spec.name}-{spec.preset}"
     stages_folder = out or Path("runs") / f"{spec.name}-{spec.variant_of or spec.preset}"
@@ -175,17 +183,20 @@ def _known_weights(spec: ExperimentSpec, toml: Path, given: Path | None) -> Pret
 
 
 def _show_plan(spec: ExperimentSpec, plan: Plan, jobs: int) -> None:
+    # On standard output: the plan is the command's result.
+    screen = Console(markup=False, emoji=False, highlight=False)
     table = Table(title=f"{spec.title}, preset {spec.preset}")
-    for column in ("stage", "iterations", "done"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
+    table.add_column("stage", overflow="fold")
+    for column in ("iterations", "done"):
+        table.add_column(column, justify="right")
     for stage in plan.stages:
         table.add_row(stage.label, f"{stage.iterations:,}", "yes" if stage.output() else "")
-    console.print(table)
+    screen.print(table)
     todo = [stage.iterations for stage in plan.stages if not stage.output()]
     minutes = sum(todo) * spec.ms_per_iteration / 60_000
-    console.print(
+    screen.print(
         f"{len(plan.stages)} stages, {len(todo)} to do: {sum(todo):,} iterations, about "
         f"{minutes:.0f} core-minutes ({minutes / jobs:.0f} minutes with --jobs {jobs}) at "
         f"{spec.ms_per_iteration:g} ms an iteration",
-        highlight=False,
+        soft_wrap=True,
     )

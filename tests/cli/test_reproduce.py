@@ -46,9 +46,9 @@ def test_a_dry_run_lists_every_stage_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(reproduce, ["lenet-300-100", "--preset", "paper-10k", "--dry-run"])
     assert done.exit_code == 0
-    text = " ".join(done.output.split())
-    assert "113 stages, 113 to do: 1,130,000 iterations, about 19 core-minutes" in text
-    assert "alpha2.8-round5" in text
+    assert "113 stages, 113 to do: 1,130,000 iterations, about 19 core-minutes" in done.stdout
+    assert "alpha2.8-round5" in done.stdout
+    assert done.stdout.endswith(" ms an iteration\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -101,6 +101,12 @@ def test_a_variant_takes_over_the_stages_that_are_the_same(tmp_path, monkeypatch
     assert "5 stages, 3 to do: 30 iterations" in " ".join(done.output.split())
     done = CliRunner().invoke(reproduce, ["tiny.other.toml", *options, "--out", "elsewhere"])
     assert "5 stages, 5 to do: 70 iterations" in " ".join(done.output.split())
+
+
+def test_a_file_is_one_preset_and_takes_no_other():
+    done = CliRunner().invoke(reproduce, ["tiny.toml", "--preset", "paper", "--dry-run"])
+    assert done.exit_code == 2
+    assert "--preset goes with the name of an experiment" in done.output
 
 
 @pytest.mark.parametrize(
