@@ -39,7 +39,6 @@ __all__ = ["Content", "Recipe", "build_data_set", "in_batches", "refuse_gaps"]
 _BATCH = 1000
 _MOST_NAMES = 20  # in a sentence; the manifest has them all
 _MEAN_NAME = "mean.binaryproto"
-_BUILDING = ".building"  # holds the name of the data set whose files are being put in place
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,7 @@ class Recipe:
         encoded: Whether the records hold image files, not pixels.
         mean_of: The images whose mean it is, in words.
         keep_going: Whether to build the set without images that are missing or damaged.
+        originals: The checksum that each split's LMDB has if the source is the original.
         texts: Text files that belong to the set beside its manifest, by name.
         require_same: Raises a `DataError` if the finished set in the folder differs from what the
             recipe makes in a way that its manifest does not tell.
@@ -89,6 +89,7 @@ class Recipe:
     encoded: bool = False
     mean_of: str = TRAINING_IMAGES
     keep_going: bool = False
+    originals: Mapping[SplitName, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     require_same: Callable[[], None] | None = None
 
@@ -149,8 +150,7 @@ def _finished(out: Path, recipe: Recipe) -> Manifest | None:
         DataError: ``out`` holds something that must not be overwritten unasked.
     """
     if not (out / MANIFEST_NAME).exists():
-        marker = out / _BUILDING
-        if marker.is_file() and marker.read_text() == recipe.name:
+        if _marker(out, recipe).exists():
             return None
         for name in recipe.lmdbs.values():
             if (out / name).exists():
@@ -176,6 +176,11 @@ def _finished(out: Path, recipe: Recipe) -> Manifest | None:
     if has != wanted:
         raise DataError(f"{out}: holds {recipe.name} as {has}, not as {wanted}; {other}")
     return manifest if _is_whole(out, manifest) else None
+
+
+def _marker(out: Path, recipe: Recipe) -> Path:
+    """The file that says whose files lie in ``out`` while they are being put in place."""
+    return out / f".building-{recipe.name}"
 
 
 def _kind(encoded: bool, shapes: Iterable[tuple[int, int, int]], mean_of: str) -> str:
@@ -225,8 +230,11 @@ def _build(out: Path, recipe: Recipe, content: Content, console: Console) -> Man
         if not recipe.keep_going:
             refuse_gaps(out, left_out)
         # From here until the new manifest is there, the folder is not a finished data set.
-        write_text(out / _BUILDING, recipe.name)
-        (out / MANIFEST_NAME).unlink(missing_ok=True)
+        try:
+            _marker(out, recipe).touch()
+            (out / MANIFEST_NAME).unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"{out}: cannot be written to ({error.strerror})") from error
         for text_name, text in recipe.texts.items():
             write_text(out / text_name, text)
         write_mean(out / _MEAN_NAME, mean.value() if content.mean is None else content.mean)
@@ -251,12 +259,20 @@ def _build(out: Path, recipe: Recipe, content: Content, console: Console) -> Man
         mean=_MEAN_NAME,
         mean_of=recipe.mean_of,
         mean_sha256=sha256_of(out / _MEAN_NAME),
-        warnings=[*content.warnings, *_gaps(left_out)],
+        warnings=[*content.warnings, *_unlike_originals(recipe, staged), *_gaps(left_out)],
         created_by=f"pycaffe-prune {__version__}",
     )
     write_manifest(out, manifest)
-    (out / _BUILDING).unlink()
+    _marker(out, recipe).unlink()
     return manifest
+
+
+def _unlike_originals(recipe: Recipe, staged: Mapping[SplitName, StagedLmdb]) -> list[str]:
+    return [
+        f"{recipe.lmdbs[name]}: not the content of the original {recipe.name} files"
+        for name, sha256 in recipe.originals.items()
+        if staged[name].sha256 != sha256
+    ]
 
 
 def _gaps(left_out: Mapping[SplitName, Sequence[str]]) -> list[str]:
@@ -280,7 +296,7 @@ def refuse_gaps(out: Path, left_out: Mapping[SplitName, Sequence[str]]) -> None:
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

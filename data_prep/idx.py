@@ -73,20 +73,17 @@ def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def read_labelled_images(
-    images: Path, labels: Path
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[bytes, bytes]]:
+def read_labelled_images(images: Path, labels: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read an image file and its label file.
 
     Returns:
-        The images (count × height × width), the labels (count), and the unpacked content of the
-        two files, for a checksum.
+        The images (uint8, count × height × width) and the labels (uint8, count), read-only.
 
     Raises:
         DataError: One is damaged or of the wrong rank, or they differ in count.
     """
-    contents = read_unpacked(images), read_unpacked(labels)
-    pixels, classes = parse_idx(contents[0], str(images)), parse_idx(contents[1], str(labels))
+    pixels = parse_idx(read_unpacked(images), str(images))
+    classes = parse_idx(read_unpacked(labels), str(labels))
     if pixels.ndim != 3:
         raise DataError(f"{images}: holds {_text(pixels.shape)} values, not count×height×width")
     if classes.ndim != 1:
@@ -96,7 +93,7 @@ def read_labelled_images(
             f"{images} has {len(pixels)} images but {labels} has {len(classes)} labels: "
             "they do not belong together"
         )
-    return pixels, classes, contents
+    return pixels, classes
 
 
 def _header(content: bytes, name: str) -> tuple[int, ...]:

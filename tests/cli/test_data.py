@@ -48,7 +48,7 @@ def test_mnist_is_built_and_counted_and_then_known(source: Path, tmp_path: Path)
     assert "labels 0:3 1:3 2:3 3:3" in first.stdout
     assert "test  5 images" in first.stdout
     assert "labels 0:2 1:1 2:1 3:1" in first.stdout
-    assert "md5" in first.stderr  # these are not the original files
+    assert "not the content of the original mnist files" in first.stderr
     assert json.loads((out / "manifest.json").read_text())["splits"]["train"]["count"] == 12
     second = caffe_prune("data", "mnist", "--out", str(out), "--source", str(source))
     assert second.returncode == 0
@@ -59,6 +59,15 @@ def test_mnist_is_built_and_counted_and_then_known(source: Path, tmp_path: Path)
     assert forced.returncode == 0
     assert "already built" not in forced.stderr
     assert (out / "manifest.json").stat().st_mtime_ns > before
+
+
+def test_mnist_starts_without_what_it_does_not_need() -> None:
+    slow = {"cv2", "matplotlib", "pydantic", "requests", "scipy", "sklearn", "torch"}
+    code = (
+        f"import sys, data_prep.mnist, pycaffe_prune.cli.data;print(*({slow!r} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "\n"
 
 
 def test_a_faulty_source_is_one_sentence_and_code_1(source: Path, tmp_path: Path) -> None:

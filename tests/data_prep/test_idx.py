@@ -94,9 +94,8 @@ def test_images_and_labels_must_belong_together(tmp_path: Path, idx_bytes: Write
         return tmp_path / name
 
     three, images, labels = put("3", 3), put("images", 4, 2, 2), put("labels", 4)
-    pixels, classes, contents = read_labelled_images(images, labels)
+    pixels, classes = read_labelled_images(images, labels)
     assert (pixels.shape, classes.shape) == ((4, 2, 2), (4,))
-    assert contents == (images.read_bytes(), labels.read_bytes())
     with pytest.raises(DataError, match=r"4 images but .* 3 labels"):
         read_labelled_images(images, three)
     with pytest.raises(DataError, match="not count×height×width"):

@@ -203,7 +203,7 @@ def test_layers_are_those_that_the_public_weights_were_saved_with(
 def test_the_public_lenet_reads_digits(
     caffe_python: Path, data_dir: Path, mnist_source: Path
 ) -> None:
-    images, labels, _ = read_labelled_images(
+    images, labels = read_labelled_images(
         mnist_source / "t10k-images-idx3-ubyte.gz", mnist_source / "t10k-labels-idx1-ubyte.gz"
     )
     pixels = images[:2000, np.newaxis].astype(np.float32) / 256
