@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +142,8 @@ class TorchEngine:
                 "tf32": self._tf32,
             }
         )
-        process = self._worker()
+        with folders[0].engine_log.open("wb") as log:
+            process = self._worker(log)
         self._running.add(process)
         ended = ""
         try:
@@ -167,8 +169,11 @@ class TorchEngine:
         if not ended:
             raise EngineError(_explain(task, folders[0], process.returncode))
 
-    def _worker(self) -> subprocess.Popen[str]:
-        """Return a worker that waits for a request: one that is there, or a new one."""
+    def _worker(self, log: BinaryIO) -> subprocess.Popen[str]:
+        """Return a worker that waits for a request: one that is there, or a new one.
+
+        Each writes to the log of its request; a new one to ``log`` before it has read that.
+        """
         with self._lock:
             while self._idle:
                 process = self._idle.pop()
@@ -180,7 +185,7 @@ class TorchEngine:
             [sys.executable, "-m", _WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
             text=True,
             start_new_session=True,
         )
@@ -204,9 +209,7 @@ def _end_all(idle: list[subprocess.Popen[str]]) -> None:
 
 def _explain(task: str, folder: RunFolder, code: int) -> str:
     """One sentence from what the worker left on standard error."""
-    text = ""
-    if folder.engine_log.is_file():
-        text = folder.engine_log.read_text(encoding="utf-8", errors="replace")
+    text = folder.engine_log.read_text(encoding="utf-8", errors="replace")
     last = (text.strip().splitlines() or ["it left no message"])[-1]
     if code < 0:
         name = signal.Signals(-code).name

@@ -65,8 +65,8 @@ def main() -> None:
             else:
                 emit(event="start", versions=_versions(device))
                 _TASKS[request.task](folders[0], device, emit)
-        except PruneError as error:
-            sys.exit(f"{error}")
+        except (PruneError, RuntimeError) as error:
+            sys.exit(_in_one_line(error))
         # A solver's parts refer to each other, and Python counts objects, not what tensors hold.
         gc.collect()
         loop.stop_asked.clear()
@@ -183,7 +183,12 @@ def _telling_failure(emit: Emit) -> Iterator[None]:
     except (PruneError, RuntimeError, SystemExit) as error:
         if isinstance(error, RuntimeError):
             _broken.append(error)
-        emit(event="failed", message=" ".join(f"{error}".split()))
+        emit(event="failed", message=_in_one_line(error))
+
+
+def _in_one_line(error: BaseException) -> str:
+    """What went wrong, whole: CUDA's messages begin with it and end with general advice."""
+    return " ".join(f"{error}".split())
 
 
 class _Run:

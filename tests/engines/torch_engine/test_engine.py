@@ -14,6 +14,7 @@ from pycaffe_prune.engines.base import TrainResult
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.torch_engine import engine as engine_module
 from pycaffe_prune.engines.torch_engine.engine import TorchEngine
 from pycaffe_prune.errors import EngineError, InterruptedRunError, PruneError
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
@@ -171,6 +172,17 @@ def test_a_stop_before_the_worker_listens_is_an_interruption(
         train(make("a", max_iter=100_000), tmp_path / "a", own, ignore)
     thread.join()
     assert train(make("a"), tmp_path / "b", torch_engine, ignore).iterations == 60
+
+
+def test_a_worker_that_dies_before_its_first_request_says_why(
+    own, make, tmp_path, monkeypatch
+) -> None:
+    train(make("a", max_iter=2), tmp_path / "a", own, ignore)
+    own.close()
+    (tmp_path / "a" / "engine.log").write_text("an old reason\n")
+    monkeypatch.setattr(engine_module, "_WORKER", "no_such_worker")
+    with pytest.raises(EngineError, match="No module named no_such_worker"):
+        train(make("a", max_iter=4), tmp_path / "a", own, ignore)
 
 
 def test_forward_says_what_it_lacks(torch_engine, make, tmp_path) -> None:
