@@ -11,6 +11,7 @@ from pycaffe_prune.experiments.spec import find_experiment, read_experiment
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
 from pycaffe_prune.formats.prototxt import read_solver
+from pycaffe_prune.reports.paper import TABLE_5
 
 
 def _model(**weights: np.ndarray) -> Caffemodel:
@@ -27,6 +28,21 @@ def test_the_papers_settings_for_caffenet_shrink_weights_to_0_8017():
     once = shrink(read_solver(solver_path(spec, toml)), spec.connections.iterations)
     assert once == pytest.approx(0.8954, abs=5e-5)
     assert once ** (spec.connections.rounds - 1) == pytest.approx(0.8017, abs=5e-5)
+
+
+def test_table_5_has_fc6_and_fc7_shrunk_by_0_8_and_the_classifier_not_by_its_own_multipliers():
+    """The integral of 2 * alpha * (1 - rate) is the mean square of the weights over sigma's."""
+    alphas = np.array([0, *(row.alpha for row in TABLE_5)])
+    grid = np.linspace(0, alphas[-1], 1000)
+
+    def left(rates: list[float]) -> float:
+        """At least so much of their size the weights have kept; what is above 2.6 is missing."""
+        kept = 1 - np.interp(grid, alphas, np.array([0, *rates]) / 100)
+        return float(np.sqrt((2 * grid * kept).mean() * grid[-1]))
+
+    assert left([row.fc6 for row in TABLE_5]) == pytest.approx(0.8017, abs=0.01)
+    assert left([row.fc7 for row in TABLE_5]) == pytest.approx(0.8017, abs=0.01)
+    assert left([row.fc8 for row in TABLE_5]) > 0.8 > 0.8017**10
 
 
 @given(
