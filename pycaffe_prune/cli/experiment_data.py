@@ -5,10 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
+
 from data_prep.digits import build_digits
 from data_prep.manifest import MANIFEST_NAME, Manifest, load_manifest
 from data_prep.mean import COMPUTED, mean_of
 from data_prep.mnist import build_mnist
+from pycaffe_prune.cli.options import say_remark
 from pycaffe_prune.cli.progress import console
 from pycaffe_prune.errors import DataError, DownloadError, FormatError
 from pycaffe_prune.experiments.result import DataSet
@@ -44,12 +47,20 @@ def get_data(
     Raises:
         DataError: The data cannot be had.
         FormatError: The experiment's data settings are none of the builder's.
+        UsageError: The experiment has no use for ``source``.
     """
+    if source is not None and spec.data == "features":
+        raise click.UsageError(
+            "--source is for original files, and features are made of a data set by "
+            "`caffe-prune features`; name their folder with --data"
+        )
     place = data_folder(spec, given)
     if (place / MANIFEST_NAME).is_file():
         manifest = load_manifest(place)
         _require_mean(spec, place, manifest)
         if given is not None:
+            if source is not None:
+                say_remark(f"--source is not read: {given} is a complete data set")
             return given, manifest
     if spec.data == "features":
         return place, _features(place)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import click
 import pytest
 
 from data_prep.digits import build_digits
@@ -25,8 +26,9 @@ def _with(spec, **data_settings):
 @pytest.mark.parametrize(("name", "preset"), SHIPPED)
 def test_every_experiment_gives_settings_that_its_builder_knows(name, preset, tmp_path):
     spec = read_experiment(find_experiment(name, preset))
+    empty = None if spec.data == "features" else tmp_path
     with pytest.raises(DataError):  # of the empty folder, not FormatError of a setting
-        get_data(spec, tmp_path / "new", tmp_path)
+        get_data(spec, tmp_path / "new", empty)
 
 
 def test_a_setting_that_the_builder_does_not_know_is_named_with_those_it_knows(tiny, tmp_path):
@@ -81,3 +83,12 @@ def test_a_finished_data_set_that_the_user_names_is_taken_as_it_is(tiny, tmp_pat
     assert (place, found) == (tmp_path / "digits", manifest)
     assert known_data_set(place) == data_set_of(manifest)
     assert known_data_set(tmp_path).name == "not built"
+
+
+def test_a_source_that_is_not_read_is_told(tiny, tmp_path, capsys):
+    build_digits(tmp_path / "digits")
+    get_data(tiny, tmp_path / "digits", tmp_path)
+    assert "--source is not read" in capsys.readouterr().err
+    features = tiny.model_copy(update={"data": "features", "data_settings": {}})
+    with pytest.raises(click.UsageError, match=r"--source .*--data"):
+        get_data(features, tmp_path / "digits", tmp_path)
