@@ -20,10 +20,10 @@ from distributed import LocalCluster
 
 from data_prep.manifest import load_manifest
 from data_prep.mnist import build_mnist
+from pycaffe_prune.cli.experiment_data import data_set_of
 from pycaffe_prune.engines.choice import EngineWish, choose_engine
 from pycaffe_prune.experiments.cluster import connected, run_stages_on_cluster
 from pycaffe_prune.experiments.reproduce import make_plan
-from pycaffe_prune.experiments.result import DataSet
 from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import ExperimentSpec
 from pycaffe_prune.experiments.stages import Stage
@@ -103,16 +103,7 @@ def race(wish: EngineWish, folder: Path, data: Path, turns: int) -> dict[str, li
 
 def stages_in(folder: Path, data: Path, engine_name: str) -> list[Stage]:
     """Plan the sweep anew in an empty folder."""
-    manifest = load_manifest(data)
-    train, test = manifest.splits["train"], manifest.splits["test"]
-    data_set = DataSet(
-        name=manifest.name,
-        is_sample=False,
-        train_images=train.count,
-        test_images=test.count,
-        train_sha256=train.sha256,
-        test_sha256=test.sha256,
-    )
+    data_set = data_set_of(load_manifest(data))
     spec = ExperimentSpec.model_validate(SPEC)
     solver = share_root() / spec.solver
     return make_plan(spec, solver, folder, data, data_set, engine_name).stages
