@@ -55,10 +55,10 @@ def _downstream(graph: NetGraph, place: int) -> Iterator[int]:
 def replace_classifier(net: NetParameter, wanted: Classifier) -> NetParameter:
     """Return the net with a new output layer that starts from its fillers and learns faster.
 
-    As the paper (section 4) and Caffe's fine-tuning example do: another name for the layer, and for
-    its top where that was called the same; ``num_output``; weights from a gaussian of 0.01, bias
-    0; each ``lr_mult`` times 10 (1 and 2 become 10 and 20; one that was frozen by 0 gets 10).
-    Whatever reads the scores follows.
+    As the paper (docs/protocol.md, "CaffeNet") and Caffe's fine-tuning example do: another name for
+    the layer, and for its top where that was called the same; ``num_output``; weights from a
+    gaussian of 0.01, bias 0; each ``lr_mult`` times 10 (1 and 2 become 10 and 20; one that was
+    frozen by 0 gets 10). Whatever reads the scores follows.
 
     Raises:
         SurgeryError: The layer is no output layer, the new name is taken or the old one, the layer

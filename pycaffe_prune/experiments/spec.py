@@ -59,14 +59,14 @@ class _Spec(BaseModel):
 
 
 class BaselineSpec(_Spec):
-    """Initial training (paper section 4): the best of several initialisations is pruned."""
+    """Initial training (docs/protocol.md): the best of several initialisations is pruned."""
 
     seeds: Annotated[tuple[int, ...], _Different] = Field(min_length=1)
     iterations: int = Field(gt=0)
 
 
 class ConnectionsSpec(_Spec):
-    """Connection pruning (paper section 5): rounds of prune and retrain for each alpha."""
+    """Connection pruning (docs/protocol.md): rounds of prune and retrain for each alpha."""
 
     alphas: Annotated[tuple[_Alpha, ...], _Different]
     rounds: int = Field(gt=0)
@@ -77,7 +77,7 @@ class ConnectionsSpec(_Spec):
 
 
 class UnitsSpec(_Spec):
-    """Unit pruning (paper section 6): scored once, deleted at once, retrained once."""
+    """Unit pruning (docs/protocol.md): scored once, deleted at once, retrained once."""
 
     layer: str | None = None
     """The layer whose share of deleted units is varied."""

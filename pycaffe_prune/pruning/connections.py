@@ -1,7 +1,7 @@
 """Connection pruning: thresholds, masks, and weights with zeros where the mask says so.
 
-The rule (paper section 5, and its Table 5 by arithmetic): in every fully connected layer a weight
-goes when |w| < alpha * sigma. Sigma is the standard deviation of that layer's weights in the
+The rule (docs/protocol.md, "connection pruning" and "sigma"): in every fully connected layer a
+weight goes when |w| < alpha * sigma. Sigma is the standard deviation of that layer's weights in the
 trained, unpruned network; it is taken once and the thresholds stay fixed through the rounds of
 pruning and retraining. The other readings are named in `SigmaRule`; the default stands here only.
 

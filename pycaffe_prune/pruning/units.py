@@ -94,7 +94,7 @@ def choose_units(
     criterion: str = "onorm",
     seed: int = 0,
 ) -> dict[str, Flags]:
-    """Score the units of each layer once and keep all but the lowest (paper section 6).
+    """Score the units of each layer once and keep all but the lowest (docs/protocol.md).
 
     Args:
         net: The network's definition.

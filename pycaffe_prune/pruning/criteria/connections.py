@@ -1,4 +1,4 @@
-"""Which connections go: those with small weights (paper section 3; Han et al. 2015)."""
+"""Which connections go: those with small weights (the paper; Han et al. 2015)."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -27,7 +27,7 @@ UnitCriterion = Callable[[Blob, Blob, int], Scores]
 
 
 def onorm(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001  (common signature)
-    """Mean absolute outgoing weight of each unit (paper section 4; He et al. 2014)."""
+    """Mean absolute outgoing weight of each unit (the paper; He et al. 2014)."""
     return np.asarray(np.abs(outgoing).mean(axis=0, dtype=np.float64))
 
 
