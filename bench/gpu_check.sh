@@ -40,7 +40,8 @@ mkdir -p "$OUT" "$WORK/done"
 step() { # NAME COMMAND…: runs a command once, for as long as there is time
     local name=$1
     shift
-    if [ -e "$WORK/done/$name" ]; then
+    # Another command is another step: a mark holds the one that it stands for.
+    if [ -e "$WORK/done/$name" ] && [ "$(cat "$WORK/done/$name")" = "$*" ]; then
         echo "== $name: done before"
         return
     fi
@@ -55,7 +56,7 @@ step() { # NAME COMMAND…: runs a command once, for as long as there is time
         within=(timeout --signal=INT --kill-after=60 "$left")
     fi
     "${within[@]}" "$@" | tee "$WORK/$name.txt"
-    touch "$WORK/done/$name"
+    echo "$*" > "$WORK/done/$name"
 }
 
 report() { # NAME: keeps what a step has printed

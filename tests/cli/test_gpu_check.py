@@ -72,6 +72,14 @@ def test_a_step_that_fails_is_the_last_and_is_done_again(checkout: Path) -> None
     assert check(checkout) == (0, STEPS[4:])
 
 
+def test_a_step_with_other_options_is_another_one(checkout: Path) -> None:
+    assert check(checkout) == (0, STEPS)
+    assert check(checkout, BENCH_ARGS="--turns 1") == (0, ["python bench/engines.py"])
+    assert check(checkout, BENCH_ARGS="--turns 1") == (0, [])
+    verify = ["caffe-prune verify", "caffe-prune verify"]
+    assert check(checkout, BENCH_ARGS="--turns 1", ITERATIONS="9") == (0, verify)
+
+
 def test_stored_trajectories_are_brought_before_the_comparison(checkout: Path) -> None:
     stored = checkout / "stored/lenet/caffe/result.json"
     stored.parent.mkdir(parents=True)
