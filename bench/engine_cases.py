@@ -1,14 +1,22 @@
 """What `engines.py` trains: the paper's networks, ready to run in a folder of their own."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter, SolverParameter
+from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.formats.prototxt import read_net, read_solver, write_prototxt
 from pycaffe_prune.net.counts import count_layers
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.share import share_root
 
-__all__ = ["BLOCKS", "caffenet_to_train", "operations", "write_case"]
+if TYPE_CHECKING:  # whoever races needs no PyTorch in this process
+    from pycaffe_prune.engines.torch_engine.net import Net
+
+__all__ = ["BLOCKS", "caffenet_to_train", "operations", "sparse_masks", "write_case"]
 
 BLOCKS = {"lenet_300_100": 100, "lenet": 20, "caffenet": 1}
 """The networks, and iterations at a time: about as long for each."""
@@ -55,6 +63,15 @@ def write_case(network: str, data: Path, folder: Path) -> None:
     folder.mkdir()
     write_prototxt(folder / "net.prototxt", net)
     write_prototxt(folder / "solver.prototxt", solver)
+
+
+def sparse_masks(net: "Net") -> dict[BlobKey, NDArray[np.bool_]]:
+    """Return masks that keep a tenth of the weights of InnerProduct layers, drawn at random."""
+    random = np.random.default_rng(0)
+    shapes = {name: blobs[0].shape for name, blobs in net.params.items()}
+    return {
+        (name, 0): random.random(shape) < 0.1 for name, shape in shapes.items() if len(shape) == 2
+    }
 
 
 def operations(folder: Path) -> float:

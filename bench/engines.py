@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,27 +34,7 @@ for line in sys.stdin:
     os.write(3, b"%.9f\\n" % (time.perf_counter() - start))
 """
 
-TORCH = """
-import os, sys, time
-from pathlib import Path
-import numpy as np
-from pycaffe_prune.engines.torch_engine.solver import Solver
-from pycaffe_prune.engines.torch_engine.worker import prepare_process
-from pycaffe_prune.formats.prototxt import read_net, read_solver
-os.chdir(sys.argv[1])
-prepare_process(threads=int(sys.argv[2]))
-solver = Solver(read_solver(Path("solver.prototxt")), read_net(Path("net.prototxt")))
-if sys.argv[3] == "masked":
-    random = np.random.default_rng(0)
-    solver.mask({
-        (name, 0): random.random(views[0].shape) < 0.1
-        for name, views in solver.net.params.items() if views[0].tensor.dim() == 2
-    })
-for line in sys.stdin:
-    start = time.perf_counter()
-    solver.step(int(line))
-    os.write(3, b"%.9f\\n" % (time.perf_counter() - start))
-"""
+RACER = Path(__file__).with_name("engines_racer.py")
 
 SGEMM = """
 import sys, time, torch
@@ -101,7 +82,8 @@ CASES = (
 class Racer:
     """A process that runs iterations when told to."""
 
-    def __init__(self, command: Sequence[str], threads: int) -> None:
+    def __init__(self, name: str, command: Sequence[str], threads: int) -> None:
+        self._name = name
         read, write = os.pipe()
         self._times = os.fdopen(read)
         self._process = subprocess.Popen(
@@ -115,10 +97,18 @@ class Racer:
         os.close(write)
 
     def run(self, iterations: int) -> float:
-        """Return the seconds that one iteration took."""
-        self._process.stdin.write(f"{iterations}\n")
-        self._process.stdin.flush()
-        return float(self._times.readline()) / iterations
+        """Return the seconds that one iteration took.
+
+        Raises:
+            SystemExit: The process has ended; what it said is on standard error.
+        """
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(f"{iterations}\n")
+            self._process.stdin.flush()
+        line = self._times.readline()
+        if not line:
+            sys.exit(f"{self._name} ended with the return code {self._process.wait()}")
+        return float(line) / iterations
 
     def end(self) -> None:
         """End the process."""
@@ -136,21 +126,21 @@ def race(case: Case, data: Path, folder: Path, turns: int) -> dict[str, np.ndarr
     """Return the seconds of an iteration, block by block, by engine."""
     write_case(case.network, data, folder)
     caffe = [str(find_caffe_python().executable), "-c", CAFFE, str(folder)]
-    torch = [sys.executable, "-c", TORCH, str(folder), str(case.threads)]
-    racers = {
-        "caffe": Racer(caffe, case.threads),
-        "torch": Racer([*torch, "plain"], case.threads),
-    }
+    torch = [sys.executable, str(RACER), str(folder), str(case.threads)]
+    commands = {"caffe": caffe, "torch": [*torch, "plain"]}
     if case.masked_target is not None:
-        racers["masked"] = Racer([*torch, "masked"], case.threads)
-    times: dict[str, list[float]] = {name: [] for name in racers}
-    for racer in racers.values():
-        racer.run(max(3, case.block // 2))  # warm
-    for turn in range(turns):
-        for name in list(racers)[:: 1 if turn % 2 else -1]:
-            times[name].append(racers[name].run(case.block))
-    for racer in racers.values():
-        racer.end()
+        commands["masked"] = [*torch, "masked"]
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    with ExitStack() as started:
+        racers = {}
+        for name, command in commands.items():
+            racers[name] = Racer(name, command, case.threads)
+            started.callback(racers[name].end)
+        for racer in racers.values():
+            racer.run(max(3, case.block // 2))  # warm
+        for turn in range(turns):
+            for name in list(racers)[:: 1 if turn % 2 else -1]:
+                times[name].append(racers[name].run(case.block))
     return {name: np.array(values) for name, values in times.items()}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from engine_cases import BLOCKS, operations, write_case
+from engine_cases import BLOCKS, operations, sparse_masks, write_case
 
 from pycaffe_prune.engines.torch_engine.pack import Pack
 from pycaffe_prune.engines.torch_engine.solver import Solver
@@ -92,22 +92,9 @@ def _solver(folder: Path, device: torch.device, seed: int) -> Solver:
     return Solver(param, read_net(folder / "net.prototxt"), device)
 
 
-def _mask(solver: Solver) -> None:
-    """Prune 90 % of the weights of InnerProduct layers at random."""
-    random = np.random.default_rng(0)
-    blobs = {name: views[0].tensor for name, views in solver.net.params.items()}
-    solver.mask(
-        {
-            (name, 0): random.random(tuple(blob.shape)) < 0.1
-            for name, blob in blobs.items()
-            if blob.dim() == 2
-        }
-    )
-
-
 def _measure_network(network: str, folder: Path, settings: Settings, rate: float) -> None:
     solvers = {name: _solver(folder, settings.device, seed=1) for name in ("plain", "masked")}
-    _mask(solvers["masked"])
+    solvers["masked"].mask(sparse_masks(solvers["masked"].net))
     block, work = BLOCKS[network] * settings.blocks, operations(folder)
     for solver in solvers.values():
         solver.step(_WARM)
