@@ -28,7 +28,6 @@ __all__ = [
     "lmdb_content_checksum",
     "lmdb_count",
     "staged_lmdb",
-    "write_lmdb",
 ]
 
 _MEBIBYTE = 2**20
@@ -99,20 +98,6 @@ class StagedLmdb:
                 shutil.rmtree(retired)
         except OSError as error:
             raise DataError(_sentence(self.target, error)) from error
-
-
-def write_lmdb(
-    target: Path,
-    batches: Iterable[Batch],
-    *,
-    count: int,
-    shape: tuple[int, int, int],
-    on_progress: Callable[[int], None] | None = None,
-) -> StagedLmdb:
-    """Write an LMDB at ``target``; see `staged_lmdb` for the arguments and errors."""
-    with staged_lmdb(target, batches, count=count, shape=shape, on_progress=on_progress) as staged:
-        staged.publish()
-        return staged
 
 
 @contextmanager

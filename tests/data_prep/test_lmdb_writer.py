@@ -21,12 +21,12 @@ from data_prep.lmdb_writer import (
     lmdb_content_checksum,
     lmdb_count,
     staged_lmdb,
-    write_lmdb,
 )
 from data_prep.mean import MeanImage
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import Datum
 from pycaffe_prune.formats.mean import write_mean
+from tests.data_prep.lmdbs import write_lmdb
 
 Shape = tuple[int, int, int]
 
@@ -91,9 +91,9 @@ def test_the_file_has_the_data_format_that_caffe_knows(tmp_path: Path) -> None:
     # py-lmdb 3 takes another format from this variable unless it is told which one to write.
     script = (
         "import sys, numpy as np; from pathlib import Path;"
-        "from data_prep.lmdb_writer import Batch, write_lmdb;"
-        "b = Batch(np.zeros((2, 1, 2, 2), np.uint8), np.zeros(2, int));"
-        "write_lmdb(Path(sys.argv[1]), [b], count=2, shape=(1, 2, 2))"
+        "from data_prep.lmdb_writer import Batch, staged_lmdb;"
+        "b = Batch(np.zeros((2, 1, 2, 2), np.uint8), np.zeros(2, int))\n"
+        "with staged_lmdb(Path(sys.argv[1]), [b], count=2, shape=(1, 2, 2)) as s: s.publish()"
     )
     subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "lmdb")],

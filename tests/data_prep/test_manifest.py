@@ -7,11 +7,12 @@ import lmdb
 import numpy as np
 import pytest
 
-from data_prep.lmdb_writer import Batch, write_lmdb
+from data_prep.lmdb_writer import Batch
 from data_prep.manifest import Manifest, Split, load_manifest, verify_manifest, write_manifest
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.formats.mean import write_mean
+from tests.data_prep.lmdbs import write_lmdb
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.lmdb_writer import Batch, write_lmdb
+from data_prep.lmdb_writer import Batch
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.engines.job import TrainRequest
@@ -20,6 +20,7 @@ from pycaffe_prune.engines.trajectory import relative_difference
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.solverstate import Solverstate, read_solverstate
+from tests.data_prep.lmdbs import write_lmdb
 
 pytestmark = pytest.mark.real_caffe
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.lmdb_writer import Batch, write_lmdb
+from data_prep.lmdb_writer import Batch
 from data_prep.mnist import build_mnist
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
@@ -31,6 +31,7 @@ from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.inference import input_shapes
 from pycaffe_prune.net.shapes import infer_shapes
 from pycaffe_prune.share import share_root
+from tests.data_prep.lmdbs import write_lmdb
 
 pytestmark = pytest.mark.real_caffe
 

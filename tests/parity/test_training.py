@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.lmdb_writer import Batch, write_lmdb
+from data_prep.lmdb_writer import Batch
 from data_prep.mnist import build_mnist
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.engines.job import TrainRequest
@@ -30,6 +30,7 @@ from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.prototxt import read_net, read_solver, write_prototxt
 from pycaffe_prune.share import share_root
+from tests.data_prep.lmdbs import write_lmdb
 
 pytestmark = pytest.mark.real_caffe
 
