@@ -3,34 +3,23 @@
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
-import cv2
 import lmdb
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from pycaffe_prune.engines.datum import Pixels, Record, decode_datum
 from pycaffe_prune.engines.lmdb_files import opened_lmdb
 from pycaffe_prune.errors import DataError, SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import Datum
 from pycaffe_prune.net.shapes import Shape, extents
 
-__all__ = ["StoredImage", "as_data_layer", "stored_images"]
+__all__ = ["as_data_layer", "stored_images"]
 
 
-class StoredImage(NamedTuple):
-    """One record."""
-
-    pixels: NDArray[np.uint8] | NDArray[np.float32]
-    """Channels × height × width; colour channels in the order B, G, R."""
-    label: int
-
-
-def stored_images(folder: Path, first: int = 0) -> Iterator[StoredImage]:
+def stored_images(folder: Path, first: int = 0) -> Iterator[Record]:
     """Yield the images of an LMDB of Datum messages in the order of their keys.
 
-    Coded images are decoded as they are (`DecodeDatumNative` of `src/caffe/util/io.cpp`).
+    Images that are encoded are decoded as they are.
 
     Args:
         folder: The LMDB.
@@ -45,39 +34,13 @@ def stored_images(folder: Path, first: int = 0) -> Iterator[StoredImage]:
             if next(islice(cursor.iternext(values=False), first, None), None) is None:
                 return
             for key, value in cursor.iternext():
-                yield _decoded(f"{folder}: record {key!r}", value)
+                yield decode_datum(value, f"{folder}: record {key!r}")
     except (lmdb.Error, OSError) as error:
         raise DataError(f"{folder}: is no LMDB ({error})") from error
 
 
-def _decoded(where: str, value: bytes) -> StoredImage:
-    try:
-        datum = Datum.FromString(value)
-    except DecodeError as error:
-        raise DataError(f"{where} is no Datum message") from error
-    if datum.encoded:
-        return StoredImage(_decompressed(where, datum.data), datum.label)
-    shape = (datum.channels, datum.height, datum.width)
-    pixels: NDArray[np.uint8] | NDArray[np.float32]
-    if datum.data:
-        pixels = np.frombuffer(datum.data, np.uint8)
-    else:
-        pixels = np.array(datum.float_data, np.float32)
-    if not pixels.size or pixels.size != np.prod(shape):
-        raise DataError(f"{where} holds {pixels.size} values, not {extents(shape)}")
-    return StoredImage(pixels.reshape(shape), datum.label)
-
-
-def _decompressed(where: str, data: bytes) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if image is None or image.dtype != np.uint8:
-        raise DataError(f"{where} is encoded, but is no image of bytes")
-    values = np.asarray(image, np.uint8)
-    return np.ascontiguousarray(np.atleast_3d(values).transpose(2, 0, 1))
-
-
 def as_data_layer(
-    pixels: NDArray[np.uint8] | NDArray[np.float32],
+    pixels: Pixels,
     shape: Shape | None,
     *,
     mean: NDArray[np.float32] | None = None,

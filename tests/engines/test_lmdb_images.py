@@ -54,11 +54,12 @@ def test_records_are_passed_over(tmp_path_factory: pytest.TempPathFactory, first
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        (b"\xff", "is no Datum"),
-        (datum(), "holds 0 values, not 3x5x4"),
-        (datum(data=bytes(7)), "holds 7 values, not 3x5x4"),
+        (b"\xff", "is not a Datum"),
+        (datum(), "an image of 3x5x4 with 0 values"),
+        (datum(data=bytes(7)), "an image of 3x5x4 with 7 values"),
         (datum(data=b"none", encoded=True), "is no image of bytes"),
         (datum(encoded=True), "is no image of bytes"),
+        (Datum(channels=0, height=5, width=4).SerializeToString(), "an image of 0x5x4"),
     ],
 )
 def test_a_damaged_record_is_refused_by_its_name(tmp_path: Path, record: bytes, words: str) -> None:

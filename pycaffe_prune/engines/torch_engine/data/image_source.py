@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pycaffe_prune.engines.datum import Record, channels_first
 from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.draws import Purpose, draws_for
 from pycaffe_prune.engines.torch_engine.data.prefetch import Prefetch
-from pycaffe_prune.engines.torch_engine.data.records import Record, Records, channels_first
+from pycaffe_prune.engines.torch_engine.data.records import Records
 from pycaffe_prune.engines.torch_engine.data.streamed import StreamedSource
 from pycaffe_prune.engines.torch_engine.data.transformer import Transformer
 from pycaffe_prune.errors import DataError

@@ -6,19 +6,13 @@ from pathlib import Path
 
 import cv2
 import lmdb
-import numpy as np
 import torch
-from google.protobuf.message import DecodeError
 
+from pycaffe_prune.engines.datum import Record, decode_datum
 from pycaffe_prune.engines.lmdb_files import opened_lmdb
 from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.prefetch import Prefetch
-from pycaffe_prune.engines.torch_engine.data.records import (
-    Pixels,
-    Record,
-    Records,
-    channels_first,
-)
+from pycaffe_prune.engines.torch_engine.data.records import Records
 from pycaffe_prune.engines.torch_engine.data.resident import ResidentSource, load_image_set
 from pycaffe_prune.engines.torch_engine.data.streamed import StreamedSource
 from pycaffe_prune.engines.torch_engine.data.transformer import Transformer
@@ -150,36 +144,9 @@ class LmdbRecords(Records[tuple[int, bytes]]):
             self._place = 0
 
     def decode(self, item: tuple[int, bytes]) -> Record:
-        """See `Records.decode`; `DecodeDatumToCVMat` of `src/caffe/util/io.cpp`."""
+        """See `Records.decode`."""
         number, value = item
-        try:
-            datum = Datum.FromString(value)
-        except DecodeError as error:
-            raise DataError(
-                f"{self._where}, record {number} is not a Datum ({error}); {_REMEDY}"
-            ) from error
-        if datum.encoded:
-            return Record(self._decoded(number, datum.data), datum.label)
-        pixels: Pixels
-        if datum.data:
-            pixels = np.frombuffer(datum.data, np.uint8)
-        else:
-            pixels = np.fromiter(datum.float_data, np.float32, len(datum.float_data))
-        channels, height, width = datum.channels, datum.height, datum.width
-        if min(channels, height, width) < 1 or pixels.size != channels * height * width:
-            raise DataError(
-                f"{self._where}, record {number} is damaged: an image of {channels}x{height}x"
-                f"{width} with {pixels.size} values; {_REMEDY}"
-            )
-        return Record(pixels.reshape(channels, height, width), datum.label)
-
-    def _decoded(self, number: int, data: bytes) -> Pixels:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), self._flag) if data else None
-        if image is None or image.dtype != np.uint8:
-            raise DataError(
-                f"{self._where}, record {number} is encoded, but is no image of bytes; {_REMEDY}"
-            )
-        return channels_first(image)
+        return decode_datum(value, f"{self._where}, record {number}", self._flag)
 
     def close(self) -> None:
         """See `Records.close`."""

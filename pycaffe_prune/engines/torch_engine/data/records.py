@@ -2,37 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from pycaffe_prune.engines.datum import Record
 
-from pycaffe_prune.net.axes import Shape
+__all__ = ["Records"]
 
-__all__ = ["Pixels", "Record", "Records", "channels_first"]
-
-Pixels = NDArray[np.uint8] | NDArray[np.float32]
 Item = TypeVar("Item")
-
-
-def channels_first(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return an image of OpenCV's, of dtype uint8, as channels × height × width; a view."""
-    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A labelled image."""
-
-    pixels: Pixels
-    """channels × height × width; colour channels in the order B, G, R."""
-    label: int
-
-    @property
-    def shape(self) -> Shape:
-        """Channels, height and width."""
-        return self.pixels.shape
 
 
 class Records(ABC, Generic[Item]):

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pycaffe_prune.engines.datum import Record
 from pycaffe_prune.engines.torch_engine.data.base import Source
-from pycaffe_prune.engines.torch_engine.data.records import Record, Records
+from pycaffe_prune.engines.torch_engine.data.records import Records
 from pycaffe_prune.engines.torch_engine.data.streamed import split
 from pycaffe_prune.engines.torch_engine.data.transformer import Transformer
 from pycaffe_prune.errors import DataError

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pycaffe_prune.engines.datum import Pixels
 from pycaffe_prune.engines.torch_engine.data.draws import Purpose, draws_for
-from pycaffe_prune.engines.torch_engine.data.records import Pixels
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter
 from pycaffe_prune.formats.mean import read_mean

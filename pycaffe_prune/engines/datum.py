@@ -1,0 +1,73 @@
+"""Labelled images, and how LMDBs hold them: as Datum messages."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from pycaffe_prune.errors import DataError
+from pycaffe_prune.formats.caffe_pb2 import Datum
+from pycaffe_prune.net.axes import Shape, extents
+
+__all__ = ["Pixels", "Record", "channels_first", "decode_datum"]
+
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+
+_REMEDY = "build it with `caffe-prune data …`"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A labelled image."""
+
+    pixels: Pixels
+    """channels × height × width; colour channels in the order B, G, R."""
+    label: int
+
+    @property
+    def shape(self) -> Shape:
+        """Channels, height and width."""
+        return self.pixels.shape
+
+
+def channels_first(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return an image of OpenCV's, of dtype uint8, as channels × height × width; a view."""
+    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+
+
+def decode_datum(value: bytes, where: str, flag: int = cv2.IMREAD_UNCHANGED) -> Record:
+    """Return the image of a Datum message (`DecodeDatumToCVMat` of `src/caffe/util/io.cpp`).
+
+    Args:
+        value: The message.
+        where: The data set and the record, to begin a sentence with.
+        flag: How OpenCV decodes an image that is encoded.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        datum = Datum.FromString(value)
+    except DecodeError as error:
+        raise DataError(f"{where} is not a Datum ({error}); {_REMEDY}") from error
+    if datum.encoded:
+        coded = np.frombuffer(datum.data, np.uint8)
+        image = cv2.imdecode(coded, flag) if coded.size else None
+        if image is None or image.dtype != np.uint8:
+            raise DataError(f"{where} is encoded, but is no image of bytes; {_REMEDY}")
+        return Record(channels_first(image), datum.label)
+    pixels: Pixels
+    if datum.data:
+        pixels = np.frombuffer(datum.data, np.uint8)
+    else:
+        pixels = np.fromiter(datum.float_data, np.float32, len(datum.float_data))
+    shape = (datum.channels, datum.height, datum.width)
+    if min(shape) < 1 or pixels.size != math.prod(shape):
+        raise DataError(
+            f"{where} is damaged: an image of {extents(shape)} with {pixels.size} values; {_REMEDY}"
+        )
+    return Record(pixels.reshape(shape), datum.label)
