@@ -20,7 +20,9 @@ from pycaffe_prune.engines.base import Engine, Observer, TestScore, TrainResult
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.errors import FormatError
+from pycaffe_prune.experiments.machine import this_machine
 from pycaffe_prune.experiments.paths import ExperimentFolder, StageFolder
+from pycaffe_prune.experiments.result import Machine
 from pycaffe_prune.experiments.stage_lock import Stop, stage_lock
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.files import write_text
@@ -76,6 +78,10 @@ class StageOutput(BaseModel):
     iterations: int
     seconds: float
     versions: dict[str, str]
+    device: str | None = None
+    threads: int | None = None
+    machine: Machine | None = None
+    """Where it was done; like device and threads None in files of older versions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,6 +237,9 @@ class Stage(ABC):
             iterations=result.iterations,
             seconds=result.seconds,
             versions=result.versions,
+            device=self.context.device,
+            threads=self.context.threads,
+            machine=this_machine(),
         )
 
 

@@ -182,6 +182,9 @@ def test_a_result_tells_how_it_was_trained_and_not_who_reported_it_last(tmp_path
     more = told("tiny.test.toml", "tiny-test", *again)
     assert (more["jobs"], more["execution"]["threads"]) == (1, 2)
     assert more["machine"] != elsewhere
+    stages = [json.loads(path.read_text()) for path in Path("runs").rglob("stage.json")]
+    assert sorted(stage["threads"] for stage in stages) == [1] * (len(stages) - 1) + [2]
+    assert all(stage["machine"] == more["machine"] for stage in stages)
 
 
 def test_packed_stages_give_the_report_of_stages_alone(tmp_path, monkeypatch):

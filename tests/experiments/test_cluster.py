@@ -12,6 +12,7 @@ pytest.importorskip("distributed")
 
 import psutil
 
+from pycaffe_prune.cli.crew import crew_to_work_with
 from pycaffe_prune.engines.choice import EngineWish
 from pycaffe_prune.engines.torch_engine.engine import TorchEngine
 from pycaffe_prune.errors import EngineError, InterruptedRunError
@@ -22,7 +23,6 @@ from pycaffe_prune.experiments.result import DataSet
 from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import read_experiment
 from pycaffe_prune.experiments.stages import Stage, StageOutput
-from pycaffe_prune.experiments.store import fetch_outputs
 from tests.experiments.dask_processes import DaskProcesses, dask_processes
 
 WISH = EngineWish("torch")
@@ -188,10 +188,12 @@ def test_a_sweep_that_is_stopped_leaves_snapshots_and_goes_on_in_a_store(
             run_stages_on_cluster(stopped, cluster, WISH, first.observe, store)
         stopper.join()
     assert list(tmp_path.glob("store/stages/*/train/snapshots/*.solverstate"))
-    with connected(address) as cluster:
-        fetch_outputs(resumed, store)
-        run_stages_on_cluster(resumed, cluster, WISH, lambda *_: None, store)
-    assert _found(resumed) == alone
+    again = plan(tmp_path / "again").stages
+    with crew_to_work_with(WISH, 1, address, store) as crew:
+        crew.fetch(resumed)
+        crew.run(resumed, lambda *_: None)
+        crew.fetch(again)
+    assert _found(resumed) == _found(again) == alone
     assert not list(tmp_path.glob("store/stages/*/train/snapshots/*"))
 
 
