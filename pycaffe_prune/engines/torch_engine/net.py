@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.blob_view import BlobView
 from pycaffe_prune.engines.torch_engine.build import Step, build
+from pycaffe_prune.engines.torch_engine.data.memory_source import InputSource
 from pycaffe_prune.engines.torch_engine.layers.base import Saved
 from pycaffe_prune.engines.torch_engine.layers.random import RandomLayer
 from pycaffe_prune.errors import EngineError, SurgeryError
@@ -69,18 +70,21 @@ class Net:
             for around in parts.shapes
             for shape in around.tops
         ]
+        for place, source in self._sources.items():
+            if isinstance(source, InputSource):  # to be written into before the first pass
+                for slot, top in zip(self._flows[place].tops, source.next(), strict=True):
+                    self._values[slot] = top
         self._diffs: dict[str, Tensor] = {}
 
     # Looking at it
 
     @property
-    def layer_names(self) -> list[str]:
-        """The layers, in the net's order."""
-        return [layer.name for layer in self._layers]
-
-    @property
     def blobs(self) -> dict[str, BlobView]:
-        """Every blob by name, in the order in which they are made."""
+        """Every blob by name, in the order in which they are made.
+
+        Those of an Input layer are its data: what is written into them (on a GPU into the view's
+        ``tensor``) is what every pass reads, until something else is written.
+        """
         return {
             name: BlobView(self._values[slot], self._diffs.get(name))
             for name, slot in self._names.items()
