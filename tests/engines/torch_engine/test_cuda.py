@@ -17,6 +17,7 @@ from pycaffe_prune.engines.prepare import prepare_evaluation
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.torch_engine.data import lmdb_source
+from pycaffe_prune.engines.torch_engine.data.memory_source import DummySource
 from pycaffe_prune.engines.torch_engine.data.prefetch import Prefetch
 from pycaffe_prune.engines.torch_engine.data.resident import ResidentSource
 from pycaffe_prune.engines.torch_engine.engine import TorchEngine
@@ -280,3 +281,14 @@ def test_a_test_net_is_on_the_device_and_follows_the_training_net(digits: Path) 
     other.step(20)
     other.net.seek(0)
     assert loss == pytest.approx(other.net.forward()["loss"], rel=1e-3)
+
+
+def test_batches_are_not_made_on_a_stream_that_a_recording_may_get() -> None:
+    pool = {torch.cuda.Stream(GPU).cuda_stream for _ in range(64)}
+    param = LayerParameter(name="data", type="DummyData", top=["data"])
+    param.dummy_data_param.shape.add(dim=[2])
+    device = torch.device(GPU)
+    prefetch = Prefetch(DummySource(param, device, 1), device, 1)
+    assert prefetch._stream is not None
+    assert prefetch._stream.cuda_stream not in pool
+    prefetch.close()

@@ -29,7 +29,9 @@ class Prefetch(Source):
         self._source, self._device, self._ahead = source, device, max(ahead, 1)
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            # Streams of one priority come from a pool of 32, round and round: of another one than
+            # those that graphs are recorded on, it is not one of them.
+            self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._coming: deque[Future[_Made]] = deque()
         self._closed = False
