@@ -2,6 +2,8 @@
 
 import gzip
 import math
+import mmap
+import os
 import zlib
 from pathlib import Path
 
@@ -18,15 +20,20 @@ _LONGEST_HEADER = 4 + 4 * 255
 _UNREADABLE = (OSError, EOFError, zlib.error)  # gzip.BadGzipFile is an OSError
 
 
-def read_unpacked(path: Path) -> bytes:
+def read_unpacked(path: Path) -> bytes | memoryview:
     """Return the file's bytes, unpacked if they are gzip's (told by content, not by name).
+
+    A file that is not packed is mapped, not copied.
 
     Raises:
         DataError: The file cannot be read, or is damaged gzip.
     """
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(_GZIP_MAGIC) else content
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return b""  # which cannot be mapped
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return gzip.decompress(content) if content[:2] == _GZIP_MAGIC else content
     except _UNREADABLE as error:
         raise DataError(_damaged(path, error)) from error
 
@@ -47,7 +54,7 @@ def idx_shape(path: Path) -> tuple[int, ...]:
     return _header(header, str(path))
 
 
-def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
+def parse_idx(content: bytes | memoryview, name: str) -> NDArray[np.uint8]:
     """Return the array that an unpacked IDX file holds (read-only, in the header's shape).
 
     Args:
@@ -96,7 +103,7 @@ def read_labelled_images(images: Path, labels: Path) -> tuple[NDArray[np.uint8],
     return pixels, classes
 
 
-def _header(content: bytes, name: str) -> tuple[int, ...]:
+def _header(content: bytes | memoryview, name: str) -> tuple[int, ...]:
     if len(content) < 4:
         raise DataError(f"{name}: truncated: {len(content)} bytes are no IDX header")
     if content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE or content[3] == 0:

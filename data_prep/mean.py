@@ -19,6 +19,7 @@ _ILSVRC = "ilsvrc"
 _ILSVRC_IMAGES = "ILSVRC 2012"
 _ILSVRC_FILES = ("imagenet_mean.binaryproto", "ilsvrc_2012_mean.npy")
 _EXACT_IN_FLOAT32 = 2**24  # every whole number up to here is a float32
+_MOST_IN_UINT16 = 257  # values of 255: uint16 has room for their sum, and is added the fastest
 
 
 class MeanImage:
@@ -37,7 +38,8 @@ class MeanImage:
         self._count += len(images)
         if images.dtype == np.uint8 and self._count * 255 <= _EXACT_IN_FLOAT32:
             # No partial sum can be rounded yet, so their order does not matter.
-            self._sum += images.sum(axis=0, dtype=np.uint32).astype(np.float32)
+            for start in range(0, len(images), _MOST_IN_UINT16):
+                self._sum += images[start : start + _MOST_IN_UINT16].sum(axis=0, dtype=np.uint16)
             return
         for image in images:
             self._sum += image

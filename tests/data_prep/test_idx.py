@@ -82,6 +82,9 @@ def test_damaged_gzip_and_missing_files_name_the_file(tmp_path: Path, idx_bytes:
     (tmp_path / "damaged").write_bytes(packed)
     with pytest.raises(DataError, match="damaged"):
         read_unpacked(tmp_path / "damaged")
+    (tmp_path / "empty").touch()
+    with pytest.raises(DataError, match="empty: truncated"):
+        parse_idx(read_unpacked(tmp_path / "empty"), str(tmp_path / "empty"))
     with pytest.raises(DataError, match="absent"):
         read_unpacked(tmp_path / "absent")
     with pytest.raises(DataError, match="absent"):

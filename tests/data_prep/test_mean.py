@@ -39,6 +39,12 @@ def test_past_the_exact_whole_numbers_it_rounds_as_caffe_does() -> None:
     assert np.array_equal(mean.value(), expected)
 
 
+def test_the_brightest_images_add_up_without_a_carry_being_lost() -> None:
+    mean = MeanImage((1, 1, 2))
+    mean.add(np.full((1000, 1, 1, 2), 255, np.uint8))
+    assert np.array_equal(mean.value(), np.full((1, 1, 2), 255, np.float32))
+
+
 def test_no_image_has_no_mean() -> None:
     with pytest.raises(DataError, match="no images"):
         MeanImage((1, 2, 2)).value()
