@@ -312,4 +312,5 @@ def _fetched(stage: Stage, store: Store) -> Iterator[None]:
             _NEEDED.subtract(folders)
             for folder in folders:
                 if not _NEEDED[folder]:
+                    del _NEEDED[folder]
                     shutil.rmtree(folder, ignore_errors=True)
