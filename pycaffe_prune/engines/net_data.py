@@ -86,24 +86,23 @@ def resolve_lists(net: NetParameter, net_path: Path, data: Path | None) -> None:
             told = layer.image_data_param
             source = existing_file(_data_path(told.source, data), "a list of images")
             told.source = str(source)
-            if not f"{told.root_folder}{_first_name(source)}".startswith("/"):
+            if not f"{told.root_folder}{_text(source)}".startswith("/"):
                 told.root_folder = f"{_data_path('', data)}/{told.root_folder}"
         if layer.type == "HDF5Data":
             source = existing_file(
                 _data_path(layer.hdf5_data_param.source, data), "a list of HDF5 files"
             )
             layer.hdf5_data_param.source = str(source)
-            if not _first_name(source).startswith("/"):
+            if lost := [name for name in _text(source).split() if not name.startswith("/")]:
                 raise FormatError(
                     f"{net_path}: layer '{layer.name}' (HDF5Data): the list {source} names "
-                    f"'{_first_name(source)}', which Caffe looks up in whatever folder it works "
-                    "in; write absolute paths into it"
+                    f"'{lost[0]}', which Caffe looks up in whatever folder it works in; write "
+                    "absolute paths into it"
                 )
 
 
-def _first_name(source: Path) -> str:
-    with source.open(encoding="utf-8", errors="surrogateescape") as file:
-        return file.readline().strip()
+def _text(source: Path) -> str:
+    return source.read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def _data_path(name: str, data: Path | None) -> Path:

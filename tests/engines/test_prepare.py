@@ -235,7 +235,7 @@ def test_tests_of_other_layers_than_data_are_not_made_and_evaluations_refused(
     weights = [_weights(tmp_path / "w.caffemodel")]
     with pytest.raises(FormatError, match=r"labels 'label' .* layer 'data' \(HDF5Data\)"):
         prepare_evaluation(net, weights, data, folder)
-    (data / "list.txt").write_text("a.h5\n")
+    (data / "list.txt").write_text("/somewhere/a.h5\na.h5\n")
     with pytest.raises(FormatError, match=r"'data' \(HDF5Data\).*'a\.h5'.*absolute"):
         prepare(replace(ask, data=data), folder)
 

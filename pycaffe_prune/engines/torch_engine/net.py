@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.blob_view import BlobView
 from pycaffe_prune.engines.torch_engine.build import Step, build
-from pycaffe_prune.engines.torch_engine.data.memory_source import InputSource
+from pycaffe_prune.engines.torch_engine.data.memory_source import InputSource, MemorySource
 from pycaffe_prune.engines.torch_engine.layers.base import Saved
 from pycaffe_prune.engines.torch_engine.layers.random import RandomLayer
 from pycaffe_prune.errors import EngineError, SurgeryError
@@ -75,6 +75,26 @@ class Net:
                 for slot, top in zip(self._flows[place].tops, source.next(), strict=True):
                     self._values[slot] = top
         self._diffs: dict[str, Tensor] = {}
+
+    def set_input_arrays(self, data: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
+        """Give the net's MemoryData layer what its batches are made of, as in pycaffe.
+
+        Args:
+            data: (images, channels, height, width); images are a multiple of the batch size.
+            labels: (images,).
+
+        Raises:
+            DataError: They do not fit the layer, or each other.
+            EngineError: The net has no MemoryData layer.
+        """
+        for source in self._sources.values():
+            if isinstance(source, MemorySource):
+                source.reset(data, labels)
+                return
+        raise EngineError(
+            f"net '{self.definition.name}' has no MemoryData layer to set arrays for; write into "
+            "the blobs of an Input layer instead"
+        )
 
     # Looking at it
 

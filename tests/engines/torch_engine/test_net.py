@@ -245,6 +245,12 @@ def test_a_forward_pass_in_parts_is_the_whole_one(definition: NetParameter, data
         np.testing.assert_array_equal(parts.blobs[name].data, blob.data)
 
 
+def test_arrays_are_for_a_memory_data_layer_only() -> None:
+    net = Net(parse(DATA), NetState(TRAIN))
+    with pytest.raises(EngineError, match="has no MemoryData layer"):
+        net.set_input_arrays(np.zeros((1, 1, 1, 1), np.float32), np.zeros(1, np.float32))
+
+
 def test_what_is_written_into_an_input_is_what_passes_read() -> None:
     net = Net(
         parse("""

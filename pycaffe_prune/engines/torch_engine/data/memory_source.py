@@ -1,6 +1,8 @@
-"""Layers whose data do not come from files: Input and DummyData."""
+"""Layers whose data do not come from files: Input, MemoryData and DummyData."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.data.base import Source
@@ -8,10 +10,10 @@ from pycaffe_prune.engines.torch_engine.data.draws import Purpose, draws_for
 from pycaffe_prune.engines.torch_engine.fillers import fill
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import FillerParameter, LayerParameter
-from pycaffe_prune.net.axes import Shape
+from pycaffe_prune.net.axes import Shape, extents
 from pycaffe_prune.net.shapes import infer_shapes
 
-__all__ = ["DummySource", "InputSource"]
+__all__ = ["DummySource", "InputSource", "MemorySource"]
 
 
 def _told_shapes(param: LayerParameter) -> tuple[Shape, ...]:
@@ -52,6 +54,82 @@ class InputSource(Source):
 
     def close(self) -> None:
         """See `Source.close`; nothing is open."""
+
+
+class MemorySource(Source):
+    """The batches of a MemoryData layer (`src/caffe/layers/memory_data_layer.cpp`).
+
+    ``transform_param`` is not applied to arrays that are set, as in Caffe.
+
+    Args:
+        param: The layer.
+        device: Where batches are wanted.
+
+    Raises:
+        DataError, SurgeryError: The layer does not tell its shapes.
+    """
+
+    def __init__(self, param: LayerParameter, device: torch.device) -> None:
+        self._name, self._device, self._shapes = param.name, device, _told_shapes(param)
+        if any(0 in shape for shape in self._shapes):
+            raise DataError(
+                f"layer '{param.name}' (MemoryData): batch_size, channels, height and width must "
+                "be given and positive"
+            )
+        self._held: tuple[Tensor, ...] = ()
+        self._batch = 0
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """What the layer tells."""
+        return self._shapes
+
+    def reset(self, data: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
+        """Give all images and labels; batches begin with the first of them, and come again.
+
+        Args:
+            data: (images, channels, height, width); images are a multiple of the batch size.
+            labels: (images,).
+
+        Raises:
+            DataError: They do not fit the layer, or each other.
+        """
+        size, *image = self._shapes[0]
+        if not len(data) or len(data) % size or data.shape[1:] != tuple(image):
+            raise DataError(
+                f"layer '{self._name}' (MemoryData): its batches are {extents(self._shapes[0])}, "
+                f"the data are {extents(data.shape)}; give whole batches of such images"
+            )
+        if labels.size != len(data):
+            raise DataError(
+                f"layer '{self._name}' (MemoryData): {len(data)} images came with {labels.size} "
+                "labels; give one for each"
+            )
+        self._held = tuple(
+            torch.as_tensor(values).to(self._device, torch.float32, copy=True)
+            for values in (data, labels.reshape(-1))
+        )
+        self._batch = 0
+
+    def next(self) -> tuple[Tensor, ...]:
+        """Return the next batch; see `Source.next`."""
+        if not self._held:
+            raise DataError(
+                f"layer '{self._name}' (MemoryData) has no data; call the net's set_input_arrays "
+                "before the first pass"
+            )
+        size = self._shapes[0][0]
+        start = self._batch * size % len(self._held[0])
+        self._batch += 1
+        return tuple(top[start : start + size] for top in self._held)
+
+    def seek(self, batch: int) -> None:
+        """See `Source.seek`."""
+        self._batch = batch
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._held = ()
 
 
 class DummySource(Source):

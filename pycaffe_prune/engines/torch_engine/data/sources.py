@@ -10,6 +10,7 @@ from pycaffe_prune.engines.torch_engine.data.lmdb_source import database_source
 from pycaffe_prune.engines.torch_engine.data.memory_source import (
     DummySource,
     InputSource,
+    MemorySource,
 )
 from pycaffe_prune.errors import DataError, EngineError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
@@ -42,10 +43,7 @@ def make_source(layer: LayerParameter, phase: int, device: torch.device, seed: i
         case "HDF5Data":
             return Hdf5Source(layer, device, seed)
         case "MemoryData":
-            raise EngineError(
-                f"layer '{layer.name}' (MemoryData): nothing gives it data in the engine torch; "
-                "make it an Input layer, whose blobs can be written into"
-            )
+            return MemorySource(layer, device)
         case "Input":
             return InputSource(layer, device)
         case "DummyData":

@@ -3,7 +3,11 @@ import pytest
 import torch
 from google.protobuf import text_format
 
-from pycaffe_prune.engines.torch_engine.data.memory_source import DummySource, InputSource
+from pycaffe_prune.engines.torch_engine.data.memory_source import (
+    DummySource,
+    InputSource,
+    MemorySource,
+)
 from pycaffe_prune.errors import DataError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from tests.engines.torch_engine.data.datums import batches
@@ -33,6 +37,38 @@ def test_what_is_written_into_an_input_stays_as_in_pycaffe() -> None:
 def test_an_input_without_a_shape_is_refused() -> None:
     with pytest.raises(DataError, match="does not tell the shape"):
         InputSource(layer_of("Input", ""), CPU)
+
+
+MEMORY = layer_of(
+    "MemoryData", "memory_data_param { batch_size: 2 channels: 1 height: 1 width: 3 }"
+)
+IMAGES, LABELS = np.arange(18, dtype=np.float32).reshape(6, 1, 1, 3), np.arange(6, dtype=np.float32)
+
+
+def test_memory_is_gone_through_again_and_again() -> None:
+    source = MemorySource(MEMORY, CPU)
+    source.reset(IMAGES, LABELS)
+    source.seek(1)
+    _, labels = batches(source, 4)
+    assert np.concatenate(labels).tolist() == [2, 3, 4, 5, 0, 1, 2, 3]
+    source.reset(IMAGES[:2], LABELS[:2] + 7)
+    assert [top.tolist() for top in source.next()] == [IMAGES[:2].tolist(), [7, 8]]
+
+
+def test_memory_that_does_not_fit_is_refused() -> None:
+    source = MemorySource(MEMORY, CPU)
+    with pytest.raises(DataError, match="has no data; call the net's set_input_arrays"):
+        source.next()
+    for images in (IMAGES[:3], IMAGES[:0], IMAGES.reshape(6, 3, 1, 1), IMAGES.reshape(-1)):
+        with pytest.raises(DataError, match="its batches are 2x1x1x3, the data are"):
+            source.reset(images, LABELS)
+    with pytest.raises(DataError, match="6 images came with 5 labels"):
+        source.reset(IMAGES, LABELS[:5])
+
+
+def test_memory_without_sizes_is_refused() -> None:
+    with pytest.raises(DataError, match="must be given and positive"):
+        MemorySource(layer_of("MemoryData", "memory_data_param { batch_size: 2 }"), CPU)
 
 
 def dummy(fillers: str, seed: int = 1) -> DummySource:

@@ -21,16 +21,12 @@ def layer_of(text: str) -> LayerParameter:
     ("text", "name"),
     [
         ('type: "Input" input_param { shape { dim: 1 } }', "InputSource"),
+        (MEMORY, "MemorySource"),
         ('type: "DummyData" dummy_data_param { shape { dim: 1 } }', "DummySource"),
     ],
 )
 def test_each_type_has_its_source(text: str, name: str) -> None:
     assert type(make_source(layer_of(text), TRAIN, CPU, 1)).__name__ == name
-
-
-def test_memory_that_nobody_fills_is_refused_with_the_layer_to_take() -> None:
-    with pytest.raises(EngineError, match=r"'data' \(MemoryData\).*make it an Input layer"):
-        make_source(layer_of(MEMORY), TRAIN, CPU, 1)
 
 
 def test_an_unknown_type_is_refused() -> None:
