@@ -11,7 +11,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.rows import accuracy, parameter, percent, reduction
+from pycaffe_prune.reports.rows import accuracy, baseline_of, parameter, percent, reduction
 
 __all__ = [
     "Knot",
@@ -26,10 +26,18 @@ __all__ = [
     "losses",
     "on_curve",
     "same_shapes",
+    "why_not_comparable",
 ]
 
 _FROM = Fraction("0.9")
 _FROM_FLOWERS = Fraction("0.8")  # figure 7 begins there, and its curves are close from there on
+
+_TRAINING_IMAGES = {
+    "lenet-300-100": 60_000,
+    "lenet-5": 60_000,
+    "caffenet-oxford102": 6_149,
+    "transfer_squeezenet_oxford102": 6_149,
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,26 @@ class ShapeRow:
 def compared_from(result: ExperimentResult) -> Fraction:
     """Return the reduction from which this experiment's methods are compared, 0 to 1."""
     return _FROM_FLOWERS if result.experiment.endswith("oxford102") else _FROM
+
+
+def why_not_comparable(result: ExperimentResult) -> str | None:
+    """Return why a result cannot be held against the paper's; None when it can."""
+    if result.data.is_sample:
+        return "A sample of a data set: its numbers cannot be held against the paper's."
+    images = _TRAINING_IMAGES.get(result.experiment, 0)
+    if result.data.train_images < images:
+        return (
+            f"Trained on {result.data.train_images:,} images instead of {images:,}: its numbers "
+            "cannot be held against the paper's."
+        )
+    if result.experiment == "caffenet-oxford102" and not result.settings.get("weights"):
+        return (
+            "Trained from scratch, not from the ImageNet weights: this is not the paper's "
+            "experiment."
+        )
+    if baseline_of(result) is None:
+        return "The result holds no baseline."
+    return None
 
 
 def compare_units(result: ExperimentResult) -> list[UnitRow]:

@@ -17,6 +17,7 @@ from pycaffe_prune.reports.compare import (
     losses,
     on_curve,
     same_shapes,
+    why_not_comparable,
 )
 from pycaffe_prune.reports.rows import (
     METHOD_NAMES,
@@ -35,12 +36,6 @@ Verdict = Literal["reproduced", "not reproduced", "not run"]
 _HALF_POINT = Fraction("0.005")
 _POINT = Fraction("0.01")
 _SLACK = Fraction("0.001")  # how far small models may lie below unit pruning and still equal it
-_TRAINING_IMAGES = {
-    "lenet-300-100": 60_000,
-    "lenet-5": 60_000,
-    "caffenet-oxford102": 6_149,
-    "transfer_squeezenet_oxford102": 6_149,
-}
 
 
 @dataclass(frozen=True)
@@ -68,29 +63,9 @@ def judge(result: ExperimentResult) -> list[Judged]:
 
 def _judge(claim: Claim, result: ExperimentResult) -> Judged:
     rule, test = _RULES[claim.name]
-    reason = _why_not(result)
+    reason = why_not_comparable(result)
     verdict, ours = test(result) if reason is None else ("not run", reason)
     return Judged(claim, verdict, ours, rule)
-
-
-def _why_not(result: ExperimentResult) -> str | None:
-    """Why a result cannot be held against the paper's; None when it can."""
-    if result.data.is_sample:
-        return "The bundled sample is not MNIST; its numbers cannot be held against the paper's."
-    images = _TRAINING_IMAGES.get(result.experiment, 0)
-    if result.data.train_images < images:
-        return (
-            f"Trained on {result.data.train_images:,} images instead of {images:,}: its numbers "
-            "cannot be held against the paper's."
-        )
-    if result.experiment == "caffenet-oxford102" and not result.settings.get("weights"):
-        return (
-            "Trained from scratch, not from the ImageNet weights: this is not the paper's "
-            "experiment."
-        )
-    if baseline_of(result) is None:
-        return "The result holds no baseline."
-    return None
 
 
 def judge_together(results: Sequence[ExperimentResult]) -> list[Judged]:
@@ -276,7 +251,7 @@ def _judge_one_point(result: ExperimentResult) -> _Finding:
 
 def _judge_losses(less: ExperimentResult, more: ExperimentResult) -> _Finding:
     for result in (less, more):
-        reason = _why_not(result)
+        reason = why_not_comparable(result)
         if reason is not None:
             return "not run", f"{result.title}: {reason}"
     held, told = [], []

@@ -64,7 +64,7 @@ class Plot:
     warning: str | None
     """Not None for sample data."""
     paper: tuple[tuple[float, float], ...] = ()
-    """The paper's own connection curve (reduction and accuracy in %), where it is known."""
+    """The paper's own connection curve (reduction and accuracy in %), where the axes show some."""
 
     def shows(self, row: Row) -> bool:
         """Whether a point lies within the axes (their ends included)."""
@@ -128,6 +128,8 @@ def _plot(result: ExperimentResult, axes: str, x: Axis, y: Axis) -> Plot:
     curves, baseline = _content(result)
     known = TABLE_5 if result.experiment == "caffenet-oxford102" else ()
     paper = tuple((row.all_fc, row.accuracy) for row in known)
+    if not any(x.low <= rate <= x.high and y.low <= value <= y.high for rate, value in paper):
+        paper = ()
     return Plot(result.title, axes, x, y, curves, baseline, sample_warning(result), paper)
 
 

@@ -7,6 +7,7 @@ from math import isclose
 from typing import Literal
 
 from pycaffe_prune.experiments.result import ExperimentResult, LayerRate, Point
+from pycaffe_prune.reports.compare import why_not_comparable
 from pycaffe_prune.reports.paper import TABLE_5, Rates
 from pycaffe_prune.reports.rows import baseline_of, papers_accuracy, papers_name, percent
 
@@ -83,6 +84,7 @@ def _row(
     ours = _rates(point.rounds[-1].layers)
     loss = 100 * (papers_accuracy(baseline) - papers_accuracy(point))
     held = _near(ours, _printed(paper), _RATE_POINTS) and abs(loss - papers_loss) <= _LOSS_POINTS
+    judged: Verdict = "reproduced" if held else "not reproduced"
     return Table5Row(
         paper=paper,
         papers_loss=papers_loss,
@@ -90,7 +92,7 @@ def _row(
         accuracy=100 * papers_accuracy(point),
         loss=loss,
         predicted=predicted,
-        verdict="reproduced" if held else "not reproduced",
+        verdict="not run" if why_not_comparable(result) else judged,
     )
 
 

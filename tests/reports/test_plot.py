@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pycaffe_prune.experiments.result import ExperimentResult, Point
 from pycaffe_prune.reports.plot import (
     PRESET_KINDS,
+    Plot,
     caption,
     own_plot,
     paper_plot,
@@ -165,3 +166,14 @@ def test_every_preset_has_its_own_curve_even_when_kinds_run_out(
     assert len(plot.curves) == 11
     assert {curve.kind for curve in plot.curves} == set(PRESET_KINDS)
     assert plot.outside == []
+
+
+def test_the_papers_curve_is_drawn_where_the_axes_show_some_of_it(
+    point: Make, result_of: MakeResult
+) -> None:
+    def plot(correct: int) -> Plot:
+        points = [point("connections", 250_000, correct, alpha=1.5)]
+        return plot_of(result_of(points, experiment="caffenet-oxford102"))
+
+    assert len(plot(9_100).paper) == 14
+    assert plot(50).paper == ()
