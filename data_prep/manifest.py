@@ -140,7 +140,7 @@ def _validated(content: bytes, path: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "JSON"
         raise DataError(
-            f"{path}: damaged ({where}: {first['msg']}); build the data set again, with --force"
+            f"{path}: damaged ({where}: {first['msg']}); remove {path.parent} and build it again"
         ) from error
 
 

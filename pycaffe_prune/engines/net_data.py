@@ -58,13 +58,18 @@ def resolve_databases(net: NetParameter, net_path: Path, data: Path | None) -> N
 
     Raises:
         DataError: An LMDB is missing, damaged or empty.
-        FormatError: A mean file is missing.
+        FormatError: A mean file is missing, or a Data layer has no batch_size.
     """
     for layer in net.layer:
         if layer.type == "Data":
             source = _data_path(layer.data_param.source, data)
             layer.data_param.source = str(source)
             records(layer, net_path)
+            if not layer.data_param.batch_size:
+                raise FormatError(
+                    f"{net_path}: layer '{layer.name}' (Data) has no batch_size; say how many "
+                    "images a batch has"
+                )
         if layer.transform_param.mean_file:
             mean = _data_path(layer.transform_param.mean_file, data)
             layer.transform_param.mean_file = str(existing_file(mean, "a mean image"))

@@ -89,7 +89,7 @@ def test_a_manifest_against_its_schema_is_damaged(
         place = place[key]
     place[where[-1]] = value
     (built / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=f"damaged.*{where[-1]}.*--force"):
+    with pytest.raises(DataError, match=f"damaged.*{where[-1]}.*remove .* and build it again"):
         load_manifest(built)
 
 

@@ -132,6 +132,13 @@ def test_a_missing_lmdb_is_named_with_the_remedy(ask, folder, tmp_path):
     _refused(replace(ask, data=tmp_path), folder, DataError, r"mnist_train_lmdb.*caffe-prune data")
 
 
+def test_a_data_layer_without_a_batch_size_is_refused(ask, folder):
+    _edit(ask.solver, "batch_size: 64", "")
+    with pytest.raises(FormatError, match=r"net\.prototxt: layer 'data' .* has no batch_size"):
+        prepare(ask, folder)
+    assert not folder.job.exists()
+
+
 def test_an_empty_lmdb_is_refused(ask, folder, tmp_path):
     for name in ("mnist_train_lmdb", "mnist_test_lmdb"):
         lmdb.open(str(tmp_path / name)).close()
