@@ -1,6 +1,7 @@
 """Fixtures for what a machine may lack: the real Caffe and the data sets."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from pycaffe_prune.errors import EngineError
 # No deadline: on a busy machine the first example pays for imports and caches.
 settings.register_profile("ci", deadline=None)
 settings.load_profile("ci")
+
+
+def pytest_configure() -> None:
+    # A shell starts what it runs in the background with SIGINT ignored, and children inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
