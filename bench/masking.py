@@ -26,16 +26,15 @@ from pycaffe_prune.share import share_root
 SHAPES = {("ip1", 0): (300, 784), ("ip2", 0): (100, 300), ("ip3", 0): (10, 100)}
 
 RACE = """
-import importlib.util, json, os, sys, time
+import json, os, sys, time
 import caffe
-spec = importlib.util.spec_from_file_location("caffe_worker", sys.argv[1])
-worker = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(worker)
+sys.path[0] = sys.argv[1]
+from caffe_worker.masks import Masks
 os.chdir(sys.argv[2])
 job = json.load(open("job.json"))
 caffe.set_mode_cpu()
 plain, masked = caffe.get_solver("solver.prototxt"), caffe.get_solver("solver.prototxt")
-masks = worker.Masks(masked.net, job)
+masks = Masks(masked.net, job)
 masks.zero_weights()
 masked.add_callback(lambda: None, masks.zero_gradients)
 times = {"plain": [], "masked": []}
@@ -73,7 +72,12 @@ def main() -> None:
         done = subprocess.run(
             [
                 find_caffe_python().executable,
-                *(script, caffe_worker.__file__, folder.path, str(options.turns)),
+                *(
+                    script,
+                    str(Path(caffe_worker.__file__).parent.parent),
+                    folder.path,
+                    str(options.turns),
+                ),
             ],
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "GLOG_minloglevel": "2"},
             stdout=subprocess.PIPE,

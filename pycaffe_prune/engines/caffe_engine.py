@@ -82,7 +82,12 @@ class CaffeEngine:
 
     def _events(self, task: str, folder: RunFolder, threads: int) -> Iterator[Event]:
         """Start the worker and yield its events; turn its death into an error."""
-        command = [str(self._executable), caffe_worker.__file__, task, str(folder.job)]
+        command = [
+            str(self._executable),
+            str(Path(caffe_worker.__file__).parent),
+            task,
+            str(folder.job),
+        ]
         environment = {
             **os.environ,
             "GLOG_minloglevel": "2",

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pycaffe_prune.engines import caffe_worker
+from pycaffe_prune.engines.caffe_worker import loop, testing
+from pycaffe_prune.engines.caffe_worker.masks import Masks
 from pycaffe_prune.engines.prepare import solver_settings
 from pycaffe_prune.formats.prototxt import read_solver
 
@@ -22,7 +23,7 @@ SCORES = st.floats(-1e4, 1e4, width=32)
     labels=arrays(np.int64, 7, elements=st.integers(0, 3)),
 )
 def test_an_answer_is_right_when_no_other_score_reaches_the_true_one(scores, labels):
-    right, loss, finite = caffe_worker.judge(scores, labels)
+    right, loss, finite = testing.judge(scores, labels)
     expected = sum(
         all(row[label] > other for place, other in enumerate(row) if place != label)
         for row, label in zip(scores, labels, strict=True)
@@ -32,7 +33,7 @@ def test_an_answer_is_right_when_no_other_score_reaches_the_true_one(scores, lab
 
 
 def test_equal_scores_are_wrong_and_cost_the_logarithm_of_the_classes():
-    right, loss, finite = caffe_worker.judge(np.zeros((3, 10), np.float32), np.array([0, 4, 9]))
+    right, loss, finite = testing.judge(np.zeros((3, 10), np.float32), np.array([0, 4, 9]))
     assert (right.sum(), finite) == (0, True)
     assert loss == pytest.approx(3 * np.log(10))
 
@@ -42,14 +43,14 @@ def test_a_row_that_is_not_finite_is_never_right(bad):
     scores = np.zeros((2, 3), np.float32)
     scores[:, 1] = 5
     scores[0, 2] = bad
-    right, loss, finite = caffe_worker.judge(scores, np.array([1, 1]))
+    right, loss, finite = testing.judge(scores, np.array([1, 1]))
     assert (right.tolist(), finite) == ([False, True], False)
     assert np.isnan(loss)
 
 
 def test_a_hopeless_score_costs_no_more_than_caffes_smallest_probability():
     scores = np.array([[1000.0, 0.0]], np.float32)
-    _, loss, _ = caffe_worker.judge(scores, np.array([1]))
+    _, loss, _ = testing.judge(scores, np.array([1]))
     assert loss == pytest.approx(-np.log(np.finfo(np.float32).tiny))
 
 
@@ -79,11 +80,11 @@ def test_each_image_counts_once_whatever_the_batch_and_wherever_the_cursor_is(
     random = np.random.default_rng(seed)
     scores = random.normal(size=(images, 5)).astype(np.float32)
     labels = random.integers(0, 5, images)
-    whole = caffe_worker.judge(scores, labels)
+    whole = testing.judge(scores, labels)
     job = {"test_images": images, "scores_blob": "s", "label_blob": "l"}
-    tester = caffe_worker.Tester(_Net(scores, labels, batch), job)
+    tester = testing.Tester(_Net(scores, labels, batch), job)
     job = job | {"cycled_images": images + more}
-    cycling = caffe_worker.Tester(_Net(scores, labels, batch), job)
+    cycling = testing.Tester(_Net(scores, labels, batch), job)
     round_and_round = [whole[0][place % images] for place in range(images + more)]
     for _ in range(3):
         found = tester.run()
@@ -109,7 +110,7 @@ def test_masked_values_become_plus_zero_and_kept_ones_keep_their_bits(
     net = SimpleNamespace(params={"ip": [blob]})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        masks = caffe_worker.Masks(net, {"masked": [["ip", 0]], "device": "cpu"})
+        masks = Masks(net, {"masked": [["ip", 0]], "device": "cpu"})
     masks.zero_weights()
     masks.zero_gradients()
     for array in (blob.data, blob.diff):
@@ -123,9 +124,7 @@ def test_a_masked_weight_that_came_back_is_counted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez("mask.npz", m0=np.array([True, False, False]))
     blob = SimpleNamespace(data=np.ones(3, np.float32), diff=np.ones(3, np.float32))
-    masks = caffe_worker.Masks(
-        SimpleNamespace(params={"ip": [blob]}), {"masked": [["ip", 0]], "device": "cpu"}
-    )
+    masks = Masks(SimpleNamespace(params={"ip": [blob]}), {"masked": [["ip", 0]], "device": "cpu"})
     assert masks.revived() == 2
 
 
@@ -170,7 +169,7 @@ def test_the_learning_rate_is_the_solvers(policy, caffe_python: Path, tmp_path):
         [caffe_python, script, solver], capture_output=True, text=True, check=True
     ).stdout
     settings = solver_settings(read_solver(solver)).model_dump()
-    ours = [caffe_worker.learning_rate(settings, iteration) for iteration in range(40)]
+    ours = [loop.learning_rate(settings, iteration) for iteration in range(40)]
     np.testing.assert_allclose(ours, [float(line) for line in printed.split()], rtol=2e-6)
 
 
@@ -197,8 +196,8 @@ def test_snapshots_come_by_the_clock_and_seldom_where_they_cost_much(
     monkeypatch, keep, seconds, taken
 ):
     clock = [1000.0]
-    monkeypatch.setattr(caffe_worker.time, "time", lambda: clock[0])
-    monkeypatch.setattr(caffe_worker._Rate, "chunk", lambda _: 1)
+    monkeypatch.setattr(loop.time, "time", lambda: clock[0])
+    monkeypatch.setattr(loop._Rate, "chunk", lambda _: 1)
     job = {
         "max_iter": 200,
         "snapshot": 1000,
@@ -216,5 +215,5 @@ def test_snapshots_come_by_the_clock_and_seldom_where_they_cost_much(
         found.append(iteration)
         clock[0] += seconds
 
-    caffe_worker.run(_SlowSolver(clock), None, job, 0, lambda **_: None, snapshot)
+    loop.run(_SlowSolver(clock), None, job, 0, lambda **_: None, snapshot)
     assert found == taken

@@ -24,7 +24,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pycaffe_prune.engines import caffe_worker as loop
+from pycaffe_prune.engines.caffe_worker import loop
+from pycaffe_prune.engines.caffe_worker.snapshots import (
+    SNAPSHOT,
+    STATE,
+    drop_snapshots,
+    snapshots_in,
+)
+from pycaffe_prune.engines.caffe_worker.testing import Tester
 from pycaffe_prune.engines.job import ForwardJob
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.torch_engine.net import Net
@@ -192,7 +199,7 @@ def _in_one_line(error: BaseException) -> str:
 
 
 class _Run:
-    """One training run: what `engines.caffe_worker.run` leads."""
+    """One training run: what `engines.caffe_worker.loop.run` leads."""
 
     def __init__(self, folder: RunFolder, device: torch.device, emit: Emit) -> None:
         self.emit, self._folder = emit, folder
@@ -212,9 +219,9 @@ class _Run:
             self.net.copy_from(Path(job["weights"]))
         masks = _read_masks(self._folder, job["masked"])
         snapshots.mkdir(exist_ok=True)
-        found = [n for n in loop.snapshots_in(snapshots) if n <= job["max_iter"]]
+        found = [n for n in snapshots_in(snapshots) if n <= job["max_iter"]]
         if found:
-            snapshot = snapshots / (loop.SNAPSHOT % found[-1] + loop.STATE)
+            snapshot = snapshots / (SNAPSHOT % found[-1] + STATE)
             self.solver.restore(snapshot)
             # Before the solver is masked: it would hide what is wrong with the snapshot.
             if revived := Masks(self.net, masks).revived():
@@ -233,7 +240,7 @@ class _Run:
         self.step = step
         job = self._job
         with closing(self.solver):
-            tester = loop.Tester(self.test_nets[0], job) if job["scores_blob"] else None
+            tester = Tester(self.test_nets[0], job) if job["scores_blob"] else None
             iteration = loop.run(self, tester, job, self.solver.iter, self.emit, self._snapshot)
             if iteration < job["max_iter"]:
                 self.emit(event="stopped", iteration=iteration)
@@ -242,9 +249,9 @@ class _Run:
                 self.emit(event="done", iteration=iteration, revived=self._revived())
 
     def _snapshot(self, iteration: int) -> None:
-        self.solver.snapshot(self._folder.snapshots / (loop.SNAPSHOT % iteration))
+        self.solver.snapshot(self._folder.snapshots / (SNAPSHOT % iteration))
         if not self._job["keep_snapshots"]:
-            loop.drop_snapshots(self._folder.snapshots, iteration)
+            drop_snapshots(self._folder.snapshots, iteration)
 
 
 def _read_masks(
@@ -262,7 +269,7 @@ def _evaluate(folder: RunFolder, device: torch.device, emit: Emit) -> None:
     for path in job["weights"]:
         net.seek(0)
         net.copy_from(Path(path))
-        emit(event="test", iteration=0, **loop.Tester(net, job).run())
+        emit(event="test", iteration=0, **Tester(net, job).run())
         if loop.stop_asked:
             emit(event="stopped", iteration=0)
             break

@@ -1,0 +1,137 @@
+"""The iterations of a run: when to test, to say how far it is, and to take a snapshot."""
+
+import time
+
+import numpy as np
+
+_PROGRESS_SECONDS = 0.5
+_SNAPSHOT_SECONDS = 60
+_SNAPSHOT_COST = 20  # a snapshot comes this many times its own duration after the last one
+stop_asked = []
+
+
+def run(solver, tester, job, iteration, emit, snapshot):
+    """Step to max_iter, testing and taking snapshots on the way; return the iteration reached.
+
+    ``snapshot`` is called with the iteration. The torch engine leads its solver with this too.
+    Besides those that the job asks for, snapshots are taken by the clock, unless all are kept: a
+    run that is killed loses a minute, however slow its iterations are.
+    """
+    end, rate, started = job["max_iter"], _Rate(iteration), time.time()
+    clock = _SnapshotClock()
+    while True:
+        if tester and _due(iteration, job["test_interval"], end):
+            solver.test_nets[0].share_with(solver.net)
+            emit(event="test", iteration=iteration, **tester.run())
+            rate.restart(iteration)
+        if iteration == end:
+            return iteration
+        stop = min(end, iteration + rate.chunk(), _next_event(job, iteration))
+        solver.step(stop - iteration)
+        iteration = stop
+        loss = _loss(solver.net, job["losses"])
+        is_number = loss is None or np.isfinite(loss)
+        shown = bool(job["display"]) and iteration % job["display"] == 0
+        emit(
+            event="progress",
+            iteration=iteration,
+            loss=loss if is_number else None,
+            lr=learning_rate(job["solver"], iteration),
+            images_per_second=rate.per_second(iteration) * job["batch"],
+            display=shown,
+        )
+        if not is_number:
+            raise SystemExit(
+                "the loss is no longer a number at iteration %d; lower base_lr" % iteration
+            )
+        wanted = iteration in job["checkpoints"] or (
+            bool(job["snapshot"]) and iteration % job["snapshot"] == 0
+        )
+        by_clock = not job["keep_snapshots"] and clock.due()
+        if wanted or by_clock or stop_asked or iteration == end:
+            with clock:
+                snapshot(iteration)
+            emit(event="snapshot", iteration=iteration, seconds=time.time() - started)
+        if stop_asked and iteration < end:
+            return iteration
+
+
+def _next_event(job, iteration):
+    """The next iteration at which something but stepping happens."""
+    intervals = (job["test_interval"], job["snapshot"], job["display"], job["max_iter"])
+    periodic = [iteration - iteration % every + every for every in intervals if every]
+    return min(periodic + [at for at in job["checkpoints"] if at > iteration])
+
+
+def _due(iteration, interval, end):
+    return iteration in (0, end) or (bool(interval) and iteration % interval == 0)
+
+
+class _SnapshotClock:
+    """Says when a snapshot is due; entered while one is taken.
+
+    Those that take long come more seldom, so that they never cost more than a twentieth.
+    """
+
+    def __init__(self):
+        self._last, self._wait = time.time(), _SNAPSHOT_SECONDS
+
+    def due(self):
+        return time.time() - self._last > self._wait
+
+    def __enter__(self):
+        self._last = time.time()
+
+    def __exit__(self, *_):
+        took, self._last = time.time() - self._last, time.time()
+        self._wait = max(_SNAPSHOT_SECONDS, _SNAPSHOT_COST * took)
+
+
+class _Rate:
+    """Measured speed, and how many iterations fit between two progress lines."""
+
+    def __init__(self, iteration):
+        self.restart(iteration)
+        self._speed = 0.0
+
+    def restart(self, iteration):
+        self._iteration, self._time = iteration, time.time()
+
+    def per_second(self, iteration):
+        elapsed = max(time.time() - self._time, 1e-6)
+        self._speed = (iteration - self._iteration) / elapsed
+        if elapsed > 5:
+            self.restart(iteration)
+        return self._speed
+
+    def chunk(self):
+        return max(1, int(self._speed * _PROGRESS_SECONDS))
+
+
+def _loss(net, losses):
+    """The last batch's loss as Caffe adds it up (Net::ForwardFromTo); None where nothing is one."""
+    if not losses:
+        return None
+    return sum(weight * float(net.blobs[blob].data.sum()) for blob, weight in losses)
+
+
+def learning_rate(solver, iteration):
+    """The rate of the next update (SGDSolver::GetLearningRate, src/caffe/solvers/sgd_solver.cpp).
+
+    Computed here because asking pycaffe (``solver.lr``) moves the multistep policy along.
+    """
+    policy, base = solver["lr_policy"], solver["base_lr"]
+    gamma, power = solver["gamma"], solver["power"]
+    if policy == "step":
+        return base * gamma ** (iteration // solver["stepsize"])
+    if policy == "multistep":
+        return base * gamma ** sum(iteration >= value for value in solver["stepvalue"])
+    if policy == "exp":
+        return base * gamma**iteration
+    if policy == "inv":
+        return base * (1 + gamma * iteration) ** -power
+    if policy == "poly":
+        return base * (1 - iteration / solver["max_iter"]) ** power
+    if policy == "sigmoid":
+        return base / (1 + np.exp(-gamma * (iteration - solver["stepsize"])))
+    return base

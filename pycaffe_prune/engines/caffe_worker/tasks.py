@@ -1,0 +1,157 @@
+"""What a worker is asked for: train, evaluate, forward."""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import types
+
+import numpy as np
+
+from .loop import run, stop_asked
+from .masks import Masks
+from .snapshots import SNAPSHOT, STATE, durable_move, snapshots_in, take_snapshot
+from .testing import Tester
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(task, job_path):
+    """Run ``task`` (train, evaluate or forward) as ``job_path`` says."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the engine
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop_asked.append(True))
+    emit = _emitter()
+    with open(job_path) as file:
+        job = json.load(file)
+    os.chdir(os.path.dirname(os.path.abspath(job_path)))
+    caffe = _import_caffe(job)
+    emit(
+        event="start",
+        versions={
+            "caffe": getattr(caffe, "__version__", "unknown"),
+            "python": sys.version.split()[0],
+            "numpy": np.__version__,
+        },
+    )
+    {"train": train, "evaluate": evaluate, "forward": forward}[task](caffe, job, emit)
+
+
+def _emitter():
+    """Keep standard output for JSON lines: what C++ code prints goes to standard error."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def emit(**event):
+        out.write(json.dumps(event) + "\n")
+        out.flush()
+
+    return emit
+
+
+def _import_caffe(job):
+    # caffe.io imports skimage to load image files, which nothing here does: 1.5 s saved a start.
+    for name in ("skimage", "skimage.io", "skimage.transform"):
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["skimage.transform"].resize = None
+    import caffe
+
+    if job["device"] == "cpu":
+        caffe.set_mode_cpu()
+    else:
+        caffe.set_mode_gpu()
+        caffe.set_device(int(job["device"].partition(":")[2] or 0))
+    return caffe
+
+
+def train(caffe, job, emit):
+    """Run one solver from its start or its last snapshot to max_iter; leave final.caffemodel."""
+    folder = os.getcwd()
+    os.makedirs(os.path.join("snapshots", ".partial"), exist_ok=True)
+    solver = caffe.get_solver(os.path.join(folder, "solver.prototxt"))
+    if job["weights"]:
+        solver.net.copy_from(job["weights"])
+    masks = Masks(solver.net, job) if job["masked"] else None
+    if masks:
+        masks.zero_weights()
+        solver.add_callback(lambda: None, masks.zero_gradients)
+    done = _restore(solver, job)
+    if done:
+        emit(event="resumed", iteration=done)
+    if masks and masks.revived():
+        raise SystemExit("%d masked weights are not zero after loading" % masks.revived())
+    tester = Tester(solver.test_nets[0], job) if job["scores_blob"] else None
+    keep = job["keep_snapshots"]
+    iteration = run(solver, tester, job, done, emit, lambda at: take_snapshot(solver, at, keep))
+    if iteration < job["max_iter"]:
+        emit(event="stopped", iteration=iteration)
+        return
+    os.chdir(folder)
+    _save_final(solver.net)
+    emit(event="done", iteration=iteration, revived=masks.revived() if masks else 0)
+
+
+def _restore(solver, job):
+    """Go on from the newest snapshot: weights, history, data position and random numbers."""
+    os.chdir("snapshots")
+    found = [n for n in snapshots_in(os.getcwd()) if n <= job["max_iter"]]
+    if not found:
+        return 0
+    solver.restore(SNAPSHOT % found[-1] + STATE)
+    _replay(solver.net, job["replay"], found[-1] * job["iter_size"])
+    return found[-1]
+
+
+def _replay(net, plan, forwards):
+    """Bring the layers that have a state outside the solverstate to where they were.
+
+    Data layers move their cursor, layers that draw random numbers draw them again, in the order in
+    which they did. A Data layer without random transforms comes round after ``period`` batches.
+    """
+    places = {name: place for place, name in enumerate(net._layer_names)}
+    for name, period in plan:
+        if period:
+            for _ in range(forwards % period):
+                net._forward(places[name], places[name])
+    drawing = sorted(places[name] for name, period in plan if not period)
+    if drawing:
+        for _ in range(forwards):
+            for place in drawing:
+                net._forward(place, place)
+
+
+def _save_final(net):
+    net.save("final.partial.caffemodel")
+    durable_move("final.partial.caffemodel", "final.caffemodel")
+
+
+def evaluate(caffe, job, emit):
+    """Test given weights, one file after the other, each over exactly the same N images."""
+    net = None
+    for path in job["weights"]:
+        if net is None or job["rewind"]:
+            net = None  # the old net lets go of the LMDB first
+            net = caffe.Net("net.prototxt", caffe.TEST)
+        net.copy_from(path)
+        emit(event="test", iteration=0, **Tester(net, job).run())
+        if stop_asked:
+            emit(event="stopped", iteration=0)
+            return
+    emit(event="done", iteration=0)
+
+
+def forward(caffe, job, emit):
+    """Run given inputs through given weights; leave the wanted blobs in outputs.npz."""
+    net = caffe.Net("net.prototxt", job["weights"], caffe.TEST)
+    with np.load("inputs.npz", allow_pickle=False) as inputs:
+        for place, name in enumerate(job["inputs"]):
+            array = inputs["i%d" % place]
+            net.blobs[name].reshape(*array.shape)
+            net.blobs[name].data[...] = array
+    net.forward()
+    np.savez(
+        "outputs.npz",
+        **{"o%d" % place: net.blobs[name].data for place, name in enumerate(job["outputs"])},
+    )
+    emit(event="done", iteration=0)
