@@ -1,15 +1,14 @@
 """From a request to a run folder that an engine can work in: checked, resolved, fingerprinted."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from google.protobuf import text_format
 from pydantic import ValidationError
 
+from pycaffe_prune.engines.fingerprint import net_fingerprint, solver_fingerprint
 from pycaffe_prune.engines.job import EvaluationJob, Job, SolverSettings, TrainRequest
 from pycaffe_prune.engines.losses import loss_weights
 from pycaffe_prune.engines.net_data import (
@@ -193,7 +192,7 @@ def _trusted_net(path: Path, data: Path | None) -> tuple[NetParameter, str]:
     net = read_net(path)
     refuse_python_layers(net, path)
     resolve_databases(net, path, data)
-    net_sha256 = _fingerprint(_without_places(net))
+    net_sha256 = net_fingerprint(net)
     resolve_lists(net, path, data)
     return net, net_sha256
 
@@ -276,7 +275,7 @@ def _job(
     interval = original.test_interval if request.test_interval is None else request.test_interval
     return Job(
         net_sha256=net_sha256,
-        solver_sha256=_fingerprint(_deciding(solver)),
+        solver_sha256=solver_fingerprint(solver),
         weights=str(request.weights.resolve()) if request.weights else None,
         weights_sha256=sha256_of(request.weights) if request.weights else None,
         mask_sha256=sha256_of(request.mask) if request.mask else None,
@@ -318,30 +317,6 @@ def solver_settings(solver: SolverParameter) -> SolverSettings:
         stepvalue=tuple(solver.stepvalue),
         max_iter=solver.max_iter,
     )
-
-
-def _deciding(solver: SolverParameter) -> SolverParameter:
-    deciding = SolverParameter()
-    deciding.CopyFrom(solver)
-    for name in ("net", "max_iter", "random_seed", "test_iter", "display", "solver_mode"):
-        deciding.ClearField(name)
-    return deciding
-
-
-def _without_places(net: NetParameter) -> NetParameter:
-    """The net with names and sizes of its data for paths: a moved folder is the same data."""
-    portable = NetParameter()
-    portable.CopyFrom(net)
-    for layer in portable.layer:
-        if layer.type == "Data":
-            layer.data_param.source = f"{Path(layer.data_param.source).name}: {records(layer)}"
-        if layer.transform_param.mean_file:
-            layer.transform_param.mean_file = sha256_of(Path(layer.transform_param.mean_file))
-    return portable
-
-
-def _fingerprint(message: NetParameter | SolverParameter) -> str:
-    return hashlib.sha256(text_format.MessageToString(message).encode()).hexdigest()
 
 
 def _name_losses(net: NetParameter) -> None:

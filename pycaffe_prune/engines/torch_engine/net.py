@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.blob_view import BlobView
 from pycaffe_prune.engines.torch_engine.build import Step, build
+from pycaffe_prune.engines.torch_engine.by_name import load_by_name, share_by_name
 from pycaffe_prune.engines.torch_engine.data.memory_source import InputSource, MemorySource
 from pycaffe_prune.engines.torch_engine.layers.base import Saved
 from pycaffe_prune.engines.torch_engine.layers.random import RandomLayer
@@ -17,8 +18,6 @@ from pycaffe_prune.errors import EngineError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, write_caffemodel
 from pycaffe_prune.formats.caffemodel import Layer as StoredLayer
-from pycaffe_prune.formats.weights import read_weights
-from pycaffe_prune.net.axes import Shape, extents
 from pycaffe_prune.net.graph import NetState
 
 __all__ = ["Net"]
@@ -360,18 +359,7 @@ class Net:
             FormatError: The file is damaged.
             SurgeryError: A layer's blobs are not as many, or not of the shapes, that the net has.
         """
-        steps = {step.layer.param.name: step for step in self._steps.values() if step.params}
-        for stored in read_weights(path).layers:
-            step = steps.get(stored.name)
-            if step is None or not stored.blobs:
-                continue
-            held = [blob.shape for blob in stored.blobs]
-            # HDF5 files hold a shared blob at its owner only.
-            owned = [key == (stored.name, index) for index, key in enumerate(step.keys)]
-            needed = step.params[: len(held)] if not any(owned[len(held) :]) else step.params
-            _require_same(f"{path}: layer '{stored.name}'", held, needed)
-            for target, blob in zip(needed, stored.blobs, strict=True):
-                target.copy_(torch.from_numpy(np.array(blob, np.float32)))
+        load_by_name(path, self._steps.values())
 
     def share_with(self, other: "Net") -> None:
         """Use the blobs of ``other``'s layers of the same names (`Net::ShareTrainedLayersWith`).
@@ -379,13 +367,7 @@ class Net:
         Raises:
             SurgeryError: Their shapes differ.
         """
-        theirs = {step.layer.param.name: step.params for step in other._steps.values()}
-        for step in self._steps.values():
-            name = step.layer.param.name
-            if step.params and name in theirs:
-                held = [tuple(param.shape) for param in theirs[name]]
-                _require_same(f"the net that is shared: layer '{name}'", held, step.params)
-                step.params = list(theirs[name])
+        share_by_name(self._steps.values(), other._steps.values())
 
     # Places in the data
 
@@ -399,16 +381,3 @@ class Net:
         """Let go of the data."""
         for source in self._sources.values():
             source.close()
-
-
-def _require_same(origin: str, held: Sequence[Shape], params: Sequence[Tensor]) -> None:
-    wanted = [tuple(param.shape) for param in params]
-    if held != wanted:
-        raise SurgeryError(
-            f"{origin} holds {_listed(held)}, the net says {_listed(wanted)}; give the weights of "
-            "this net"
-        )
-
-
-def _listed(shapes: Sequence[Shape]) -> str:
-    return ", ".join(extents(shape) for shape in shapes)

@@ -199,7 +199,7 @@ class _FusedSGD(Update):
 
     def _pieces_of(self, part: _Part) -> Iterator[_Piece]:
         flats = [part.data, part.diff, *part.history]
-        if self._kept is not None:
+        if self._kept is not None and self._masks_later:
             flats.append(self._kept[..., part.place])
         for data, diff, history, *kept in zip(*map(_pieces, flats), strict=True):
             masks = [bits for bits in kept if not bool((bits == ALL_BITS).all())]
