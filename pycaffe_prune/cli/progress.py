@@ -76,6 +76,8 @@ def training_progress(name: str, iterations: int) -> Iterator[Observer]:
                 bar.console.print(f"resumed at iteration {event.iteration}")
             elif event.event == "test":
                 bar.console.print(_test_line(event), highlight=False)
+            elif event.event == "warning":
+                bar.console.print(f"warning: {event.message}", highlight=False, soft_wrap=True)
 
         yield observe
 
@@ -125,6 +127,7 @@ class _SweepBars:
         self._began, self._trained = time.monotonic(), 0
         self._reached = dict.fromkeys((stage.key for stage in todo), 0)
         self._running: dict[str, TaskID] = {}
+        self._warned = False
         self._lock = threading.Lock()
         self._whole = bar.add_task("all stages", total=self._left, detail=self._stages_done)
 
@@ -138,6 +141,8 @@ class _SweepBars:
                 self._say_if_it_waits(stage, event)
             elif event.event == "resumed":
                 self._resume(stage, event.iteration)
+            elif event.event == "warning":
+                self._warn(stage, event.message or "")
             elif event.event == "progress":
                 self._advance(stage, event.iteration)
                 self._bar.update(
@@ -169,6 +174,14 @@ class _SweepBars:
                 highlight=False,
                 soft_wrap=True,
             )
+
+    def _warn(self, stage: Stage, message: str) -> None:
+        """Once, though every stage of a sweep may have the same to say, with other figures."""
+        if not self._warned:
+            self._bar.console.print(
+                f"warning: {stage.label}: {message}", highlight=False, soft_wrap=True
+            )
+        self._warned = True
 
     def _resume(self, stage: Stage, iteration: int) -> None:
         """What an earlier run did is no work of this one: it says nothing about the speed."""

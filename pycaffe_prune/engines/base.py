@@ -33,8 +33,10 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    event: Literal["start", "resumed", "progress", "test", "snapshot", "stopped", "done"]
+    event: Literal["start", "warning", "resumed", "progress", "test", "snapshot", "stopped", "done"]
     iteration: int = 0
+    message: str | None = None
+    """What a warning says."""
     loss: float | None = None
     """Training loss of the last batch (progress), or mean test loss (test)."""
     lr: float | None = None

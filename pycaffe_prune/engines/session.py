@@ -30,7 +30,7 @@ __all__ = [
     "stopped_before",
 ]
 
-_LOGGED = frozenset({"start", "resumed", "test", "snapshot", "stopped", "done"})
+_LOGGED = frozenset({"start", "warning", "resumed", "test", "snapshot", "stopped", "done"})
 
 
 def follow_training(

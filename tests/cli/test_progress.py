@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from pycaffe_prune.cli import progress
-from pycaffe_prune.cli.progress import sweep_progress
+from pycaffe_prune.cli.progress import sweep_progress, training_progress
 from pycaffe_prune.engines.base import Event
 
 
@@ -49,6 +49,19 @@ def test_a_stage_that_waits_for_another_process_says_where(stages, capsys):
         observe(stages[1], None)
     first = capsys.readouterr().err.splitlines()[0]
     assert first == "first: waits for another process, which works at it in runs/a/stages/first"
+
+
+def test_what_every_stage_of_a_sweep_warns_of_is_said_once(stages, capsys):
+    with sweep_progress(stages) as observe:
+        for stage, message in zip(stages, ["0.9 ms", "1.1 ms", "1.0 ms"], strict=True):
+            observe(stage, Event(event="warning", message=message))
+    assert capsys.readouterr().err.splitlines() == ["warning: done: 0.9 ms"]
+
+
+def test_a_run_shows_each_warning(capsys):
+    with training_progress("a run", 10) as observe:
+        observe(Event(event="warning", message="masks are applied on the host"))
+    assert "warning: masks are applied on the host" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("resumed", "left"), [(0, 30), (250, 5)])

@@ -23,7 +23,7 @@ class Masks:
                     % (layer, index, _extents(array), _extents(blob.data))
                 )
         self._bits = [np.where(array, np.int32(-1), np.int32(0)) for array in arrays]
-        # On the CPU a blob's memory stays where it is; on a GPU each access copies, so ask anew.
+        # On the CPU a blob's memory stays where it is; after work on a GPU each access copies.
         self._diffs = None
         if job["device"] == "cpu":
             self._diffs = [blob.diff.view(np.int32) for blob in self._blobs]

@@ -9,8 +9,8 @@ import types
 
 import numpy as np
 
+from .gpu_masks import make_masks
 from .loop import run, stop_asked
-from .masks import Masks
 from .snapshots import SNAPSHOT, STATE, durable_move, snapshots_in, take_snapshot
 from .testing import Tester
 
@@ -72,7 +72,7 @@ def train(caffe, job, emit):
     solver = caffe.get_solver(os.path.join(folder, "solver.prototxt"))
     if job["weights"]:
         solver.net.copy_from(job["weights"])
-    masks = Masks(solver.net, job) if job["masked"] else None
+    masks = make_masks(caffe, solver.net, job, emit) if job["masked"] else None
     if masks:
         masks.zero_weights()
         solver.add_callback(lambda: None, masks.zero_gradients)
