@@ -21,10 +21,10 @@ from pycaffe_prune.engines.caffe_worker.gpu_masks import GpuMasks, HostMasks, ma
 from pycaffe_prune.engines.caffe_worker.masks import Masks
 from pycaffe_prune.formats.prototxt import read_net
 
-_PRODUCT = """
-void _ZN5caffe12caffe_gpu_mulIfEEviPKT_S3_PS1_(int n, const float* a, const float* b, float* y) {
+_PRODUCT = f"""
+void {gpu_masks._MULTIPLY}(int n, const float* a, const float* b, float* y) {{
   for (int i = 0; i < n; ++i) y[i] = a[i] * b[i];
-}
+}}
 """
 
 
@@ -41,6 +41,15 @@ def product(tmp_path_factory):
     loaded = ctypes.CDLL(str(library))
     yield library
     _ctypes.dlclose(loaded._handle)
+
+
+def test_the_product_is_looked_up_by_the_name_that_a_compiler_gives_it():
+    decode = shutil.which("c++filt")
+    if decode is None:
+        pytest.skip("no c++filt here (binutils)")
+    printed = subprocess.run([decode, gpu_masks._MULTIPLY], capture_output=True, check=True).stdout
+    signature = b"void caffe::caffe_gpu_mul<float>(int, float const*, float const*, float*)"
+    assert printed.strip() == signature
 
 
 class _Blob:

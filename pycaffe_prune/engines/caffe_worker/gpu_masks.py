@@ -8,7 +8,7 @@ from .masks import Masks
 
 # caffe::caffe_gpu_mul<float>(int n, const float* a, const float* b, float* y), y = a * b
 # (src/caffe/util/math_functions.cu), under the name that GCC and Clang give it.
-_MULTIPLY = "_ZN5caffe12caffe_gpu_mulIfEEviPKT_S3_PS1_"
+_MULTIPLY = "_ZN5caffe13caffe_gpu_mulIfEEviPKT_S3_PS1_"
 _LIBRARIES = ("libcaffe", "_caffe")  # shared, or linked into the Python module
 _MEASURED = 10
 
