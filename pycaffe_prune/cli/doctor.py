@@ -19,7 +19,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from pycaffe_prune.cli.doctor_report import DoctorReport, make_report
+from pycaffe_prune.cli.doctor_look import make_report
+from pycaffe_prune.cli.doctor_report import DoctorReport
+from pycaffe_prune.cli.doctor_table import rows, size
 from pycaffe_prune.engines.caffe_prefix import (
     default_prefix,
     install_caffe,
@@ -50,7 +52,8 @@ __all__ = ["doctor"]
     "--caffe-python",
     metavar="PATH",
     type=click.Path(path_type=Path),
-    help="Look at this Python's Caffe.  [default: $CAFFE_PYTHON, the private one, python3]",
+    help="Look at this Python's Caffe.  [default: $CAFFE_PYTHON, the private one, conda's, "
+    "python3]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.pass_context
@@ -69,14 +72,17 @@ def doctor(
 
     --install-caffe unpacks Debian 11's Caffe into a folder of your own: 164 MB to download, 580 MB
     on disk, about half a minute, no root. It needs x86-64 Debian or Ubuntu; elsewhere
-    use a container or conda (docs/real-caffe.md) and name its interpreter with $CAFFE_PYTHON.
+    use a container or conda's environment.yml (docs/real-caffe.md).
+
+    A GPU is named with its driver and the CUDA that this can run, beside the CUDA that Caffe and
+    PyTorch were built for; in a container too.
 
     \b
     Examples:
       caffe-prune doctor
       caffe-prune doctor --install-caffe --dry-run
       caffe-prune doctor --install-caffe
-      caffe-prune doctor --caffe-python ~/miniforge3/envs/caffe/bin/python --json
+      caffe-prune doctor --caffe-python ~/caffe/bin/python --json
     """
     if not install_caffe and (prefix or mirror or dry_run):
         raise click.UsageError("--prefix, --mirror and --dry-run go with --install-caffe")
@@ -116,7 +122,7 @@ def _show_plan(prefix: Path, mirror: str | None, as_json: bool) -> None:
         return
     click.echo(
         f"From {plan.mirror} ({plan.release}): {plan.packages} packages, of which "
-        f"{plan.packages_to_download} ({_size(plan.bytes_to_download)}) are still to be "
+        f"{plan.packages_to_download} ({size(plan.bytes_to_download)}) are still to be "
         f"downloaded; they would be unpacked into {prefix}."
     )
 
@@ -150,7 +156,7 @@ def _show(report: DoctorReport) -> None:
     table = Table(title="caffe-prune doctor", show_header=False)
     table.add_column("what", no_wrap=True)
     table.add_column("found", overflow="fold")
-    for what, found in _rows(report):
+    for what, found in rows(report):
         table.add_row(escape(what), escape(found))
     console.print(table)
     for missing in report.missing:
@@ -162,55 +168,3 @@ def _show(report: DoctorReport) -> None:
         console.print(
             "[red]no engine is usable[/]: models can be inspected and pruned, not trained"
         )
-
-
-def _rows(report: DoctorReport) -> Iterator[tuple[str, str]]:
-    yield "caffe-prune", report.toolkit_version
-    yield "Python", f"{report.python_version} ({report.python_executable})"
-    yield (
-        "libraries",
-        ", ".join(f"{name} {version or '—'}" for name, version in report.libraries.items()),
-    )
-    if report.caffe:
-        caffe = report.caffe
-        yield "Caffe", f"{caffe.version}, {'GPU' if caffe.gpu_build else 'CPU only'}, {caffe.blas}"
-        yield "  from", f"{caffe.origin}: {caffe.executable}"
-        numpy_and_protobuf = f"NumPy {caffe.numpy_version}, protobuf {caffe.protobuf_version}"
-        yield "  with", f"Python {caffe.python_version}, {numpy_and_protobuf}"
-        lacking = [name for name, there in caffe.features.items() if not there]
-        yield "  lacks", ", ".join(lacking) or "nothing that we use"
-    else:
-        yield "Caffe", f"no: {report.caffe_error}"
-    yield "torch", _torch(report)
-    yield "--engine auto", f"{report.auto_engine or 'none'}: {report.auto_reason}"
-    for gpu in report.gpus:
-        yield "GPU", f"{gpu.name}, driver {gpu.driver}, used by: {_users(report)}"
-    if not report.gpus:
-        yield "GPU", "none seen (nvidia-smi)"
-    yield "data folder", str(report.data_folder or "$PYCAFFE_PRUNE_DATA is not set")
-    for name, there in report.mnist_files.items():
-        yield f"  {name}", "there" if there else "not there"
-    yield "cache folder", str(report.cache_folder)
-    yield "free for it", _size(report.cache_free_bytes)
-    yield "CPUs", str(report.cpus)
-
-
-def _torch(report: DoctorReport) -> str:
-    if report.torch is None:
-        return f"no: {report.torch_error}"
-    found = report.torch
-    if found.cuda_version is None:
-        return f"{found.version}, built for the CPU only"
-    gpus = ", ".join(found.gpus) if found.cuda_available else "no GPU that it can use"
-    return f"{found.version}, CUDA {found.cuda_version}: {gpus}"
-
-
-def _users(report: DoctorReport) -> str:
-    """Name the engines that can compute on a GPU here."""
-    caffe = ["caffe"] if report.caffe and report.caffe.gpu_build else []
-    torch = ["torch"] if report.torch and report.torch.cuda_available else []
-    return ", ".join([*caffe, *torch]) or "no engine that is here"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

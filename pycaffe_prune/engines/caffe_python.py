@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import textwrap
@@ -50,6 +51,7 @@ with open("/proc/self/maps") as maps:
         if len(fields) == 6 and ".so" in os.path.basename(fields[5]):
             mapped.add(fields[5])
 solver = caffe.SGDSolver
+blob = getattr(getattr(caffe, "_caffe", None), "Blob", None)
 print(sys.argv[1] + json.dumps({
     "python_version": platform.python_version(),
     "caffe_version": getattr(caffe, "__version__", "unknown"),
@@ -61,6 +63,7 @@ print(sys.argv[1] + json.dumps({
         "add_callback": hasattr(solver, "add_callback"),
         "apply_update": hasattr(solver, "apply_update"),
         "lr": hasattr(solver, "lr"),
+        "gpu_pointers": hasattr(blob, "_gpu_diff_ptr"),
     },
 }))
 """
@@ -78,11 +81,13 @@ class CaffePython:
 
 
 class CaffeFeatures(BaseModel):
-    """What the solver objects of this pycaffe offer; older ones lack some of it."""
+    """What the solvers and blobs of this pycaffe offer; older ones lack some of it."""
 
     add_callback: bool
     apply_update: bool
     lr: bool
+    gpu_pointers: bool = False
+    """Blobs tell where on the GPU they are, so that masks can work there; no CPU build does."""
 
 
 class CaffeProbe(BaseModel):
@@ -95,6 +100,8 @@ class CaffeProbe(BaseModel):
     protobuf_version: str
     features: CaffeFeatures
     gpu_build: bool
+    cuda_version: str | None
+    """The CUDA that it runs with, as ``11.2``, or ``11`` where its libraries tell no more."""
     blas: str
 
 
@@ -180,12 +187,30 @@ def probe(python: Path, *, timeout: float = 120.0) -> CaffeProbe:
     return CaffeProbe(
         **output.model_dump(exclude={"libraries"}),
         gpu_build=_is_gpu_build(output.libraries),
+        cuda_version=_cuda_version_of(output.libraries),
         blas=_blas_of(output.libraries),
     )
 
 
 def _is_gpu_build(libraries: list[Path]) -> bool:
     return any(library.name.startswith(_CUDA) for library in libraries)
+
+
+def _cuda_version_of(libraries: list[Path]) -> str | None:
+    """Read the version off the name of CUDA's runtime library, else off cuBLAS's."""
+    names = [library.name for library in libraries]
+    for name in names:
+        # The whole name is libcudart.so.11.2.152. Some ship it as libcudart.so.11.0, which from
+        # CUDA 11 on names the interface of all 11.x.
+        found = re.match(r"libcudart\b.*\.so\.(\d+)(?:\.(\d+))?(\.\d+)?", name)
+        if found:
+            major, minor, patch = found.groups()
+            return f"{major}.{minor}" if minor and (patch or int(major) < 11) else str(major)
+    for name in names:
+        found = re.match(r"libcublas\b.*\.so\.(\d+)", name)
+        if found:
+            return str(found[1])  # its minor version is one of its own
+    return None
 
 
 def _blas_of(libraries: list[Path]) -> str:

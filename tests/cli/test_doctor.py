@@ -8,9 +8,12 @@ from click.testing import CliRunner, Result
 
 from pycaffe_prune import __version__
 from pycaffe_prune.cli import doctor as doctor_module
+from pycaffe_prune.cli import doctor_look
 from pycaffe_prune.cli.doctor import doctor
-from pycaffe_prune.cli.doctor_report import DoctorReport, Gpu, parse_nvidia_smi
+from pycaffe_prune.cli.doctor_report import DoctorReport
 from pycaffe_prune.engines.caffe_prefix import InstallPlan
+from pycaffe_prune.engines.gpus import Gpu
+from pycaffe_prune.engines.torch_probe import TorchProbe
 from pycaffe_prune.errors import EngineError
 
 ANSWER = {
@@ -19,7 +22,12 @@ ANSWER = {
     "caffe_path": "/opt/caffe/python/caffe",
     "numpy_version": "1.19.5",
     "protobuf_version": "3.12.4",
-    "features": {"add_callback": True, "apply_update": False, "lr": False},
+    "features": {
+        "add_callback": True,
+        "apply_update": False,
+        "lr": False,
+        "gpu_pointers": False,
+    },
     "libraries": ["/opt/lib/libopenblas.so.0"],
 }
 
@@ -35,8 +43,17 @@ def program(path: Path, text: str) -> Path:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with nothing: no Caffe, no PyTorch, no GPU, no data, an empty cache."""
     monkeypatch.setitem(sys.modules, "torch", None)
-    for name in ("CAFFE_PYTHON", "PYCAFFE_PRUNE_DATA", "PYCAFFE_PRUNE_DEBIAN_MIRROR"):
+    monkeypatch.setattr(doctor_look, "driver_cuda_version", lambda: None)
+    monkeypatch.setattr(doctor_look, "container_kind", lambda *_: None)
+    for name in (
+        "CAFFE_PYTHON",
+        "CONDA_PREFIX",
+        "CUDA_VISIBLE_DEVICES",
+        "PYCAFFE_PRUNE_DATA",
+        "PYCAFFE_PRUNE_DEBIAN_MIRROR",
+    ):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYCAFFE_PRUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("COLUMNS", "200")
@@ -182,15 +199,91 @@ def test_data_files_count_in_every_spelling(machine: Path, monkeypatch: pytest.M
     assert "MNIST's original files" not in {m.what for m in report_of(call("--json")).missing}
 
 
-def test_gpus_are_listed(machine: Path) -> None:
-    program(machine / "bin/nvidia-smi", "#!/bin/sh\necho 'NVIDIA A100, 80GB, 535.54.03'\n")
-    assert report_of(call("--json")).gpus == [Gpu(name="NVIDIA A100, 80GB", driver="535.54.03")]
+def test_without_a_gpu_nothing_is_said_of_choosing_for_one(machine: Path, caffe: Path) -> None:
+    report = report_of(call("--caffe-python", str(caffe), "--json"))
+    assert report.gpus == []
+    assert (report.driver_cuda_version, report.auto_reason_on_gpu) == (None, None)
+    text = call("--caffe-python", str(caffe)).stdout
+    assert "none seen (nvidia-smi)" in text
+    assert "--device cuda" not in text
+    assert "gpu_pointers" not in text  # what no build for the CPU has is not lacking
 
 
-def test_nvidia_smi_that_fails_means_no_gpu(machine: Path) -> None:
-    program(machine / "bin/nvidia-smi", "#!/bin/sh\necho 'no driver, sorry'\nexit 9\n")
-    assert report_of(call("--json")).gpus == []
-    assert parse_nvidia_smi("") == []
+def test_a_gpu_is_named_with_its_driver_and_cuda(
+    machine: Path, caffe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_look, "driver_cuda_version", lambda: "12.2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    program(machine / "bin/nvidia-smi", "#!/bin/sh\necho 'NVIDIA H100, 535.54.03, 81559, 9.0'\n")
+    report = report_of(call("--caffe-python", str(caffe), "--json"))
+    gpu = Gpu(name="NVIDIA H100", driver="535.54.03", memory_mib=81559, compute_capability="9.0")
+    assert report.gpus == [gpu]
+    assert (report.driver_cuda_version, report.cuda_visible_devices) == ("12.2", "0")
+    text = call("--caffe-python", str(caffe)).stdout
+    assert "NVIDIA H100, 80 GiB, compute capability 9.0, driver 535.54.03" in text
+    assert "used by: no engine that is here" in text
+    assert "CUDA 12.2 and older" in text
+    assert "0 ($CUDA_VISIBLE_DEVICES)" in text
+    assert "an engine that can use the GPU" in text
+
+
+def test_each_device_has_its_engine_and_reason(
+    machine: Path, caffe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = TorchProbe(version="2.13", cuda_version="12.1", cuda_available=True, gpus=["H100"])
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(doctor_look, "probe_torch", lambda: torch)
+    report = report_of(call("--caffe-python", str(caffe), "--json"))
+    assert (report.auto_engine, report.auto_engine_on_gpu) == ("caffe", "torch")
+    assert "built for the CPU only" in (report.auto_reason_on_gpu or "")
+    text = call("--caffe-python", str(caffe)).stdout
+    assert "GPU (CUDA 12.1): H100" in text
+    assert "H100, seen and used by torch" in text
+
+    on_cpu = torch.model_copy(update={"cuda_version": None, "cuda_available": False, "gpus": []})
+    monkeypatch.setattr(doctor_look, "probe_torch", lambda: on_cpu)
+    monkeypatch.setattr(doctor_look, "driver_cuda_version", lambda: "12.2")
+    report = report_of(call("--caffe-python", str(caffe), "--json"))
+    assert report.auto_engine_on_gpu == "torch"
+    assert "PyTorch was built for the CPU only as well" in (report.auto_reason_on_gpu or "")
+
+
+def test_a_caffe_built_for_the_gpu_is_chosen_for_it_and_tells_its_cuda(
+    machine: Path, caffe: Path
+) -> None:
+    libraries = [*ANSWER["libraries"], "/opt/cuda/libcudart.so.11.2.152"]
+    answer = json.dumps(ANSWER | {"libraries": libraries})
+    (machine / "answer").write_text(f"caffe-probe: {answer}\n")
+    report = report_of(call("--caffe-python", str(caffe), "--json"))
+    assert report.caffe is not None
+    assert (report.caffe.gpu_build, report.caffe.cuda_version) == (True, "11.2")
+    assert report.auto_engine_on_gpu == "caffe"
+    text = call("--caffe-python", str(caffe)).stdout
+    assert "GPU (CUDA 11.2)" in text
+    assert "apply_update, lr, gpu_pointers" in text
+    assert "install NVIDIA's driver" in text
+
+
+def test_a_container_is_named_with_the_way_to_its_gpus_and_volumes(
+    machine: Path, caffe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_look, "container_kind", lambda *_: "docker")
+    (machine / "file").touch()
+    monkeypatch.setenv("PYCAFFE_PRUNE_CACHE", str(machine / "file/cache"))
+    answer = json.dumps(ANSWER | {"libraries": ["/opt/cuda/libcudart.so.11.2.152"]})
+    (machine / "answer").write_text(f"caffe-probe: {answer}\n")
+    result = call("--caffe-python", str(caffe))
+    assert result.exit_code == 0
+    for part in (
+        "docker: what is in none of its volumes",
+        "docker run --gpus all",
+        "NVIDIA Container Toolkit",
+        "(cannot be written to)",
+        f"mount a volume at {machine}/file/cache",
+    ):
+        assert part in result.stdout
+    report = report_of(call("--caffe-python", str(caffe), "--json"))
+    assert (report.container, report.cache_is_writable) == ("docker", False)
 
 
 @pytest.mark.parametrize("options", [["--prefix", "x"], ["--mirror", "http://x"], ["--dry-run"]])

@@ -14,7 +14,7 @@ from pycaffe_prune.engines.caffe_prefix import (
     launcher_of,
     write_launchers,
 )
-from pycaffe_prune.engines.caffe_python import find_caffe_python, probe
+from pycaffe_prune.engines.caffe_python import CaffeProbe, find_caffe_python, probe
 from pycaffe_prune.errors import EngineError
 
 
@@ -167,11 +167,34 @@ def test_older_pycaffe_lacks_features_and_may_print(tmp_path: Path) -> None:
         "add_callback": True,
         "apply_update": False,
         "lr": False,
+        "gpu_pointers": False,
     }
     assert found.caffe_version == "unknown"
     assert found.caffe_path == folder / "caffe"
     assert found.python_version == ".".join(map(str, sys.version_info[:3]))
     assert not found.gpu_build
+    assert found.cuda_version is None
+
+
+def test_pointers_to_the_gpu_are_a_feature(tmp_path: Path) -> None:
+    init = "class SGDSolver: pass\nclass _caffe:\n    class Blob:\n        _gpu_diff_ptr = 0\n"
+    folder = fake_pycaffe(tmp_path / "modules", init)
+    assert probe(python_with(folder, tmp_path / "python")).features.gpu_pointers
+
+
+def probed(folder: Path, libraries: list[str]) -> CaffeProbe:
+    """What is made of a Caffe that maps these libraries."""
+    answer = {
+        "python_version": "3.8.1",
+        "caffe_version": "1.0.0",
+        "caffe_path": "/c",
+        "numpy_version": "1.19.5",
+        "protobuf_version": "3.12",
+        "features": {"add_callback": True, "apply_update": False, "lr": False},
+        "libraries": libraries,
+    }
+    (folder / "answer").write_text(f"caffe-probe: {json.dumps(answer)}\n")
+    return probe(program(folder / "python", f'#!/bin/sh\ncat "{folder}/answer"\n'))
 
 
 @pytest.mark.parametrize(
@@ -189,18 +212,28 @@ def test_older_pycaffe_lacks_features_and_may_print(tmp_path: Path) -> None:
 def test_blas_and_gpu_are_told_by_the_libraries(
     tmp_path: Path, libraries: list[str], blas: str, gpu: bool
 ) -> None:
-    answer = {
-        "python_version": "3.8.1",
-        "caffe_version": "1.0.0",
-        "caffe_path": "/c",
-        "numpy_version": "1.19.5",
-        "protobuf_version": "3.12",
-        "features": {"add_callback": True, "apply_update": False, "lr": False},
-        "libraries": libraries,
-    }
-    (tmp_path / "answer").write_text(f"caffe-probe: {json.dumps(answer)}\n")
-    found = probe(program(tmp_path / "python", f'#!/bin/sh\ncat "{tmp_path}/answer"\n'))
+    found = probed(tmp_path, libraries)
     assert (found.blas, found.gpu_build) == (blas, gpu)
+
+
+@pytest.mark.parametrize(
+    ("libraries", "cuda"),
+    [
+        (["libcudart.so.11.2.152", "libcublas.so.11.4.1.1043"], "11.2"),
+        (["libcudart.so.12.1.105"], "12.1"),
+        (["libcudart-d0da41ae.so.11.8.89"], "11.8"),
+        (["libcudart.so.10.2"], "10.2"),
+        (["libcudart.so.11.0"], "11"),  # the interface's name, the same for all 11.x
+        (["libcudart.so.12"], "12"),
+        (["libcublas.so.11.4.1.1043", "libcurand.so.10.2.3"], "11"),
+        (["libcurand.so.10.2.3"], None),
+        (["libopenblas.so.0"], None),
+    ],
+)
+def test_cuda_is_told_as_far_as_the_libraries_tell_it(
+    tmp_path: Path, libraries: list[str], cuda: str | None
+) -> None:
+    assert probed(tmp_path, [f"/l/{name}" for name in libraries]).cuda_version == cuda
 
 
 @pytest.mark.parametrize("script", [module._FIND, module._PROBE])
@@ -215,6 +248,7 @@ def test_the_real_caffe_answers(caffe_python: Path) -> None:
     assert found.features.add_callback
     assert (found.caffe_path / "__init__.py").is_file()
     assert found.blas in {"openblas", "atlas", "mkl", "blis", "reference"}
+    assert found.gpu_build or (found.cuda_version, found.features.gpu_pointers) == (None, False)
 
 
 @pytest.mark.real_caffe
