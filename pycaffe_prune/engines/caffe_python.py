@@ -16,14 +16,19 @@ from pycaffe_prune.errors import EngineError
 
 __all__ = [
     "CAFFE_PYTHON_VARIABLE",
+    "CONDA_ENVIRONMENT",
     "CaffeFeatures",
     "CaffeProbe",
     "CaffePython",
+    "conda_pythons",
     "find_caffe_python",
     "probe",
 ]
 
 CAFFE_PYTHON_VARIABLE = "CAFFE_PYTHON"
+
+# What environment.yml calls itself.
+CONDA_ENVIRONMENT = "pycaffe-prune-caffe"
 
 _REMEDY = "`caffe-prune doctor --install-caffe` installs a private one"
 _MARK = "caffe-probe: "
@@ -120,9 +125,9 @@ class _ProbeOutput(BaseModel):
 def find_caffe_python(explicit: Path | None = None) -> CaffePython:
     """Return the Python interpreter through which Caffe is to be run.
 
-    In this order: ``explicit``, ``$CAFFE_PYTHON``, the private prefix, ``python3`` on PATH when it
-    has pycaffe. A name without a slash is looked up on PATH. Only the last is tried out here (see
-    `probe`).
+    In this order: ``explicit``, ``$CAFFE_PYTHON``, the private prefix, the conda environment
+    ``pycaffe-prune-caffe`` and ``python3`` on PATH, these two only when they have pycaffe. A name
+    without a slash is looked up on PATH. Caffe is not imported here (see `probe`).
 
     Raises:
         EngineError: There is none, or what the user named is no program.
@@ -136,13 +141,47 @@ def find_caffe_python(explicit: Path | None = None) -> CaffePython:
     prefix = default_prefix().absolute()
     if read_marker(prefix) is not None and launcher_of(prefix).is_file():
         return CaffePython(launcher_of(prefix), "private prefix")
+    environments = conda_pythons(
+        CONDA_ENVIRONMENT,
+        conda_prefix=Path(os.environ["CONDA_PREFIX"]) if os.environ.get("CONDA_PREFIX") else None,
+        listed=Path(os.environ.get("HOME", "/"), ".conda/environments.txt"),
+    )
+    for python in environments:
+        if _has_caffe(python):
+            return CaffePython(python, f"conda environment {CONDA_ENVIRONMENT}")
     on_path = shutil.which("python3")
     if on_path is not None and _has_caffe(Path(on_path)):
         return CaffePython(Path(on_path).absolute(), "python3 on PATH")
     raise EngineError(
         f"the real Caffe is not here: no --caffe-python, no ${CAFFE_PYTHON_VARIABLE}, nothing in "
-        f"{prefix}, and python3 on PATH has no pycaffe; {_REMEDY}"
+        f"{prefix}, no conda environment {CONDA_ENVIRONMENT} with pycaffe, and python3 on PATH has "
+        f"none; {_REMEDY}"
     )
+
+
+def conda_pythons(name: str, *, conda_prefix: Path | None, listed: Path) -> list[Path]:
+    """Return the interpreters of the conda environments of that name; conda itself is not asked.
+
+    Args:
+        name: The environment's name, which is that of its folder.
+        conda_prefix: The active environment (``$CONDA_PREFIX``), or None: ``name`` may be beside it
+            or, if it is conda's own, in its ``envs``.
+        listed: Conda's list of all environments of this user, a path a line; it may be missing.
+    """
+    folders = (
+        [] if conda_prefix is None else [conda_prefix.parent / name, conda_prefix / "envs" / name]
+    )
+    try:
+        lines = listed.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    folders += [Path(line.strip()) for line in lines if Path(line.strip()).name == name]
+    return [
+        folder / "bin/python"
+        for folder in dict.fromkeys(folders)
+        # Any other folder of that name, a checkout perhaps, has no conda-meta.
+        if (folder / "conda-meta").is_dir() and (folder / "bin/python").is_file()
+    ]
 
 
 def probe(python: Path, *, timeout: float = 120.0) -> CaffeProbe:

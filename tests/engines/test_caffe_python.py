@@ -14,7 +14,13 @@ from pycaffe_prune.engines.caffe_prefix import (
     launcher_of,
     write_launchers,
 )
-from pycaffe_prune.engines.caffe_python import CaffeProbe, find_caffe_python, probe
+from pycaffe_prune.engines.caffe_python import (
+    CONDA_ENVIRONMENT,
+    CaffeProbe,
+    conda_pythons,
+    find_caffe_python,
+    probe,
+)
 from pycaffe_prune.errors import EngineError
 
 
@@ -22,6 +28,8 @@ from pycaffe_prune.errors import EngineError
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without any Caffe: no variable, an empty cache, and a PATH of our own."""
     monkeypatch.delenv("CAFFE_PYTHON", raising=False)
+    monkeypatch.delenv("CONDA_PREFIX", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYCAFFE_PRUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "bin").mkdir()
@@ -38,6 +46,12 @@ def program(path: Path, text: str = "#!/bin/sh\nexit 1\n") -> Path:
 def python_with(folder: Path, path: Path) -> Path:
     """This Python, with ``folder`` on its module path."""
     return program(path, f'#!/bin/sh\nPYTHONPATH="{folder}" exec "{sys.executable}" "$@"\n')
+
+
+def conda_environment(folder: Path, modules: Path | None = None) -> Path:
+    """An environment as conda leaves it, and its Python, with ``modules`` on its path."""
+    (folder / "conda-meta").mkdir(parents=True, exist_ok=True)
+    return python_with(modules or folder / "none", folder / "bin/python")
 
 
 def installed_prefix() -> Path:
@@ -70,6 +84,12 @@ def test_each_place_gives_way_to_the_one_before(
     found = find_caffe_python()
     assert (found.executable, found.origin) == (on_path, "python3 on PATH")
 
+    environment = conda_environment(bare / "conda/envs" / CONDA_ENVIRONMENT, folder)
+    monkeypatch.setenv("CONDA_PREFIX", str(bare / "conda"))
+    found = find_caffe_python()
+    origin = "conda environment pycaffe-prune-caffe"
+    assert (found.executable, found.origin) == (environment, origin)
+
     launcher = installed_prefix()
     found = find_caffe_python()
     assert (found.executable, found.origin) == (launcher, "private prefix")
@@ -82,6 +102,49 @@ def test_each_place_gives_way_to_the_one_before(
     explicit = program(bare / "explicit/python")
     found = find_caffe_python(explicit)
     assert (found.executable, found.origin) == (explicit, "--caffe-python")
+
+
+def test_conda_environments_are_found_wherever_conda_keeps_them(tmp_path: Path) -> None:
+    conda, elsewhere = tmp_path / "conda", tmp_path / "elsewhere"
+    listed = tmp_path / "environments.txt"
+
+    def found(prefix: Path | None) -> list[Path]:
+        return conda_pythons("ours", conda_prefix=prefix, listed=listed)
+
+    assert found(None) == found(conda) == []
+    its_own = conda_environment(conda / "envs/ours")
+    far = conda_environment(elsewhere / "ours")
+    conda_environment(elsewhere / "ours-not")
+    assert found(None) == []
+    assert found(conda) == [its_own]  # the base environment is active
+    assert found(conda / "envs/other") == [its_own]  # one beside it is
+    assert found(conda / "envs/ours") == [its_own]  # it is active itself
+    lines = [
+        conda / "envs/ours",
+        elsewhere / "ours-not",
+        elsewhere / "ours",
+        elsewhere / "gone/ours",
+    ]
+    listed.write_text("".join(f"{line}\n" for line in lines))
+    assert found(None) == [its_own, far]
+    assert found(conda) == [its_own, far]  # each once
+
+
+def test_a_folder_of_the_environments_name_is_no_environment(tmp_path: Path) -> None:
+    program(tmp_path / "ours/bin/python")
+    listed = tmp_path / "environments.txt"
+    assert conda_pythons("ours", conda_prefix=tmp_path / "conda", listed=listed) == []
+
+
+def test_a_conda_environment_without_caffe_does_not_count(bare: Path) -> None:
+    environment = bare / "envs" / CONDA_ENVIRONMENT
+    program(conda_environment(environment))
+    (bare / "home/.conda").mkdir(parents=True)
+    (bare / "home/.conda/environments.txt").write_text(f"{environment}\n")
+    with pytest.raises(EngineError, match=f"no conda environment {CONDA_ENVIRONMENT}"):
+        find_caffe_python()
+    python = conda_environment(environment, fake_pycaffe(bare / "modules", ""))
+    assert find_caffe_python().executable == python
 
 
 def test_nothing_anywhere_names_the_remedy(bare: Path) -> None:
