@@ -63,9 +63,14 @@ def make_report(caffe_python: Path | None) -> DoctorReport:
         cache_free_bytes=shutil.disk_usage(_nearest(cache_root())).free,
         cache_is_writable=_is_writable(_nearest(cache_root())),
         cpus=len(os.sched_getaffinity(0)),
-        usable_engines=[*(["caffe"] if caffe else []), *(["torch"] if torch else [])],
+        usable_engines=[],
         missing=[],
     )
+    # Without a driver a Caffe built with CUDA has no data layers (see `gpus.NO_DRIVER`).
+    if caffe and (report.driver_cuda_version or not caffe.gpu_build):
+        report.usable_engines.append("caffe")
+    if torch:
+        report.usable_engines.append("torch")
     if report.gpus or report.driver_cuda_version or report.cuda_builds:
         engine, reason = _decide(EngineWish(caffe_python=caffe_python, device="cuda"))
         # The choice looks at how Caffe was built, not at PyTorch, which takes a second to import.

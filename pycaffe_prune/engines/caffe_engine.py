@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.engines import caffe_worker
 from pycaffe_prune.engines.base import Event, Observer, TestScore, TrainResult
+from pycaffe_prune.engines.gpus import NO_DRIVER
 from pycaffe_prune.engines.job import EvaluationJob, Job
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.session import (
@@ -28,6 +29,8 @@ __all__ = ["CaffeEngine"]
 
 _FATAL = re.compile(r"^F\d{4} [^\]]*\] (.*)", re.MULTILINE)
 _STACK = "*** Check failure stack trace"
+# cudaErrorInsufficientDriver, which is also what no driver at all gives, and cudaErrorNoDevice.
+_WITHOUT_GPU = re.compile(r"error == cudaSuccess \((35|100) vs")
 
 
 class CaffeEngine:
@@ -134,8 +137,10 @@ def _explain(task: str, folder: RunFolder, code: int) -> str:
     """One sentence from what the worker left on standard error: Caffe's own when it aborted."""
     text = folder.engine_log.read_text(encoding="utf-8", errors="replace")
     if fatal := _FATAL.search(text):
-        sentence = text[fatal.start(1) :].split(_STACK)[0]
-        return f"Caffe refused to {task}: {' '.join(sentence.split())} ({folder.engine_log})"
+        sentence = " ".join(text[fatal.start(1) :].split(_STACK)[0].split())
+        if _WITHOUT_GPU.search(sentence):
+            sentence += f": {NO_DRIVER}"
+        return f"Caffe refused to {task}: {sentence} ({folder.engine_log})"
     last = text.strip().splitlines()[-1:] or ["it left no message"]
     if code < 0:
         name = signal.Signals(-code).name

@@ -7,6 +7,7 @@ from typing import Literal
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.engines.caffe_python import find_caffe_python, probe
+from pycaffe_prune.engines.gpus import NO_DRIVER, driver_cuda_version
 from pycaffe_prune.engines.torch_probe import TORCH_REMEDY, torch_is_installed
 from pycaffe_prune.errors import EngineError
 
@@ -67,9 +68,10 @@ def choose_engine(wish: EngineWish) -> EngineChoice:
 def decide(wish: EngineWish) -> Decision:
     """Say which engine is taken.
 
-    ``auto`` takes the real Caffe if it is here, can be imported and was built for the device; else
-    torch, and torch as well when something is asked for that only torch has. An interpreter that is
-    named is taken at its word: what is wrong with it is said when it is used.
+    ``auto`` takes the real Caffe if it is here, can be imported and was built for the device (and,
+    if it was built with CUDA, a driver is here as well); else torch, and torch as well when
+    something is asked for that only torch has. An interpreter that is named is taken at its word:
+    what is wrong with it is said when it is used.
 
     Raises:
         EngineError: It cannot be had; the message says how to get it.
@@ -109,6 +111,8 @@ def _caffe(wish: EngineWish, *, try_out: bool) -> Decision:
                 f"{wish.device}; take --engine torch, or name a Caffe built with CUDA with "
                 "--caffe-python"
             )
+        if found.gpu_build and driver_cuda_version() is None:
+            raise EngineError(f"{python.executable}: {NO_DRIVER}")
     return Decision("caffe", f"the real Caffe is here ({python.origin})", python.executable)
 
 

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-__all__ = ["Gpu", "driver_cuda_version", "find_gpus", "parse_nvidia_smi", "runs_on"]
+__all__ = ["NO_DRIVER", "Gpu", "driver_cuda_version", "find_gpus", "parse_nvidia_smi", "runs_on"]
+
+# InternalThread::StartInternalThread (src/caffe/internal_thread.cpp) asks which device is current.
+NO_DRIVER = (
+    "this Caffe was built with CUDA, and no GPU's driver is visible here, which its data layers "
+    "ask for even on the CPU; in a container give it the GPU (docker run --gpus all), or name a "
+    "Caffe built for the CPU with --caffe-python"
+)
 
 _FIELDS = ("name", "driver_version", "memory.total", "compute_cap")
 

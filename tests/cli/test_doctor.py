@@ -11,6 +11,7 @@ from pycaffe_prune.cli import doctor as doctor_module
 from pycaffe_prune.cli import doctor_look
 from pycaffe_prune.cli.doctor import doctor
 from pycaffe_prune.cli.doctor_report import DoctorReport
+from pycaffe_prune.engines import choice
 from pycaffe_prune.engines.caffe_prefix import InstallPlan
 from pycaffe_prune.engines.gpus import Gpu
 from pycaffe_prune.engines.torch_probe import TorchProbe
@@ -249,19 +250,33 @@ def test_each_device_has_its_engine_and_reason(
 
 
 def test_a_caffe_built_for_the_gpu_is_chosen_for_it_and_tells_its_cuda(
-    machine: Path, caffe: Path
+    machine: Path, caffe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     libraries = [*ANSWER["libraries"], "/opt/cuda/libcudart.so.11.2.152"]
     answer = json.dumps(ANSWER | {"libraries": libraries})
     (machine / "answer").write_text(f"caffe-probe: {answer}\n")
+    for module in (choice, doctor_look):
+        monkeypatch.setattr(module, "driver_cuda_version", lambda: "11.4")
     report = report_of(call("--caffe-python", str(caffe), "--json"))
     assert report.caffe is not None
     assert (report.caffe.gpu_build, report.caffe.cuda_version) == (True, "11.2")
     assert report.auto_engine_on_gpu == "caffe"
+    assert "caffe" in report.usable_engines
     text = call("--caffe-python", str(caffe)).stdout
     assert "GPU (CUDA 11.2)" in text
     assert "apply_update, lr, gpu_pointers" in text
-    assert "install NVIDIA's driver" in text
+
+
+def test_a_caffe_built_for_the_gpu_is_not_usable_without_a_driver(
+    machine: Path, caffe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = json.dumps(ANSWER | {"libraries": ["/opt/cuda/libcudart.so.11.2.152"]})
+    (machine / "answer").write_text(f"caffe-probe: {answer}\n")
+    monkeypatch.setenv("CAFFE_PYTHON", str(caffe))
+    result = call()
+    assert "install NVIDIA's driver" in result.stdout
+    assert "no GPU's driver is visible" in " ".join(result.stdout.replace("│", " ").split())
+    assert "caffe" not in report_of(call("--json")).usable_engines
 
 
 def test_a_container_is_named_with_the_way_to_its_gpus_and_volumes(
@@ -273,7 +288,6 @@ def test_a_container_is_named_with_the_way_to_its_gpus_and_volumes(
     answer = json.dumps(ANSWER | {"libraries": ["/opt/cuda/libcudart.so.11.2.152"]})
     (machine / "answer").write_text(f"caffe-probe: {answer}\n")
     result = call("--caffe-python", str(caffe))
-    assert result.exit_code == 0
     for part in (
         "docker: what is in none of its volumes",
         "docker run --gpus all",

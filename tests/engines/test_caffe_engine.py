@@ -79,6 +79,18 @@ def test_a_gpu_that_this_caffe_cannot_use_is_an_error_in_its_words(
         train(request_for(device="cuda:0"), tmp_path / "run", caffe_engine, ignore)
 
 
+def test_caffes_words_for_a_gpu_that_is_not_there_come_with_what_to_do(tmp_path, request_for):
+    """What a build with CUDA says without a driver; docker/verify --cuda from a real one."""
+    aborts = tmp_path / "aborts"
+    aborts.write_text(
+        "#!/bin/sh\necho 'F1125 16:26:09.348732 20028 internal_thread.cpp:26] Check failed: "
+        "error == cudaSuccess (35 vs. 0)  CUDA driver version is insufficient' >&2\nkill -ABRT $$\n"
+    )
+    aborts.chmod(0o755)
+    with pytest.raises(EngineError, match=r"driver version is insufficient: .*--gpus all"):
+        train(request_for(), tmp_path / "run", CaffeEngine(aborts), ignore)
+
+
 def test_a_python_that_is_none_is_named(tmp_path, request_for):
     with pytest.raises(EngineError, match="no-such-python"):
         train(request_for(), tmp_path / "run", CaffeEngine(Path("/no-such-python")), ignore)

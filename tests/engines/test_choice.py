@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pycaffe_prune.engines import choice
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.engines.choice import EngineWish, choose_engine, decide
 from pycaffe_prune.errors import EngineError
@@ -28,6 +29,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("CAFFE_PYTHON", raising=False)
     monkeypatch.setenv("PYCAFFE_PRUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(choice, "driver_cuda_version", lambda: "12.2")
     return tmp_path
 
 
@@ -79,6 +81,20 @@ def test_auto_takes_the_real_caffe_where_it_was_built_for_the_device(
     if taken == "torch":
         assert "built for the CPU only" in decision.reason
         assert str(python) in decision.reason
+
+
+def test_a_caffe_built_with_cuda_wants_a_driver_even_on_the_cpu(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "driver_cuda_version", lambda: None)
+    monkeypatch.setenv("CAFFE_PYTHON", str(caffe(bare, CUDA)))
+    decision = decide(EngineWish())
+    assert decision.name == "torch"
+    assert "docker run --gpus all" in decision.reason
+    with pytest.raises(EngineError, match="no GPU's driver is visible"):
+        decide(EngineWish("caffe", device="cuda"))
+    monkeypatch.setenv("CAFFE_PYTHON", str(caffe(bare, [])))
+    assert decide(EngineWish()).name == "caffe"
 
 
 def test_auto_takes_torch_where_there_is_no_caffe_and_says_how_to_get_one(bare: Path) -> None:
