@@ -22,9 +22,9 @@ from pycaffe_prune.cli.options import (
     say_remark,
     threads_option,
 )
-from pycaffe_prune.cli.verify_engines import parse_engines, verify_engines
+from pycaffe_prune.cli.verify_engines import NamedEngine, parse_engines, verify_engines
 from pycaffe_prune.engines import opencv_net
-from pycaffe_prune.engines.choice import EngineName, EngineWish
+from pycaffe_prune.engines.choice import EngineWish
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.trajectory import TOLERANCE as ENGINE_TOLERANCE
 from pycaffe_prune.errors import EngineError, FormatError, PruneError
@@ -89,9 +89,9 @@ _OF_MODELS = ("judge", "batch", "seed", "scale", "array", "lmdb", "mean", "input
 @input_shapes_option
 @click.option(
     "--engines",
-    metavar="E,E",
+    metavar="E[@DEVICE],E[@DEVICE]",
     callback=parse_engines,
-    help="Compare two engines instead: caffe,torch.",
+    help="Compare two engines instead: caffe,torch, or caffe@cpu,caffe@cuda.",
 )
 @click.option("--solver", type=path_type, help="With --engines: solver prototxt to train by.")
 @click.option("--weights", type=path_type, help="With --engines: caffemodel to start from.")
@@ -126,7 +126,7 @@ def verify(
     lmdb: Path | None,
     mean: Path | None,
     inputs: dict[str, Shape],
-    engines: tuple[EngineName, EngineName] | None,
+    engines: tuple[NamedEngine, NamedEngine] | None,
     solver: Path | None,
     weights: Path | None,
     mask: Path | None,
@@ -146,7 +146,8 @@ def verify(
     With --engines, the same job is trained by two engines from the same weights, and compared
     after 1, 10, 100, … iterations: losses, weights, history, and the tests at start and end. The
     tolerance grows with the iterations, 1e-5 after one to 1e-3 after 1,000; beyond it, what other
-    roundings do to the first engine itself is measured and allowed. --device is torch's.
+    roundings do to the first engine itself is measured and allowed. --device is torch's; an
+    engine may be named with its own, and so be compared with itself on another device.
 
     \b
     Examples:
@@ -155,6 +156,8 @@ def verify(
       caffe-prune verify masked deleted --lmdb data/mnist/mnist_test_lmdb --scale 0.00390625
       caffe-prune verify --engines caffe,torch --solver solvers/lenet_300_100.prototxt \\
           --data data/mnist
+      caffe-prune verify --engines caffe@cpu,caffe@cuda --solver solvers/lenet.prototxt \\
+          --data data/mnist --iterations 1000
     """
     _require_one_mode(ctx, engines is not None)
     if engines is not None:

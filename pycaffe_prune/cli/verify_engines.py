@@ -2,12 +2,13 @@
 
 import json
 import math
+import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -20,31 +21,42 @@ from pycaffe_prune.engines.base import Engine, Observer
 from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.parity import compare_engines, store_runs
+from pycaffe_prune.engines.parity import compare_engines, run_name, store_runs
 from pycaffe_prune.engines.stored_runs import StoredRuns
 from pycaffe_prune.engines.trajectory import EngineComparison
 from pycaffe_prune.errors import EngineError, PruneError
 
-__all__ = ["parse_engines", "verify_engines"]
+__all__ = ["NamedEngine", "parse_engines", "verify_engines"]
 
-_NAMES = [name for name in get_args(EngineName) if name != "auto"]
+
+@dataclass(frozen=True)
+class NamedEngine:
+    """One side of the comparison, as the command line names it."""
+
+    name: EngineName
+    device: str | None
+    """None: the command's own for torch, the CPU for the real Caffe."""
 
 
 def parse_engines(
     _ctx: click.Context, _param: click.Parameter, text: str | None
-) -> tuple[EngineName, ...] | None:
-    """Read ``caffe,torch``."""
+) -> tuple[NamedEngine, NamedEngine] | None:
+    """Read ``caffe,torch`` or ``caffe@cpu,caffe@cuda``."""
     if text is None:
         return None
-    names = tuple(text.split(","))
-    if sorted(names) != sorted(_NAMES):
-        raise click.BadParameter(f"'{text}' is not two engines: caffe,torch or torch,caffe")
-    return names  # type: ignore[return-value]  # the names were just compared
+    match = re.fullmatch(",".join([r"(caffe|torch)(?:@(cpu|cuda(?::\d+)?))?"] * 2), text)
+    if match is None:
+        raise click.BadParameter(
+            f"'{text}' is not two engines: caffe,torch or torch,caffe, each with a device if need "
+            "be, as in caffe@cpu,caffe@cuda"
+        )
+    first, on, second, other = match.groups()
+    return NamedEngine(first, on), NamedEngine(second, other)  # type: ignore[arg-type]  # matched
 
 
 def verify_engines(
     request: TrainRequest,
-    names: tuple[EngineName, EngineName],
+    named: tuple[NamedEngine, NamedEngine],
     iterations: int,
     out: Path | None,
     tolerance: float,
@@ -57,8 +69,8 @@ def verify_engines(
     An engine that cannot be had here is stood for by its runs in ``out``, if it has a folder there.
 
     Args:
-        request: The job; its device is torch's, the real Caffe computes on the CPU.
-        names: The engines; the first is what differences are measured by.
+        request: The job; its device is torch's, unless that is named with one.
+        named: The engines; the first is what differences are measured by.
         iterations: How long to train.
         out: Folder to keep the runs in, with all that the comparison may ever ask of the first
             engine; None: they are not kept.
@@ -70,12 +82,15 @@ def verify_engines(
         PruneError: They differ by more than the tolerance, a run failed, or is missing where its
             engine cannot be had.
     """
-    devices = [request.device if name == "torch" else "cpu" for name in names]
+    devices = [one.device or (request.device if one.name == "torch" else "cpu") for one in named]
+    if [named[0].name, devices[0]] == [named[1].name, devices[1]]:
+        raise click.UsageError(
+            f"--engines: {named[0].name} on {devices[0]} is compared with itself; name another "
+            "device, as in caffe@cpu,caffe@cuda"
+        )
+    wishes = [_wish(one.name, caffe_python, at) for one, at in zip(named, devices, strict=True)]
     with ExitStack() as stack:
-        engines = [
-            _engine(_wish(name, caffe_python, device), names, iterations, out, stack)
-            for name, device in zip(names, devices, strict=True)
-        ]
+        engines = [_engine(wish, wishes, iterations, out, stack) for wish in wishes]
         stack.enter_context(stop_on_signal(lambda: _stop(engines)))
         folder = out or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="caffe-prune-"))
@@ -105,7 +120,7 @@ def verify_engines(
 
 def _engine(
     wish: EngineWish,
-    names: Sequence[EngineName],
+    wishes: Sequence[EngineWish],
     iterations: int,
     out: Path | None,
     stack: ExitStack,
@@ -114,14 +129,16 @@ def _engine(
     try:
         return stack.enter_context(engine_to_work_with(wish))
     except EngineError as error:
-        if out is None or not (out / wish.name).is_dir():
+        run = None if out is None else out / run_name(wish.name, wish.device)
+        if run is None or not run.is_dir():
             raise
+        engines = ",".join(f"{one.name}@{one.device}" for one in wishes)
         command = (
-            f"caffe-prune verify --engines {','.join(names)} --iterations {iterations} "
+            f"caffe-prune verify --engines {engines} --iterations {iterations} "
             "--solver … --data … --out DIR"
         )
-        found = StoredRuns(wish.name, out, iterations, str(error), command)
-        say_remark(f"{wish.name}: its runs in {out} are taken, for {error}")
+        found = StoredRuns(wish.name, run, iterations, str(error), command)
+        say_remark(f"{run.name}: its runs in {out} are taken, for {error}")
         return found
 
 

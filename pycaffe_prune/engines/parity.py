@@ -28,10 +28,10 @@ from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net, read_solver, write_prototxt
 from pycaffe_prune.net.graph import NetState, layers_in_state
 
-__all__ = ["Watch", "compare_engines", "follow", "initial_weights", "store_runs"]
+__all__ = ["Watch", "compare_engines", "follow", "initial_weights", "run_name", "store_runs"]
 
 Watch = Callable[[str], AbstractContextManager[Observer]]
-"""Gives the observer of a run, called with the engine's name."""
+"""Gives the observer of a run, called with its name (see `run_name`)."""
 
 
 def _unwatched(_engine: str) -> AbstractContextManager[Observer]:
@@ -59,7 +59,8 @@ def compare_engines(
 
     Args:
         request: The job. Without ``weights`` the first engine draws them, once for both.
-        engines: Two engines with different names; the first is what differences are measured by.
+        engines: Two engines, or one that computes on two devices; the first is what differences
+            are measured by.
         iterations: How long to train.
         folder: Where the runs are kept, each in a folder of its engine's name (and its device's,
             if that is not the CPU); a finished one is not repeated.
@@ -76,7 +77,7 @@ def compare_engines(
     weights = request.weights or initial_weights(jobs[0], engines[0], folder / "initial")
     requests = [replace(job, weights=weights) for job in jobs]
     first, second = (
-        follow(job, engine, iterations, folder / _run_name(engine, job), watch)
+        follow(job, engine, iterations, folder / run_name(engine.name, job.device), watch)
         for job, engine in zip(requests, engines, strict=True)
     )
     found = compare_trajectories(first, second, tolerance)
@@ -115,15 +116,16 @@ def store_runs(
     job = replace(request, device=device or request.device)
     weights = job.weights or initial_weights(job, engine, folder / "initial")
     job = replace(job, weights=weights)
-    follow(job, engine, iterations, folder / _run_name(engine, job), watch)
+    follow(job, engine, iterations, folder / run_name(engine.name, job.device), watch)
     _follow_twin(job, weights, engine, iterations, folder, watch)
 
 
-def _run_name(engine: Engine, request: TrainRequest) -> str:
-    """Runs made on a CPU may lie beside those of a GPU, and must not be taken for them."""
-    if request.device == "cpu":
-        return engine.name
-    return f"{engine.name}-{request.device.replace(':', '-')}"
+def run_name(engine: str, device: str) -> str:
+    """Return the name of an engine's run, and of its folder.
+
+    Runs made on a CPU may lie beside those of a GPU, and must not be taken for them.
+    """
+    return engine if device == "cpu" else f"{engine}-{device.replace(':', '-')}"
 
 
 def _follow_twin(
@@ -135,7 +137,7 @@ def _follow_twin(
     watch: Watch,
 ) -> Trajectory:
     """Train the same job from ``weights`` that are rounded otherwise."""
-    twin = folder / f"{_run_name(engine, request)}-rounded"
+    twin = folder / f"{run_name(engine.name, request.device)}-rounded"
     moved = _rounded_otherwise(weights, twin)
     return follow(replace(request, weights=moved), engine, iterations, twin, watch)
 
@@ -177,7 +179,8 @@ def follow(
     solver = _own_solver(request)
     solver.display = 1
     run = RunFolder(folder)
-    with watch(engine.name) as observe:
+    name = run_name(engine.name, request.device)
+    with watch(name) as observe:
         train(
             replace(
                 request,
@@ -192,7 +195,7 @@ def follow(
             engine,
             observe,
         )
-    return read_trajectory(folder, iterations)
+    return replace(read_trajectory(folder, iterations), engine=name)
 
 
 def initial_weights(request: TrainRequest, engine: Engine, folder: Path) -> Path:

@@ -19,7 +19,7 @@ class StoredRuns:
 
     Args:
         name: The engine's.
-        folder: Where `engines.parity.store_runs` kept its runs.
+        run: The folder that `engines.parity.store_runs` kept its run in, beside the others.
         iterations: How long they have to be.
         reason: Why the engine is not here.
         command: What makes its runs where it is.
@@ -29,18 +29,18 @@ class StoredRuns:
         FormatError: Its run is damaged.
     """
 
-    def __init__(self, name: str, folder: Path, iterations: int, reason: str, command: str) -> None:
-        self.name, self._folder, self._iterations = name, folder, iterations
+    def __init__(self, name: str, run: Path, iterations: int, reason: str, command: str) -> None:
+        self.name, self._run, self._iterations = name, run, iterations
         self._reason, self._command = reason, command
-        found = read_result(RunFolder(folder / name))
+        found = read_result(RunFolder(run))
         if found is None or found.iterations < iterations:
-            raise self._missing(folder / name)
+            raise self._missing(run)
 
     def _missing(self, run: Path) -> EngineError:
         return EngineError(
             f"{run}: holds no finished run of {self._iterations:,} iterations, and the engine "
             f"{self.name} is not here to make it ({self._reason}); make it where {self.name} is "
-            f"with `{self._command}`, and bring that folder to {self._folder}"
+            f"with `{self._command}`, and bring that folder to {self._run.parent}"
         )
 
     def train(self, folder: RunFolder, job: Job, observe: Observer) -> TrainResult:  # noqa: ARG002
@@ -63,7 +63,7 @@ class StoredRuns:
         outputs: Sequence[str],  # noqa: ARG002
     ) -> list[NDArray[np.float32]]:
         """Refuse, as `train` does."""
-        raise self._missing(self._folder / self.name)
+        raise self._missing(self._run)
 
     def stop(self) -> None:
         """Do nothing: nothing runs."""

@@ -297,7 +297,7 @@ def test_options_that_do_not_go_together_are_a_fault_of_the_command_line(
     ("options", "message"),
     [
         ("--engines caffe", "is not two engines"),
-        ("--engines caffe,caffe", "is not two engines"),
+        ("--engines caffe,tensorflow", "is not two engines"),
         ("--engines auto,torch", "is not two engines"),
         ("--engines caffe,torch", "needs --solver"),
         ("--engines caffe,torch --solver s --batch 3", "--batch goes with two models A and B"),

@@ -105,7 +105,7 @@ def test_a_run_that_is_missing_or_too_short_is_named_with_what_makes_it(
         found = run(elsewhere, iterations=13).exception
         assert isinstance(found, EngineError)
         assert f"{elsewhere}/runs/caffe: holds no finished run of 13 iterations" in str(found)
-        assert "`caffe-prune verify --engines caffe,torch --iterations 13 " in str(found)
+        assert "`caffe-prune verify --engines caffe@cpu,torch@cpu --iterations 13 " in str(found)
         (elsewhere / "runs" / "caffe" / "result.json").unlink()
         found = run(elsewhere).exception
         assert isinstance(found, EngineError)
@@ -131,3 +131,34 @@ def test_runs_of_another_job_are_refused(elsewhere: Path) -> None:
     result = run(elsewhere)
     assert result.exit_code == 1
     assert "holds another run, with other net" in str(result.exception)
+
+
+@pytest.mark.parametrize("same", ["caffe@cpu,caffe", "torch,torch@cpu", "torch,torch"])
+def test_an_engine_is_not_compared_with_itself_on_one_device(tmp_path: Path, same: str) -> None:
+    result = run(tmp_path, "--engines", same)
+    assert result.exit_code == 2
+    assert "is compared with itself" in result.stderr
+
+
+@pytest.mark.parametrize("wrong", ["caffe", "caffe,tensorflow", "caffe@gpu,torch", "torch,,caffe"])
+def test_what_is_not_two_engines_is_refused(tmp_path: Path, wrong: str) -> None:
+    result = run(tmp_path, "--engines", wrong)
+    assert result.exit_code == 2
+    assert f"'{wrong}' is not two engines" in result.stderr
+
+
+def test_an_engine_may_be_named_with_its_device(stored: tuple[Path, Result]) -> None:
+    here, first = stored
+    again = run(here, "--engines", "caffe@cpu,torch@cpu", "--device", "cuda")
+    assert again.exit_code == 0, again.exception
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+
+
+def test_a_run_on_a_gpu_that_was_brought_here_is_asked_for_by_its_own_name(
+    elsewhere: Path,
+) -> None:
+    (elsewhere / "runs" / "caffe-cuda").mkdir()
+    found = run(elsewhere, "--engines", "caffe@cuda,torch@cpu").exception
+    assert isinstance(found, EngineError)
+    assert f"{elsewhere}/runs/caffe-cuda: holds no finished run" in str(found)
+    assert "--engines caffe@cuda,torch@cpu" in str(found)
