@@ -15,7 +15,7 @@ REPRODUCE_ARGS ?=
 EXTRAS ?= dev,sample,flowers,convert,torch,cluster
 PYTEST_ARGS ?= -n auto
 
-.PHONY: help environment setup test check reproduce bench gpu-check schema constraints clean
+.PHONY: help environment setup test check reproduce bench gpu-check images schema constraints clean
 
 help:
 	@echo "make reproduce   LeNet-300-100 on MNIST with the real Caffe, in minutes: table, figure, report"
@@ -25,6 +25,7 @@ help:
 	@echo "make environment virtual environment only"
 	@echo "make bench       side-by-side benchmarks (minutes)"
 	@echo "make gpu-check   all that waits for a GPU: parity, speed, experiments (resumable; hours)"
+	@echo "make images      the container images, with Docker (docs/containers.md; half an hour)"
 	@echo "make schema      compile caffe.proto again"
 	@echo "make constraints write the installed versions to constraints.txt"
 	@echo "make clean       remove the virtual environment and all caches of this checkout"
@@ -60,6 +61,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint --config .hadolint.yaml docker/*.Dockerfile
 
 test: setup check
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -74,6 +76,11 @@ bench: setup
 
 gpu-check: environment
 	@bench/gpu_check.sh
+
+images:
+	docker build --file docker/cpu.Dockerfile --tag pycaffe-prune:cpu .
+	docker build --file docker/caffe-cuda.Dockerfile --tag pycaffe-prune:caffe-cuda .
+	docker build --file docker/torch-cuda.Dockerfile --tag pycaffe-prune:torch-cuda .
 
 schema: $(INSTALLED)
 	cd pycaffe_prune/formats && ../../$(BIN)/python -m grpc_tools.protoc -I. \
