@@ -18,15 +18,12 @@ RUN python3 -m venv --without-pip --system-site-packages /opt/pycaffe-prune \
         --constraint constraints.txt --requirement requirements.txt
 COPY . .
 RUN python3 -m pip --python /opt/pycaffe-prune/bin/python install --no-cache-dir --no-compile \
-        --no-deps . \
- && mv /opt/pycaffe-prune/lib/python3*/site-packages/pycaffe_prune/share /opt/share \
- && ln -s /opt/share /opt/pycaffe-prune/lib/python3*/site-packages/pycaffe_prune/share
+        --no-deps .
 
 FROM ${TORCH_IMAGE}
 COPY --from=toolkit /opt/pycaffe-prune /opt/pycaffe-prune
-COPY --from=toolkit /opt/share /opt/share
 RUN install --directory --mode 1777 /data /runs \
- && ln -s /opt/share/* / \
+ && ln -s /opt/pycaffe-prune/lib/python3*/site-packages/pycaffe_prune/share/* / \
  && /opt/pycaffe-prune/bin/python -c 'import torch; print(torch.__version__, torch.version.cuda)'
 WORKDIR /
 ENV PATH=/opt/pycaffe-prune/bin:$PATH \
