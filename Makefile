@@ -25,7 +25,7 @@ help:
 	@echo "make environment virtual environment only"
 	@echo "make bench       side-by-side benchmarks (minutes)"
 	@echo "make gpu-check   all that waits for a GPU: parity, speed, experiments (resumable; hours)"
-	@echo "make images      the container images, with Docker (docs/containers.md; half an hour)"
+	@echo "make images      the container images, with Docker (docs/containers.md)"
 	@echo "make schema      compile caffe.proto again"
 	@echo "make constraints write the installed versions to constraints.txt"
 	@echo "make clean       remove the virtual environment and all caches of this checkout"

@@ -107,13 +107,7 @@ def _caffe(explicit: Path | None) -> tuple[CaffeReport | None, str | None]:
         origin=python.origin,
         version=found.caffe_version,
         path=found.caffe_path,
-        python_version=found.python_version,
-        numpy_version=found.numpy_version,
-        protobuf_version=found.protobuf_version,
-        blas=found.blas,
-        gpu_build=found.gpu_build,
-        cuda_version=found.cuda_version,
-        features=found.features.model_dump(),
+        **found.model_dump(exclude={"caffe_version", "caffe_path"}),
     )
     return report, None
 

@@ -91,7 +91,7 @@ class CaffeFeatures(BaseModel):
     add_callback: bool
     apply_update: bool
     lr: bool
-    gpu_pointers: bool = False
+    gpu_pointers: bool
     """Blobs tell where on the GPU they are, so that masks can work there; no CPU build does."""
 
 

@@ -253,7 +253,12 @@ def probed(folder: Path, libraries: list[str]) -> CaffeProbe:
         "caffe_path": "/c",
         "numpy_version": "1.19.5",
         "protobuf_version": "3.12",
-        "features": {"add_callback": True, "apply_update": False, "lr": False},
+        "features": {
+            "add_callback": True,
+            "apply_update": False,
+            "lr": False,
+            "gpu_pointers": False,
+        },
         "libraries": libraries,
     }
     (folder / "answer").write_text(f"caffe-probe: {json.dumps(answer)}\n")

@@ -17,7 +17,7 @@ ANSWER = {
     "caffe_path": "/opt/caffe/python/caffe",
     "numpy_version": "1.19.5",
     "protobuf_version": "3.12.4",
-    "features": {"add_callback": True, "apply_update": True, "lr": True},
+    "features": {"add_callback": True, "apply_update": True, "lr": True, "gpu_pointers": False},
 }
 CUDA = ["/opt/cuda/libcudart.so.11.0"]
 

@@ -41,14 +41,15 @@ class GpuMasks(Masks):
         if not hasattr(type(self._blobs[0]), "_gpu_diff_ptr"):
             raise LookupError("this pycaffe does not give a blob's address on the GPU")
         self._net = hold_masks(caffe, self._bits)
-        self._kept = list(self._net.blobs.values())
+        # Nothing touches a mask on the host again, so it stays where it is on the GPU.
+        self._kept = [blob._gpu_data_ptr for blob in self._net.blobs.values()]
 
     def zero_gradients(self):
         """Zero the masked gradients; called by the solver between backward and update."""
         for blob, kept in zip(self._blobs, self._kept):
             # Asked each time: what a layer has left on the host is copied to the GPU by this.
             diff = blob._gpu_diff_ptr
-            self._multiply(blob.count, diff, kept._gpu_data_ptr, diff)
+            self._multiply(blob.count, diff, kept, diff)
 
 
 class HostMasks(Masks):
