@@ -62,7 +62,7 @@ def with_definitions(model: Caffemodel, net: NetParameter) -> Caffemodel:
         net: Their net.
     """
     blobs = {layer.name: layer.blobs for layer in model.layers if layer.blobs}
-    layers = layers_in_state(net, NetState(TRAIN))
+    layers = layers_in_state(net, NetState.of(net, TRAIN))
     names = {layer.name for layer in layers}
     layers += [layer for layer in net.layer if layer.name in blobs.keys() - names]
     defined = NetParameter()

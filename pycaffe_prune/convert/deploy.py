@@ -77,7 +77,7 @@ def used_layers(net: NetParameter) -> list[LayerParameter]:
 def preprocessing(net: NetParameter) -> list[str]:
     """Say what the data layers of the TEST net do to the images, which a deploy net does not."""
     said = []
-    for layer in layers_in_state(net, NetState()):
+    for layer in layers_in_state(net, NetState.of(net, TEST)):
         if not layer.bottom and layer.HasField("transform_param"):
             settings = text_format.MessageToString(layer.transform_param, as_one_line=True)
             said.append(
@@ -89,8 +89,7 @@ def preprocessing(net: NetParameter) -> list[str]:
 
 def _needed(net: NetParameter) -> tuple[NetGraph, list[int], set[int]]:
     """The TEST net, the places of its main losses, and those of the layers that it predicts by."""
-    state = NetState(TEST, net.state.level, tuple(net.state.stage))
-    layers = layers_in_state(net, state)
+    layers = layers_in_state(net, NetState.of(net, TEST))
     layers += _losses_of_training(net, layers)
     graph = NetGraph(layers)
     losses = _main_losses(graph)
@@ -118,7 +117,7 @@ def _losses_of_training(
     if any(_is_loss(layer) for layer in layers):
         return []
     made = {top for layer in layers for top in layer.top}
-    training = layers_in_state(net, NetState(TRAIN, net.state.level, tuple(net.state.stage)))
+    training = layers_in_state(net, NetState.of(net, TRAIN))
     return [layer for layer in training if _is_loss(layer) and made.issuperset(layer.bottom)]
 
 

@@ -10,7 +10,7 @@ from pycaffe_prune.convert.onnx_graph import Context, OnnxGraph
 from pycaffe_prune.convert.onnx_layers import RULES
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
-from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.graph import NetGraph, NetState, Top, layers_in_state
@@ -41,7 +41,7 @@ def to_onnx(net: NetParameter, model: Caffemodel) -> onnx.ModelProto:
         SurgeryError: A layer has no ONNX form here, net and weights do not belong together, or
             weights are not finite; the sentence names the layer.
     """
-    layers = layers_in_state(net, NetState())
+    layers = layers_in_state(net, NetState.of(net, TEST))
     _require_known(layers)
     require_fitting(net, model)
     require_finite(model, {layer.name for layer in model.layers} & {layer.name for layer in layers})

@@ -1,6 +1,6 @@
 """From a net to its channels: every state of it, layer by layer, by the rules of the types."""
 
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.net.channel_rules import rule_for
 from pycaffe_prune.net.channels import Channels, ChannelTrace, Flow
@@ -40,7 +40,7 @@ def _without_weights(net: NetParameter, model: Caffemodel) -> frozenset[str]:
     Auxiliary heads, say: what they read may shrink, since they have no weights to shrink with it.
     """
     held = {layer.name for layer in model.layers if layer.blobs}
-    in_use = {layer.name for layer in layers_in_state(net, NetState())}
+    in_use = {layer.name for layer in layers_in_state(net, NetState.of(net, TEST))}
     return frozenset(
         layer.name
         for layer in net.layer

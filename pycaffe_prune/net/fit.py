@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
-from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
 from pycaffe_prune.net.shapes import LayerShapes, Shape, extents, infer_shapes
@@ -43,7 +43,7 @@ def require_fitting(
             names the layer and both shapes. Or the net contradicts itself.
     """
     held = {layer.name: layer.blobs for layer in model.layers}
-    in_use = {layer.name for layer in layers_in_state(net, NetState())} - set(may_lack)
+    in_use = {layer.name for layer in layers_in_state(net, NetState.of(net, TEST))} - set(may_lack)
     for graph in NetGraph.of_all_states(net):
         owned: set[str] = set()
         shapes = infer_shapes(graph.layers, inputs)

@@ -13,7 +13,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
     Phase,
 )
 
-__all__ = ["NetGraph", "NetState", "Top", "layers_in_state", "states_of"]
+__all__ = ["NetGraph", "NetState", "Top", "layers_in_state", "states_of", "with_state"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,28 @@ class NetState:
     phase: Phase = TEST
     level: int = 0
     stages: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, net: NetParameter, phase: Phase) -> "NetState":
+        """Return the state of ``net`` in a phase: level and stages are those of its ``state``.
+
+        As pycaffe's ``Net(file, phase)`` builds it (`Net_Init` of `python/caffe/_caffe.cpp`).
+        """
+        return cls(phase, net.state.level, tuple(net.state.stage))
+
+
+def with_state(net: NetParameter, level: int | None, stages: Sequence[str]) -> NetParameter:
+    """Return ``net`` with another level (None: its own) and more stages in its ``state``.
+
+    As pycaffe's ``Net(file, phase, level, stages)`` takes them (`Net_Init` of
+    `python/caffe/_caffe.cpp`).
+    """
+    new = NetParameter()
+    new.CopyFrom(net)
+    if level is not None:
+        new.state.level = level
+    new.state.stage.extend(stages)
+    return new
 
 
 def _meets(rule: NetStateRule, state: NetState) -> bool:
@@ -52,7 +74,7 @@ def layers_in_state(net: NetParameter, state: NetState) -> list[LayerParameter]:
 
 
 def states_of(net: NetParameter) -> list[NetState]:
-    """Return the states in which a net is used: both phases, alone and with each of its stages."""
+    """Return the states in which a net is used: both phases, its own state and with each stage."""
     stages = {
         stage
         for layer in net.layer
@@ -61,9 +83,9 @@ def states_of(net: NetParameter) -> list[NetState]:
         for stage in (*rule.stage, *rule.not_stage)
     }
     return [
-        NetState(phase, 0, chosen)
+        NetState(phase, net.state.level, (*net.state.stage, *chosen))
         for phase in (TRAIN, TEST)
-        for chosen in ((), *((stage,) for stage in sorted(stages)))
+        for chosen in ((), *((stage,) for stage in sorted(stages.difference(net.state.stage))))
     ]
 
 

@@ -14,7 +14,7 @@ _REPORTS = frozenset({"Accuracy", "HDF5Output", "Silence"})
 
 
 def _test_layers(net: NetParameter) -> list[LayerParameter]:
-    return layers_in_state(net, NetState(TEST, net.state.level, tuple(net.state.stage)))
+    return layers_in_state(net, NetState.of(net, TEST))
 
 
 def output_blobs(net: NetParameter) -> list[str]:

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, NetParameter, NetStateRule
 from pycaffe_prune.formats.prototxt import write_prototxt
-from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
+from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state, states_of, with_state
 
 BUILD = Path(__file__).parent / "build_with_caffe.py"
 STAGES: tuple[tuple[str, ...], ...] = ((), ("a",), ("b",), ("a", "b"))
@@ -65,6 +65,21 @@ def test_a_layer_is_in_when_its_rules_say_so(
 
 def test_the_state_is_test_unless_said_otherwise() -> None:
     assert NetState() == NetState(TEST, 0, ())
+
+
+def test_a_net_has_the_level_and_stages_of_its_own_state_and_those_added() -> None:
+    net = net_of('state { level: 2 stage: "a" }')
+    assert NetState.of(net, TRAIN) == NetState(TRAIN, 2, ("a",))
+    assert NetState.of(with_state(net, None, ["b"]), TEST) == NetState(TEST, 2, ("a", "b"))
+    assert NetState.of(with_state(net, 0, []), TEST) == NetState(TEST, 0, ("a",))
+    assert NetState.of(net, TEST) == NetState(TEST, 2, ("a",)), "the argument is untouched"
+
+
+def test_every_state_of_a_net_begins_with_its_own() -> None:
+    net = net_of(
+        'state { stage: "a" } layer { name: "x" include { stage: "a" } exclude { stage: "b" } }'
+    )
+    assert {state.stages for state in states_of(net)} == {("a",), ("a", "b")}
 
 
 def net_with_random_rules(seed: int) -> NetParameter:

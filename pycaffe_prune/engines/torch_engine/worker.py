@@ -265,7 +265,8 @@ def _read_masks(
 
 def _evaluate(folder: RunFolder, device: torch.device, emit: Emit) -> None:
     job = json.loads(folder.job.read_bytes())
-    net = Net(read_net(folder.net), NetState(TEST), device)
+    definition = read_net(folder.net)
+    net = Net(definition, NetState.of(definition, TEST), device)
     for path in job["weights"]:
         net.seek(0)
         net.copy_from(Path(path))
