@@ -10,17 +10,15 @@ from rich.console import Console
 
 from pycaffe_prune.cli.input_shapes import input_shapes_option
 from pycaffe_prune.cli.inspect_tables import show_model, show_net, show_storage, show_totals
-from pycaffe_prune.cli.options import path_type
+from pycaffe_prune.cli.options import path_type, phase_option, state_options
 from pycaffe_prune.errors import SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
 from pycaffe_prune.formats.mask import read_mask
-from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.formats.sparse import storage_sizes
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.counts import NetCounts, count_file
 from pycaffe_prune.net.fit import require_fitting
-from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.shapes import Shape
+from pycaffe_prune.net.state_wish import StateWish, chosen_layers, read_net_in_state
 from pycaffe_prune.net.summary import ModelSummary, summarise
 from pycaffe_prune.pruning.connections import nonzero_where_masked
 
@@ -29,13 +27,8 @@ from pycaffe_prune.pruning.connections import nonzero_where_masked
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=path_type)
 @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of tables.")
 @click.option("--totals", is_flag=True, help="One row per prototxt instead of one per layer.")
-@click.option(
-    "--phase",
-    type=click.Choice(["train", "test"]),
-    default="test",
-    show_default=True,
-    help="Which layers of a prototxt count.",
-)
+@phase_option
+@state_options
 @click.option(
     "--storage", is_flag=True, help="Bytes of caffemodels: dense, sparse, and either zipped."
 )
@@ -55,7 +48,7 @@ def inspect(
     files: tuple[Path, ...],
     as_json: bool,
     totals: bool,
-    phase: str,
+    state: StateWish,
     storage: bool,
     inputs: Mapping[str, Shape],
     net: Path | None,
@@ -75,9 +68,9 @@ def inspect(
       caffe-prune inspect pruned.caffemodel --storage
       caffe-prune inspect prototxt/vgg_16/deploy.prototxt
       caffe-prune inspect train_val.prototxt --phase train --input-shape data=64x1x28x28
+      caffe-prune inspect all_in_one.prototxt --stage deploy
       caffe-prune inspect prototxt/*/deploy.prototxt --totals
     """
-    state = NetState(TRAIN if phase == "train" else TEST)
     nets = [path for path in files if path.suffix == ".prototxt"]
     models = [path for path in files if path not in nets]
     if models and totals:
@@ -106,16 +99,16 @@ def inspect(
 
 
 def _summarise(
-    path: Path, net: Path | None, state: NetState, inputs: Mapping[str, Shape]
+    path: Path, net: Path | None, state: StateWish, inputs: Mapping[str, Shape]
 ) -> ModelSummary:
     if net is None:
         return summarise(path, inputs=inputs)
-    definition = read_net(net)
+    definition = read_net_in_state(net, state)
     try:
         require_fitting(definition, read_weights(path), inputs)
     except SurgeryError as error:
         raise SurgeryError(f"{path} does not fit {net}: {error}") from error
-    return summarise(path, layers_in_state(definition, state), inputs)
+    return summarise(path, chosen_layers(definition, state), inputs)
 
 
 def _console() -> Console:

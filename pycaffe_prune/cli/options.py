@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +12,8 @@ import click
 from pycaffe_prune.cli.progress import console
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.choice import EngineWish, choose_engine
+from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
+from pycaffe_prune.net.state_wish import StateWish
 
 __all__ = [
     "caffe_python_option",
@@ -18,8 +21,10 @@ __all__ = [
     "engine_option",
     "engine_to_work_with",
     "path_type",
+    "phase_option",
     "require_sense",
     "say_remark",
+    "state_options",
     "tf32_option",
     "threads_option",
 ]
@@ -69,6 +74,47 @@ def threads_option(function: _F) -> _F:
         default=1,
         show_default=True,
         help="Threads of one run; with one, a run on the CPU repeats bit for bit.",
+    )(function)
+
+
+def state_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--stage`` and ``--level``: the parameter ``state``, a `StateWish`.
+
+    Below `phase_option`, if a command has both: its phase is then the state's.
+    """
+
+    @wraps(function)
+    def bundled(
+        *arguments: object,
+        level: int | None,
+        stages: tuple[str, ...],
+        phase: str = "test",
+        **options: object,
+    ) -> None:
+        state = StateWish(TRAIN if phase == "train" else TEST, level, stages)
+        function(*arguments, state=state, **options)
+
+    stage = click.option(
+        "--stage",
+        "stages",
+        multiple=True,
+        metavar="NAME",
+        help="Use nets in this stage, beside those of their own state; repeatable.",
+    )
+    level = click.option(
+        "--level", type=int, help="Use nets at this level.  [default: that of their own state]"
+    )
+    return stage(level(bundled))
+
+
+def phase_option(function: _F) -> _F:
+    """Add ``--phase``, ``train`` or ``test``, to a command that has `state_options`."""
+    return click.option(
+        "--phase",
+        type=click.Choice(["train", "test"]),
+        default="test",
+        show_default=True,
+        help="Which layers of a prototxt count.",
     )(function)
 
 

@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, Phase
-from pycaffe_prune.formats.prototxt import read_net
-from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
+from pycaffe_prune.net.state_wish import StateWish, chosen_layers, read_net_in_state
 
 __all__ = ["LayerCounts", "NetCounts", "count_file", "count_layers", "uses_of_a_weight"]
 
@@ -102,7 +101,7 @@ class NetCounts(_Model):
         return tuple(layer.problem for layer in self.layers if layer.problem is not None)
 
 
-def count_file(path: Path, state: NetState, inputs: Mapping[str, Shape] = _NO_INPUTS) -> NetCounts:
+def count_file(path: Path, state: StateWish, inputs: Mapping[str, Shape] = _NO_INPUTS) -> NetCounts:
     """Count the net that a prototxt gives in ``state``.
 
     Args:
@@ -111,12 +110,12 @@ def count_file(path: Path, state: NetState, inputs: Mapping[str, Shape] = _NO_IN
         inputs: Shapes of blobs that it does not tell, as for `infer_shapes`.
 
     Raises:
-        FormatError: The file is missing or no net prototxt.
+        FormatError: The file is missing or no net prototxt, or ``state`` means nothing to it.
         SurgeryError: The net contradicts itself.
     """
-    net = read_net(path)
+    net = read_net_in_state(path, state)
     try:
-        layers = count_layers(layers_in_state(net, state), inputs)
+        layers = count_layers(chosen_layers(net, state), inputs)
     except SurgeryError as error:
         raise SurgeryError(f"{path}: {error}") from error
     return NetCounts(path=str(path), name=net.name, phase=Phase.Name(state.phase), layers=layers)

@@ -13,7 +13,7 @@ from pathlib import Path
 from pycaffe_prune.engines.prepare import net_of_solver
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.experiments.result import ExperimentResult, Method, Point
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.net.counts import LayerCounts, count_layers
 from pycaffe_prune.net.graph import NetState, layers_in_state
@@ -113,7 +113,8 @@ def layer_counts(
     net: NetParameter, units: Mapping[str, int] | None = None
 ) -> dict[str, LayerCounts] | None:
     """Return the counts of the layers that have parameters; None when a shape is not known."""
-    counts = count_layers(layers_in_state(with_units(net, units or {}), NetState()))
+    counted = with_units(net, units or {})
+    counts = count_layers(layers_in_state(counted, NetState.of(counted, TEST)))
     if any(layer.problem is not None for layer in counts):
         return None
     return {layer.name: layer for layer in counts if layer.params}

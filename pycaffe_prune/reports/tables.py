@@ -7,7 +7,7 @@ from functools import cache
 
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.net.counts import count_file
-from pycaffe_prune.net.graph import NetState
+from pycaffe_prune.net.state_wish import StateWish
 from pycaffe_prune.reports.compare import compare_shapes, compare_units
 from pycaffe_prune.reports.judge import Judged, judge, kept_up_to
 from pycaffe_prune.reports.paper import NETWORKS, TABLE_1
@@ -256,7 +256,7 @@ def table_1_grid() -> Grid:
         path = share_root() / "prototxt" / _OURS.get(row.network, "") / "deploy.prototxt"
         ours, ratio = "not run", "–"
         if path.is_file():
-            counted = count_file(path, NetState())
+            counted = count_file(path, StateWish())
             ours = f"{counted.parameters:,}"
             ratio = f"{counted.parameters / row.parameters:.2f}"
         lines.append((row.network, row.data, f"{row.parameters:,.0f}", ours, ratio))

@@ -180,3 +180,25 @@ def test_a_file_that_is_no_caffemodel_is_named(tmp_path: Path) -> None:
     result = run(path)
     assert isinstance(result.exception, FormatError)
     assert str(path) in str(result.exception)
+
+
+def test_the_state_that_is_chosen_decides_which_layers_count(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 4 } } }'
+        'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "a"'
+        "  inner_product_param { num_output: 3 } }"
+        'layer { name: "prob" type: "Softmax" bottom: "a" top: "prob" include { stage: "deploy" } }'
+        'layer { name: "deep" type: "ReLU" bottom: "a" top: "b" include { min_level: 1 } }'
+        'layer { name: "drop" type: "Dropout" bottom: "a" top: "c" include { phase: TRAIN } }'
+    )
+
+    def layers(*options: str) -> list[str]:
+        (found,) = json.loads(run(net, "--json", *options).output)
+        return [layer["name"] for layer in found["layers"]][2:]
+
+    assert layers() == []
+    assert layers("--stage", "deploy") == ["prob"]
+    assert layers("--level", "1", "--stage", "deploy") == ["prob", "deep"]
+    assert layers("--stage", "deploy", "--phase", "train") == ["prob", "drop"]
+    assert isinstance(run(net, "--stage", "other").exception, FormatError)

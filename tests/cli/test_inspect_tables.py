@@ -12,7 +12,7 @@ from pycaffe_prune.formats.caffe_pb2 import TRAIN
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
 from pycaffe_prune.net.counts import count_file
-from pycaffe_prune.net.graph import NetState
+from pycaffe_prune.net.state_wish import StateWish
 
 PROTOTXT = Path(__file__).parents[2] / "prototxt"
 TRAIN_VAL = PROTOTXT / "lenet_300_100" / "train_val.prototxt"
@@ -36,7 +36,7 @@ def lenet(data_dir: Path) -> Path:
 
 @pytest.mark.parametrize("path", DEPLOYS, ids=lambda path: path.parent.name)
 def test_a_nets_table_shows_its_layers_and_sums(path: Path) -> None:
-    found = count_file(path, NetState())
+    found = count_file(path, StateWish())
     result = run(path, columns=130)
     assert result.exit_code == 0
     shown = rows(result.output)
@@ -62,7 +62,7 @@ def test_totals_give_one_whole_row_a_net_at_any_width() -> None:
     result = run(*DEPLOYS, "--totals")
     shown = rows(result.output)
     for path in DEPLOYS:
-        found = count_file(path, NetState())
+        found = count_file(path, StateWish())
         sums = (found.weights, found.biases, found.statistics, found.parameters)
         numbers = [*sums, found.macs, found.activations]
         assert [
@@ -75,7 +75,7 @@ def test_totals_give_one_whole_row_a_net_at_any_width() -> None:
 def test_the_training_net_has_other_layers_and_its_data_is_told() -> None:
     result = run(TRAIN_VAL, "--phase", "train", "--input-shape", "data=64x1x28x28", "--json")
     (found,) = json.loads(result.output)
-    expected = count_file(TRAIN_VAL, NetState(TRAIN), {"data": (64, 1, 28, 28)})
+    expected = count_file(TRAIN_VAL, StateWish(TRAIN), {"data": (64, 1, 28, 28)})
     assert found == expected.model_dump(mode="json")
     assert [layer["name"] for layer in found["layers"]][-1] == "loss"
     assert found["parameters"] == 266_610
@@ -101,7 +101,7 @@ def test_a_net_that_contradicts_itself_is_named_with_layer_and_shapes(tmp_path: 
 
 def test_macs_of_weights_come_from_their_own_definitions(data_dir: Path) -> None:
     path = data_dir / "zoo" / "squeezenet" / "squeezenet_v1.0_pruned.caffemodel"
-    found = count_file(PROTOTXT / "squeezenet_v1.0" / "deploy_firenet.prototxt", NetState())
+    found = count_file(PROTOTXT / "squeezenet_v1.0" / "deploy_firenet.prototxt", StateWish())
     wide, narrow = run(path, columns=120).output, run(path, columns=80).output
     assert "115,200,000" in wide
     assert "115,200,000" not in narrow
@@ -116,7 +116,7 @@ def test_macs_of_weights_come_from_a_given_net(lenet: Path) -> None:
     net = PROTOTXT / "lenet" / "deploy.prototxt"
     (given,) = json.loads(run(lenet, "--json", "--net", net).output)
     assert told == given
-    assert told["macs"] == told["macs_nonzero"] == count_file(net, NetState()).macs
+    assert told["macs"] == told["macs_nonzero"] == count_file(net, StateWish()).macs
 
 
 def test_zero_weights_are_left_out_of_the_macs_that_matter(lenet: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.net.counts import LayerCounts, count_file, count_layers
-from pycaffe_prune.net.graph import NetState
+from pycaffe_prune.net.state_wish import StateWish
 
 PROTOTXT = Path(__file__).parents[2] / "prototxt"
 
@@ -141,10 +141,10 @@ def test_what_an_unknown_layer_makes_is_not_known() -> None:
 
 def test_sums_are_over_the_layers_whose_counts_are_known() -> None:
     path = PROTOTXT / "lenet_300_100" / "train_val.prototxt"
-    unknown = count_file(path, NetState(TRAIN))
+    unknown = count_file(path, StateWish(TRAIN))
     assert (unknown.parameters, unknown.macs) == (0, 0)
     assert "blob 'data'" in unknown.problems[0]
-    known = count_file(path, NetState(TRAIN), {"data": (3, 1, 28, 28)})
+    known = count_file(path, StateWish(TRAIN), {"data": (3, 1, 28, 28)})
     assert known.problems == ()
     assert (known.name, known.phase, known.path) == ("LeNet-300-100", "TRAIN", str(path))
     assert known.weights == known.macs == sum(layer.weights for layer in known.layers) == 266_200
@@ -162,7 +162,7 @@ def test_parameters_are_all_values_of_the_caffemodel(
     data_dir: Path, network: str, weights: str
 ) -> None:
     model = read_caffemodel(data_dir / "zoo" / f"{weights}.caffemodel")
-    found = count_file(PROTOTXT / f"{network}.prototxt", NetState())
+    found = count_file(PROTOTXT / f"{network}.prototxt", StateWish())
     blobs = dict(model.blobs())
     assert found.parameters == sum(blob.size for blob in blobs.values())
     assert found.biases == sum(blob.size for (_, index), blob in blobs.items() if index == 1)
@@ -172,4 +172,4 @@ def test_a_file_that_is_no_net_is_named(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text("laier { }")
     with pytest.raises(FormatError, match=str(path)):
-        count_file(path, NetState())
+        count_file(path, StateWish())

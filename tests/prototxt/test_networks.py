@@ -15,6 +15,7 @@ from pycaffe_prune.net.counts import NetCounts, count_file
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
 from pycaffe_prune.net.shapes import infer_shapes
+from pycaffe_prune.net.state_wish import StateWish
 
 PROTOTXT = Path(__file__).parents[2] / "prototxt"
 
@@ -37,7 +38,7 @@ def test_the_files_are_what_the_generator_writes(place: str) -> None:
 
 
 def counts(network: str, phase: Phase = TEST) -> NetCounts:
-    found = count_file(PROTOTXT / network / "deploy.prototxt", NetState(phase))
+    found = count_file(PROTOTXT / network / "deploy.prototxt", StateWish(phase))
     assert found.problems == ()
     return found
 
