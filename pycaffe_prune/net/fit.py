@@ -10,11 +10,43 @@ from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
 from pycaffe_prune.net.shapes import LayerShapes, Shape, extents, infer_shapes
 
-__all__ = ["require_fitting"]
+__all__ = ["refuse_repeated_names", "require_fitting"]
 
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
 _MOST_NAMES = 12
+_WITH_BLOBS = frozenset(
+    {
+        "BatchNorm", "Bias", "Convolution", "Deconvolution", "Embed", "InnerProduct", "LSTM",
+        "PReLU", "Parameter", "RNN", "Scale",
+    }
+)  # fmt: skip
 _Told = tuple[int | None, ...]
+
+
+def refuse_repeated_names(net: NetParameter) -> None:
+    """See that no state of the net has two layers of one name where one of them has weights.
+
+    Caffe builds such a net, but weights find their layer by its name alone: it loads all of them
+    into the first (`Net::CopyTrainedLayersFrom` of `src/caffe/net.cpp`), or aborts. To be called
+    wherever weights are loaded into a net, saved or pruned. Layers without weights may repeat
+    names, and so may layers that are in no state together.
+
+    Args:
+        net: In the V2 form.
+
+    Raises:
+        SurgeryError: Two layers have one name; the sentence tells both types.
+    """
+    for graph in NetGraph.of_all_states(net):
+        first: dict[str, LayerParameter] = {}
+        for layer in graph.layers:
+            other = first.setdefault(layer.name, layer)
+            if other is not layer and {other.type, layer.type} & _WITH_BLOBS:
+                raise SurgeryError(
+                    f"net '{net.name}' has two layers of the name '{layer.name}' ({other.type} and "
+                    f"{layer.type}), and weights find their layer by its name: Caffe would load "
+                    "those of both into the first; give one of them another name"
+                )
 
 
 def require_fitting(

@@ -9,7 +9,7 @@ from pycaffe_prune.errors import EngineError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.prototxt import write_prototxt
-from pycaffe_prune.net.fit import require_fitting
+from pycaffe_prune.net.fit import refuse_repeated_names, require_fitting
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.shapes import infer_shapes
 
@@ -144,3 +144,47 @@ def test_what_is_refused_for_its_shapes_caffe_refuses_too(
     else:
         with pytest.raises(EngineError, match=r"shape|blobs"):
             forward()
+
+
+def test_layers_of_one_name_are_refused_where_one_has_weights() -> None:
+    for kind, other in (("InnerProduct", "InnerProduct"), ("BatchNorm", "ReLU")):
+        twice = f'''name: "n"
+            layer {{ name: "a" type: "{kind}" bottom: "data" top: "a" }}
+            layer {{ name: "a" type: "{other}" bottom: "a" top: "b" }}'''
+        with pytest.raises(SurgeryError, match=rf"net 'n' .* name 'a' \({kind} and {other}\)"):
+            refuse_repeated_names(net_of(twice))
+
+
+def test_names_may_repeat_without_weights_and_in_states_apart() -> None:
+    refuse_repeated_names(
+        net_of("""
+            layer { name: "r" type: "ReLU" bottom: "a" top: "b" }
+            layer { name: "r" type: "TanH" bottom: "b" top: "c" }
+            layer { name: "ip" type: "InnerProduct" include { phase: TRAIN } }
+            layer { name: "ip" type: "InnerProduct" include { phase: TEST } }""")
+    )
+
+
+@pytest.mark.real_caffe
+def test_caffe_loads_weights_of_two_layers_of_one_name_into_the_first(
+    caffe_python: Path, tmp_path: Path
+) -> None:
+    net = net_of("""name: "n" layer { name: "data" type: "Input" top: "data"
+        input_param { shape { dim: 1 dim: 2 } } }
+      layer { name: "a" type: "InnerProduct" bottom: "data" top: "a"
+        inner_product_param { num_output: 2 bias_term: false } }
+      layer { name: "a" type: "InnerProduct" bottom: "a" top: "b"
+        inner_product_param { num_output: 2 bias_term: false } }""")
+    blobs = [np.full((2, 2), value, np.float32) for value in (1, 2)]
+    model = Caffemodel(
+        tuple(Layer(net.layer[place + 1], (blob,)) for place, blob in enumerate(blobs)),
+        NetParameter(name="n"),
+    )
+    write_prototxt(tmp_path / "net.prototxt", net)
+    write_caffemodel(tmp_path / "w.caffemodel", model)
+    ones = np.ones((1, 2), np.float32)
+    [a, b] = CaffeEngine(caffe_python).forward(
+        tmp_path / "net.prototxt", tmp_path / "w.caffemodel", {"data": ones}, ["a", "b"]
+    )
+    np.testing.assert_array_equal(a, [[4, 4]])  # the second's weights
+    np.testing.assert_array_equal(b, [[0, 0]])  # those of its filler
