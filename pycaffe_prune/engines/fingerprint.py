@@ -3,10 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from google.protobuf import text_format
-
 from pycaffe_prune.engines.net_data import records
 from pycaffe_prune.formats.caffe_pb2 import NetParameter, SolverParameter
+from pycaffe_prune.formats.carried import to_text
 from pycaffe_prune.formats.files import sha256_of
 
 __all__ = ["net_fingerprint", "solver_fingerprint"]
@@ -40,4 +39,4 @@ def solver_fingerprint(solver: SolverParameter) -> str:
 
 
 def _sha256(message: NetParameter | SolverParameter) -> str:
-    return hashlib.sha256(text_format.MessageToString(message).encode()).hexdigest()
+    return hashlib.sha256(to_text(message).encode()).hexdigest()

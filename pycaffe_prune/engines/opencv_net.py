@@ -30,7 +30,12 @@ from pycaffe_prune.errors import EngineError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
-from pycaffe_prune.formats.prototxt import read_net, refuse_python_layers, write_prototxt
+from pycaffe_prune.formats.prototxt import (
+    read_net,
+    refuse_carried,
+    refuse_python_layers,
+    write_prototxt,
+)
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.inference import inference_net
 
@@ -71,6 +76,7 @@ def forward(
     require_importer()
     net = read_net(net_path)
     refuse_python_layers(net, net_path)
+    refuse_carried(net, net_path, "OpenCV")
     part = inference_net(net, {name: array.shape for name, array in inputs.items()}, outputs)
     model = _for_importer(part, read_weights(weights))
     several = [top for layer in part.layer if len(layer.top) > 1 for top in layer.top]

@@ -34,6 +34,7 @@ from pycaffe_prune.formats.mask import MaskFile, read_mask, require_fitting_mask
 from pycaffe_prune.formats.prototxt import (
     read_net,
     read_solver,
+    refuse_carried,
     refuse_python_layers,
     write_prototxt,
 )
@@ -116,6 +117,7 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
         SurgeryError: Net, weights and mask do not fit together.
     """
     solver = read_solver(request.solver)
+    refuse_carried(solver, request.solver, "training")
     net_path = request.net or net_of_solver(request.solver)
     net, net_sha256 = _trusted_net(net_path, request.data)
     _name_losses(net)
@@ -191,6 +193,7 @@ def _trusted_net(path: Path, data: Path | None) -> tuple[NetParameter, str]:
     """The net with absolute paths, and its fingerprint, over lists' paths as the prototxt says."""
     net = read_net(path)
     refuse_python_layers(net, path)
+    refuse_carried(net, path, "an engine")
     resolve_databases(net, path, data)
     net_sha256 = net_fingerprint(net)
     resolve_lists(net, path, data)

@@ -20,7 +20,12 @@ from pycaffe_prune.engines.job import EvaluationJob, ForwardJob, Job
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import EngineError, InterruptedRunError
 from pycaffe_prune.formats.files import sha256_of, write_text
-from pycaffe_prune.formats.prototxt import read_net, refuse_python_layers, write_prototxt
+from pycaffe_prune.formats.prototxt import (
+    read_net,
+    refuse_carried,
+    refuse_python_layers,
+    write_prototxt,
+)
 
 __all__ = [
     "follow_evaluation",
@@ -111,6 +116,7 @@ def forward_by_files(
     """
     net = read_net(net_path)
     refuse_python_layers(net, net_path)
+    refuse_carried(net, net_path, "an engine")
     job = ForwardJob(weights=str(weights.resolve()), inputs=tuple(inputs), outputs=tuple(outputs))
     with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
         folder = RunFolder(Path(name))

@@ -33,6 +33,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.formats.upgrade import upgrade_net
 from pycaffe_prune.formats.upgrade_v0 import PADDING
+from pycaffe_prune.formats.wire_text import message_bytes, message_of
 
 __all__ = [
     "BlobKey",
@@ -194,6 +195,9 @@ def naming_blob(layer: str, index: int) -> Iterator[None]:
 def read_caffemodel(path: Path) -> Caffemodel:
     """Read a binary caffemodel of the V2 (``layer``), V1 (``layers``) or V0 form.
 
+    Names need not be UTF-8 (`formats.text_bytes`); fields of numbers that stock Caffe does not know
+    stay with their layer, and are written as they were.
+
     The blobs are read-only float32 views of the mapped file. Legacy four-dimensional shapes are
     squeezed by the layer's type. Definitions of the V1 and V0 forms come upgraded as Caffe upgrades
     them (`formats.upgrade`); those of the V2 form stay as they are, since loading ignores them.
@@ -220,8 +224,7 @@ def read_caffemodel(path: Path) -> Caffemodel:
                 header += buffer[part.tag : part.end]
         if not net_layers.ListFields():
             raise FormatError("holds no layer")
-        net = NetParameter.FromString(bytes(header))
-        require_text(net, "a net")
+        net = message_of(bytes(header), NetParameter)
         net.MergeFrom(net_layers)
         if net.layers:
             net = upgrade_net(net)
@@ -242,12 +245,10 @@ def _split_layer(
     """A layer's definition without its blobs, and where these lie."""
     if part.number == _LAYER:
         header, places = _split(buffer, part, _BLOBS)
-        definition: LayerParameter | V1LayerParameter = LayerParameter.FromString(header)
+        definition: LayerParameter | V1LayerParameter = message_of(header, LayerParameter)
     else:
         header, places = _split(buffer, part, _V1_BLOBS, _V0_LAYER)
-        definition = V1LayerParameter.FromString(header)
-        require_text(definition.layer, "a layer")
-    require_text(definition, "a layer")
+        definition = message_of(header, V1LayerParameter)
     return definition, places
 
 
@@ -304,18 +305,20 @@ def _read_layer(buffer: memoryview, param: LayerParameter, places: list[wire.Fie
 def write_caffemodel(path: Path, model: Caffemodel) -> None:
     """Write ``model`` as Caffe does (V2 layers, shapes, packed float32), atomically.
 
+    What a layer carries from a prototxt as text has no place in such a file (`formats.carried`).
+
     Raises:
         PruneError: The folder cannot be written to or the disk is full.
     """
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        file.write(model.net.SerializeToString())
+        file.write(message_bytes(model.net))
         for layer in model.layers:
             _write_layer(file, layer)
 
 
 def _write_layer(file: BinaryIO, layer: Layer) -> None:
     # Caffe writes fields by number: what comes before the blobs, the blobs, what comes after.
-    header = memoryview(layer.param.SerializeToString())
+    header = memoryview(message_bytes(layer.param))
     split = next(
         (part.tag for part in wire.fields(header, 0, len(header)) if part.number > _BLOBS),
         len(header),

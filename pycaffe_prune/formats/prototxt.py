@@ -8,10 +8,12 @@ from google.protobuf.message import EncodeError, Message
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter, SolverParameter
-from pycaffe_prune.formats.files import existing_file, write_text
+from pycaffe_prune.formats.carried import carried_fields, parse_text, to_text
+from pycaffe_prune.formats.files import atomic_write, existing_file
+from pycaffe_prune.formats.text_bytes import bytes_of, text_of
 from pycaffe_prune.formats.upgrade import upgrade_net
 
-__all__ = ["read_net", "read_solver", "refuse_python_layers", "write_prototxt"]
+__all__ = ["read_net", "read_solver", "refuse_carried", "refuse_python_layers", "write_prototxt"]
 
 _M = TypeVar("_M", bound=Message)
 
@@ -19,11 +21,14 @@ _M = TypeVar("_M", bound=Message)
 def _read(path: Path, message: _M, what: str) -> _M:
     existing_file(path, what)
     try:
-        text = path.read_text(encoding="utf-8")
-        text_format.Parse(text, message)
+        data = path.read_bytes()
+        if (nul := data.find(0)) >= 0:
+            raise FormatError(f"{path}: is not text (byte {nul}); {what} is needed")
+        text = text_of(data)
+        parse_text(text, message)
+        if not message.ListFields() and carried_fields(message):  # the text is of another kind
+            text_format.Parse(text, message)
         message.SerializeToString()  # parsing does not ask for required fields, writing does
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: is not text (byte {error.start}); {what} is needed") from error
     except text_format.ParseError as error:
         raise FormatError(f"{path}:{error}; {what} is needed") from error
     except EncodeError as error:
@@ -36,9 +41,12 @@ def _read(path: Path, message: _M, what: str) -> _M:
 def read_net(path: Path) -> NetParameter:
     """Read a net prototxt; old forms come upgraded as Caffe upgrades them (`formats.upgrade`).
 
+    Fields that stock Caffe does not know are carried (`formats.carried`), strings need not be
+    UTF-8 (`formats.text_bytes`).
+
     Raises:
-        FormatError: The file is missing, no text, or against the schema (with line and column), or
-            an old form cannot be upgraded.
+        FormatError: The file is missing, no text, or against the grammar or a known field's type
+            (with line and column), or an old form cannot be upgraded.
     """
     what = "a net prototxt"
     net = _read(path, NetParameter(), what)
@@ -47,22 +55,28 @@ def read_net(path: Path) -> NetParameter:
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
     if not net.layer:
-        raise FormatError(f"{path}: holds no layer; {what} is needed")
+        unknown = "".join(
+            f"; stock Caffe does not know {field}" for field in carried_fields(net)[:1]
+        )
+        raise FormatError(f"{path}: holds no layer; {what} is needed{unknown}")
     return net
 
 
 def read_solver(path: Path) -> SolverParameter:
-    """Read a solver prototxt.
+    """Read a solver prototxt; fields that stock Caffe does not know are carried.
 
     Raises:
-        FormatError: The file is missing, no text, or against the schema (with line and column).
+        FormatError: The file is missing, no text, or against the grammar or a known field's type
+            (with line and column).
     """
     return _read(path, SolverParameter(), "a solver prototxt")
 
 
 def write_prototxt(path: Path, message: NetParameter | SolverParameter) -> None:
     """Write a net or a solver as text, atomically; `read_net` and `read_solver` give it back."""
-    write_text(path, text_format.MessageToString(message))
+    data = bytes_of(to_text(message))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def refuse_python_layers(net: NetParameter, source: Path) -> None:
@@ -78,3 +92,25 @@ def refuse_python_layers(net: NetParameter, source: Path) -> None:
                 f"{source}: layer '{layer.name}' is a Python layer that would run the module "
                 f"'{module}'; such nets are refused. Replace the layer by one of Caffe's own."
             )
+
+
+def refuse_carried(message: NetParameter | SolverParameter, source: Path, purpose: str) -> None:
+    """Refuse what stock Caffe does not know, for a ``purpose`` that needs to know all of it.
+
+    Raises:
+        FormatError: ``message`` carries a field of a fork, or one whose name is misspelt; the
+            sentence names layer and field, and a stock field of a similar name.
+    """
+    layers = message.layer if isinstance(message, NetParameter) else message.net_param.layer
+    for layer in layers:
+        for field in carried_fields(layer):
+            raise FormatError(
+                f"{source}: layer '{layer.name}' ({layer.type}) has the field {field}, which stock "
+                f"Caffe does not know; {purpose} needs its meaning. Remove the field or replace it "
+                "by one of Caffe's own."
+            )
+    for field in carried_fields(message):
+        raise FormatError(
+            f"{source}: has the field {field}, which stock Caffe does not know; {purpose} needs "
+            "its meaning. Remove the field or replace it by one of Caffe's own."
+        )

@@ -1,5 +1,6 @@
 """Old nets brought to today's form, as `src/caffe/util/upgrade_proto.cpp` does."""
 
+import re
 from collections.abc import Iterable
 
 from pycaffe_prune.errors import FormatError
@@ -9,6 +10,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
     NetParameter,
     V1LayerParameter,
 )
+from pycaffe_prune.formats.carried import copy_unknown, own_fields
 from pycaffe_prune.formats.upgrade_v0 import is_v0, upgrade_v0_net
 
 __all__ = ["upgrade_net"]
@@ -35,6 +37,20 @@ _IRREGULAR = {
     "TANH": "TanH",
 }
 
+_FORK_TYPE = re.compile(r"type\s*:\s*(\w+)$")
+
+# Names of forks' V1 types as the forks' own V2 layers are called; others keep their word.
+_FORK_TYPES = {
+    "BN": "BN",
+    "L1_LOSS": "L1Loss",
+    "NORMALIZE": "Normalize",
+    "PERMUTE": "Permute",
+    "PRELU": "PReLU",
+    "ROI_POOLING": "ROIPooling",
+    "SMOOTH_L1_LOSS": "SmoothL1Loss",
+    "UPSAMPLE": "Upsample",
+}
+
 
 def _v1_type(value: V1LayerParameter.LayerType) -> str:
     """Today's type string of a V1 layer type (UpgradeV1LayerType)."""
@@ -42,14 +58,22 @@ def _v1_type(value: V1LayerParameter.LayerType) -> str:
     return _IRREGULAR.get(name, "".join(word.capitalize() for word in name.split("_")))
 
 
+def _type_of(old: V1LayerParameter) -> str:
+    if old.HasField("type"):
+        return _v1_type(old.type)
+    for carried in own_fields(old):
+        if carried.name == "type" and (found := _FORK_TYPE.match(carried.text)):
+            return _FORK_TYPES.get(found[1], found[1])
+    raise FormatError(
+        f"layer '{old.name}' has no type that Caffe knows among its V1 types; give it one of "
+        'V1LayerParameter.LayerType in caffe.proto, or write it as layer { type: "…" }'
+    )
+
+
 def _upgrade_v1_layer(old: V1LayerParameter) -> LayerParameter:
     """The V2 form of a V1 layer (UpgradeV1LayerParameter, and the data layers' transforms)."""
-    if not old.HasField("type"):
-        raise FormatError(
-            f"layer '{old.name}' has no type that Caffe knows among its V1 types; give it one of "
-            'V1LayerParameter.LayerType in caffe.proto, or write it as layer { type: "…" }'
-        )
-    new = LayerParameter(type=_v1_type(old.type))
+    new = LayerParameter(type=_type_of(old))
+    copy_unknown(old, new, but=("type",))
     specs = max(len(old.param), len(old.blob_share_mode), len(old.blobs_lr), len(old.weight_decay))
     params = [new.param.add() for _ in range(specs)]
     for spec, name in zip(params, old.param, strict=False):

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter, V1LayerParameter
+from pycaffe_prune.formats.carried import copy_unknown
 
 __all__ = ["PADDING", "is_v0", "upgrade_v0_net"]
 
@@ -96,6 +97,7 @@ def upgrade_v0_net(net: NetParameter) -> NetParameter:
             to anything but a convolution or a pooling.
     """
     new = NetParameter(input=net.input, input_dim=net.input_dim)
+    copy_unknown(net, new)
     if net.HasField("name"):
         new.name = net.name
     if net.HasField("force_backward"):
@@ -148,6 +150,8 @@ def _upgrade_layer(old: V1LayerParameter) -> V1LayerParameter:
         )
     known_type = _TYPES[v0.type]
     new = V1LayerParameter(bottom=old.bottom, top=old.top, type=known_type.type)
+    copy_unknown(old, new)
+    copy_unknown(v0, new)
     if v0.HasField("name"):
         new.name = v0.name
     new.blobs.extend(v0.blobs)

@@ -11,6 +11,7 @@ import numpy as np
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, LRNParameter
+from pycaffe_prune.formats.carried import carried_fields
 from pycaffe_prune.net.channels import BlobChannels, ChannelTrace, Flow, Ids
 from pycaffe_prune.net.shapes import LayerShapes, Shape
 
@@ -59,6 +60,13 @@ def _blocked(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
 ) -> list[Flow | None]:
     return _stop(trace, layer, bottoms)
+
+
+def _carrying_unknown(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
+) -> list[Flow | None]:
+    field = carried_fields(layer)[0]
+    return _stop(trace, layer, bottoms, f" with the field {field}, which stock Caffe does not know")
 
 
 def _end(
@@ -389,5 +397,10 @@ _RULES: dict[str, Rule] = {
 
 
 def rule_for(layer: LayerParameter) -> Rule:
-    """Return the rule of the layer's type; without one, what it reads cannot be deleted."""
+    """Return the rule of the layer's type; without one, what it reads cannot be deleted.
+
+    Nor can it where the layer has fields that stock Caffe does not know.
+    """
+    if layer.bottom and carried_fields(layer):
+        return _carrying_unknown
     return _RULES.get(layer.type, _blocked if layer.bottom else _source)

@@ -7,6 +7,7 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
+from pycaffe_prune.formats.carried import carried_fields
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
 from pycaffe_prune.net.shapes import LayerShapes, Shape, extents, infer_shapes
 
@@ -90,6 +91,8 @@ def _told(layer: LayerParameter, around: LayerShapes) -> Sequence[_Told] | None:
     """What the net says of the layer's blobs; None = nothing, an unknown extent is None."""
     if around.problem is None:
         return around.params
+    if carried_fields(layer):
+        return None
     if layer.type == "InnerProduct":
         units, outputs = layer.inner_product_param, layer.inner_product_param.num_output
         weight: _Told = (None, outputs) if units.transpose else (outputs, None)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import MAX_COUNT
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.formats.carried import carried_fields
 from pycaffe_prune.net.axes import Shape, extents
 from pycaffe_prune.net.shape_rules import RULES, Inferred, Rule
 
@@ -72,6 +73,11 @@ def _around(
     known = tuple(shape for shape in bottoms if shape is not None)
     if rule is None:
         problem = f"layer '{layer.name}' is of type '{layer.type}', whose shapes are not known"
+    elif carried := carried_fields(layer):
+        problem = (
+            f"layer '{layer.name}' ({layer.type}) has the field {carried[0]}, which stock Caffe "
+            "does not know, so its shapes are not known"
+        )
     elif len(known) < len(bottoms):
         name = layer.bottom[bottoms.index(None)]
         problem = (

@@ -128,6 +128,18 @@ def test_python_layers_are_refused(ask, folder):
     _refused(ask, folder, FormatError, r"relu1.*Python layer.*'os'")
 
 
+@pytest.mark.parametrize("field", ["fork { a: 1 }", "engine: MKL2017", "num_ouput: 3"])
+def test_fields_that_caffe_does_not_know_are_refused_by_name(ask, folder, field):
+    _edit(ask.solver, "num_output: 20", f"num_output: 20 {field}")
+    name = field.split()[0].rstrip(":")
+    _refused(ask, folder, FormatError, rf"ip1.*'inner_product_param\.{name}'.*stock Caffe does not")
+
+
+def test_fields_of_a_solver_that_caffe_does_not_know_are_refused_by_name(ask, folder):
+    _edit(ask.solver, "base_lr", "momentun: 0.9 base_lr", ask.solver.name)
+    _refused(ask, folder, FormatError, r"'momentun' \(did you mean 'momentum'\?\)")
+
+
 def test_a_missing_lmdb_is_named_with_the_remedy(ask, folder, tmp_path):
     _refused(replace(ask, data=tmp_path), folder, DataError, r"mnist_train_lmdb.*caffe-prune data")
 

@@ -25,6 +25,7 @@ from pycaffe_prune.formats.caffemodel import (
     read_caffemodel,
     write_caffemodel,
 )
+from pycaffe_prune.formats.carried import carry
 from pycaffe_prune.formats.files import sha256_of
 
 # The folder is the same for all examples: each one writes its file anew.
@@ -278,10 +279,7 @@ def v0_layer(layer_type: str) -> bytes:
         (v0_layer("fold"), "layer 'conv' has the type 'fold'"),
         (v0_layer("conv"), "layer 'conv', blob 0: has shape 2x0x0x0 but holds 3 values"),
         (b"\x12\x03\x22\x01a", "layer 'a' has no type that Caffe knows"),
-        (b"\x12\x05\x0a\x03\x0a\x01\xff", "(UTF|utf)-8"),
-        (b"\x0a\x01\xff\x12\x02\x28\x04", "(UTF|utf)-8"),
-        (b"\xa2\x06\x04\x0a\x02\xff\xfe", "(UTF|utf)-8"),
-        (b"\x12\x04\x1a\x02\xff\xfe", "(UTF|utf)-8"),
+        (b"\xa2\x06\x07\xfa\xff\xff\xff\x0f\x01a", "field of the number 536870911"),
         (b"layer { name: 'text' }", "at byte"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "at byte"),
     ],
@@ -293,6 +291,39 @@ def test_what_is_wrong_is_told_with_file_and_layer(
     path.write_bytes(content)
     with pytest.raises(FormatError, match=f"{path}: .*{sentence}.*; a binary .caffemodel is need"):
         read_caffemodel(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xa2\x06\x04\x0a\x02\xff\xfe",
+        b"\x0a\x02\xd6\xd0\xa2\x06\x05\x1a\x03\xff\xc3\xa9",
+        b"\xa2\x06\x08\xda\x06\x05\x0a\x03\xe9/\xe9",
+        b"\xa2\x06\x07\xa2\x4b\x04\xff\xfe\xfd\xfc",
+    ],
+    ids=["layer's name", "net's name and a bottom", "nested", "unknown field"],
+)
+def test_names_and_unknown_fields_of_any_bytes_are_written_as_they_were(
+    tmp_path: Path, content: bytes
+) -> None:
+    path, again = tmp_path / "any.caffemodel", tmp_path / "again.caffemodel"
+    path.write_bytes(content)
+    write_caffemodel(again, read_caffemodel(path))
+    assert again.read_bytes() == content
+
+
+def test_what_a_layer_carries_as_text_is_not_written(tmp_path: Path) -> None:
+    plain = LayerParameter(name="a\U0010ffe9", type="Pooling")
+    plain.pooling_param.kernel_size = 3
+    carrying = LayerParameter()
+    carrying.CopyFrom(plain)
+    carry(carrying, "fork { a: 1 }")
+    carry(carrying.pooling_param, "ceil_mode: false")
+    for name, param in (("plain", plain), ("carrying", carrying)):
+        write_caffemodel(tmp_path / name, Caffemodel((Layer(param),), NetParameter()))
+    assert (tmp_path / "plain").read_bytes() == (tmp_path / "carrying").read_bytes()
+    assert b"\x0a\x02a\xe9" in (tmp_path / "plain").read_bytes()
+    assert read_caffemodel(tmp_path / "plain").layers[0].param == plain
 
 
 def fuzz_seed() -> bytes:

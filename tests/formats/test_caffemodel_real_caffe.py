@@ -17,6 +17,7 @@ from pycaffe_prune.formats.caffemodel import (
     read_caffemodel,
     write_caffemodel,
 )
+from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 
 NET = """
 name: "tiny"
@@ -68,6 +69,21 @@ def test_what_pycaffe_saves_is_read_and_what_we_write_is_loaded(
     write_caffemodel(tmp_path / "ours", changed)
     run_caffe("load", "net.prototxt", "ours", "loaded.npz", cwd=tmp_path)
     require_same_values(changed, as_keys(tmp_path / "loaded.npz"), 8)
+
+
+@pytest.mark.real_caffe
+@pytest.mark.parametrize("name", ["gbk", "latin1name"])
+def test_caffe_reads_strings_that_are_not_utf8_as_we_write_them_and_the_reverse(
+    run_caffe: Callable[..., None], tmp_path: Path, name: str
+) -> None:
+    net = read_net(Path(__file__).parents[1] / "cases" / f"{name}.prototxt")
+    net.layer[-1].param.add(name="\U0010ffd6\U0010ffd0")
+    write_prototxt(tmp_path / "net.prototxt", net)
+    run_caffe("save", "net.prototxt", "theirs", "saved.npz", cwd=tmp_path)
+    model = read_caffemodel(tmp_path / "theirs")
+    assert (model.net.name, model.layers[-1].param.param) == (net.name, net.layer[-1].param)
+    write_caffemodel(tmp_path / "same", model)
+    assert (tmp_path / "same").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
 def legacy(blob: np.ndarray) -> BlobProto:

@@ -22,6 +22,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
     LayerParameter, NetParameter, Phase, TEST, V1LayerParameter
 )
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.carried import carried_fields
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.solverstate import Solverstate, read_solverstate, write_solverstate
 
@@ -46,8 +47,21 @@ assert new.type == "InnerProduct" and new.param[0].lr_mult == 2
 write_solverstate(folder / "s", Solverstate(5, "a", (weights,), 1))
 assert read_solverstate(folder / "s").iteration == 5
 
-not_utf8, cut, no_layer = "a206040a02fffe", "a206020a07", "1203616263"
-for damaged in map(bytes.fromhex, (not_utf8, cut, no_layer)):
+(folder / "latin1").write_bytes(bytes.fromhex("a206080a02fffea24b0161"))
+write_caffemodel(folder / "again", read_caffemodel(folder / "latin1"))
+assert (folder / "again").read_bytes() == (folder / "latin1").read_bytes()
+
+(folder / "fork").write_text('layer { name: "a" fork { x: "}" } phase: FORK param { y: 1 } }')
+(forked,) = read_net(folder / "fork").layer
+names = ["fork", "phase", "param.y"]
+assert [field.full_name for field in carried_fields(forked)] == names
+write_prototxt(folder / "net", NetParameter(layer=[forked]))
+assert list(read_net(folder / "net").layer) == [forked]
+write_caffemodel(folder / "c", Caffemodel((Layer(forked, ()),), NetParameter()))
+assert not carried_fields(read_caffemodel(folder / "c").layer("a").param)
+
+cut, no_layer = "a206020a07", "1203616263"
+for damaged in map(bytes.fromhex, (cut, no_layer)):
     (folder / "bad").write_bytes(damaged)
     try:
         read_caffemodel(folder / "bad")

@@ -14,6 +14,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
 from pycaffe_prune.formats.prototxt import (
     read_net,
     read_solver,
+    refuse_carried,
     refuse_python_layers,
     write_prototxt,
 )
@@ -59,10 +60,12 @@ def test_a_solver_written_is_read_back(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("layer {\n  nome: 'x' }", r"2:3 : .*nome.*; a net prototxt is needed"),
+        ("base_lr: 0.1", r"1:1 : .*base_lr.*; a net prototxt is needed"),
+        ("name: 'n' base_lr: 0.1", "holds no layer; a net prototxt .*does not know 'base_lr'"),
         ("layer {\n name: 'x'\n  type }", r"3:8 : "),
         ("layer { name: 'x' ", r"1:\d+ : "),
-        ("layer { pooling_param {\n pool: MEDIAN } }", r"2:\d+ : .*MEDIAN"),
+        ("layer { pooling_param {\n pad: few } }", r"2:\d+ : .*few"),
+        ("layer { fork: 1\n  pooling_param {\n pad: few } }", r"3:7 : .*few"),
         ("layer { lrn_param { alpha: 'one' } }", r"1:\d+ : "),
         ("layer { name: 'c' clip_param { min: 1 } }", r".*clip_param\.max; a net prototxt"),
         ("name: 'only'", "holds no layer; a net prototxt is needed"),
@@ -89,13 +92,38 @@ def test_what_is_wrong_in_a_solver_is_told_with_its_place(tmp_path: Path) -> Non
         read_solver(path)
 
 
-@pytest.mark.parametrize("content", [b"name: 'caf\xe9'", b"\x0a\x03abc\xa2\x06\xff\x00"])
-def test_what_is_no_text_is_refused_with_the_byte(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_text_is_refused_with_the_byte(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
-    path.write_bytes(content)
-    at = next(index for index, byte in enumerate(content) if byte > 0x7F)
-    with pytest.raises(FormatError, match=f"^{path}: is not text .byte {at}.; a net prototxt"):
+    path.write_bytes(b"\x0a\x03abc\xa2\x06\xff\x00")
+    with pytest.raises(FormatError, match=f"^{path}: is not text .byte 8.; a net prototxt"):
         read_net(path)
+
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+@pytest.mark.parametrize("name", ["gbk", "latin1name"])
+def test_strings_that_are_not_utf8_are_written_as_they_were(tmp_path: Path, name: str) -> None:
+    source = CASES / f"{name}.prototxt"
+    net = read_net(source)
+    assert net.layer[-1].type == "Convolution"
+    path = tmp_path / "again.prototxt"
+    write_prototxt(path, net)
+    assert read_net(path) == net
+    (line,) = (line for line in source.read_bytes().split(b"\n") if line.startswith(b"name:"))
+    assert line.split(b" #")[0] in path.read_bytes().split(b"\n")
+
+
+def test_a_solver_may_be_refused_for_what_it_carries(tmp_path: Path) -> None:
+    path = tmp_path / "solver.prototxt"
+    path.write_text("base_lr: 0.1 momentun: 0.9 net_param { layer { name: 'a' top: 'b' fork: 1 } }")
+    solver = read_solver(path)
+    with pytest.raises(FormatError, match=r"layer 'a' .* the field 'fork', .*; training needs"):
+        refuse_carried(solver, path, "training")
+    solver.ClearField("net_param")
+    with pytest.raises(FormatError, match=r"'momentun' \(did you mean 'momentum'\?\)"):
+        refuse_carried(solver, path, "training")
+    refuse_carried(SolverParameter(base_lr=0.1), path, "training")
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

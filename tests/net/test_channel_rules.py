@@ -8,6 +8,7 @@ from google.protobuf import text_format
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel
+from pycaffe_prune.formats.carried import parse_text
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.net.channel_rules import CARRYING, ENDS
 from pycaffe_prune.net.channel_trace import trace_channels
@@ -38,7 +39,7 @@ def fc(name: str, bottom: str, outputs: int = 3) -> str:
 
 
 def trace(*parts: str) -> Channels:
-    return trace_channels(text_format.Parse("".join(parts), NetParameter()))
+    return trace_channels(parse_text("".join(parts), NetParameter()))
 
 
 def inputs(channels: Channels, name: str) -> list[int]:
@@ -271,3 +272,17 @@ def test_a_real_model_of_the_zoo_is_followed_from_end_to_end(data_dir: Path) -> 
     assert list(found.units) == names
     for before, after in pairwise(names):
         assert set(inputs(found, after)) == set(found.units[before].tolist())
+
+
+def test_units_do_not_go_through_a_layer_with_unknown_fields() -> None:
+    found = trace(
+        INPUT,
+        conv("a", 3),
+        layer("ReLU", "a", "r", "relu_param { fork: 1 }"),
+        conv("b", 3, "r"),
+        conv("c", 3, "b"),
+        fc("out", "c"),
+    )
+    assert (free(found, "a"), free(found, "b")) == (False, True)
+    (reason,) = {found.fixed[channel] for channel in found.units["a"].tolist()}
+    assert "'r' of type ReLU with the field 'relu_param.fork', which stock Caffe does not" in reason

@@ -6,6 +6,7 @@ from google.protobuf import text_format
 
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter, Phase
 from pycaffe_prune.formats.caffemodel import read_caffemodel
+from pycaffe_prune.formats.carried import parse_text
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
@@ -102,6 +103,24 @@ def test_what_the_prototxt_does_not_tell_is_unknown_and_said_so() -> None:
         "layer 'ip1' (InnerProduct) reads the blob 'data', whose shape is not known"
     )
     assert loss.bottoms == (None, (64,))
+
+
+def test_shapes_of_a_layer_with_unknown_fields_are_unknown() -> None:
+    text = (
+        input_layer("data", (2, 3, 8, 8))
+        + """
+layer { name: "c" type: "Convolution" bottom: "data" top: "x"
+        convolution_param { num_ouput: 5 kernel_size: 3 } }
+layer { name: "r" type: "ReLU" bottom: "x" top: "x" fork: 1 }
+"""
+    )
+    _, convolution, relu = infer_shapes(parse_text(text, NetParameter()).layer)
+    assert (convolution.tops, convolution.params) == ((None,), ())
+    assert convolution.problem == (
+        "layer 'c' (Convolution) has the field 'convolution_param.num_ouput' (did you mean "
+        "'num_output'?), which stock Caffe does not know, so its shapes are not known"
+    )
+    assert relu.tops == (None,)
 
 
 def test_a_given_shape_comes_before_that_of_the_prototxt() -> None:

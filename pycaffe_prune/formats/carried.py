@@ -1,0 +1,157 @@
+"""Fields of Caffe's forks: kept with the message that they stand in, and written back verbatim.
+
+A field that stock Caffe does not know is kept as an unknown field of its message, under a private
+number, with its source text as the value. Protobuf copies, merges and compares unknown fields with
+their message, so that they go where the layer goes. They mean nothing by themselves: what needs
+a net's meaning asks for them (`carried_fields`) and refuses them by name or knows what they say.
+"""
+
+import difflib
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from google.protobuf import text_encoding, text_format
+from google.protobuf.message import Message
+
+from pycaffe_prune.formats import wire
+from pycaffe_prune.formats.prototxt_walk import cut_unknown, is_repeated
+
+try:
+    from google.protobuf import unknown_fields
+except ImportError:  # protobuf 4.21
+    unknown_fields = None  # type: ignore[assignment]
+
+
+__all__ = [
+    "NUMBER",
+    "TAG",
+    "CarriedField",
+    "carried_fields",
+    "copy_unknown",
+    "own_fields",
+    "parse_text",
+    "to_text",
+]
+
+_M = TypeVar("_M", bound=Message)
+
+NUMBER = (1 << 29) - 1
+"""The private field number, protobuf's highest; it never stands in a file."""
+
+TAG = wire.encode_varint(NUMBER << 3 | wire.LENGTH)
+"""How such a field begins where a message is bytes."""
+
+# No message begins so: protobuf's printer tries each value as one.
+_BEGIN = b"\x07"
+_PRINTED = re.compile(rf'^( *){NUMBER}: "(.*)"$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class CarriedField:
+    """A field that stock Caffe does not know."""
+
+    place: str
+    """The messages that it stands in, e.g. ``convolution_param.``; "" for the layer itself."""
+    name: str
+    """Its name in the file; its number where a binary file has no name for it."""
+    text: str
+    """Its source text; "" where it comes from a binary file."""
+    nearest: str = ""
+    """The stock field of that message with the most similar name; "" when none is similar."""
+
+    @property
+    def full_name(self) -> str:
+        """Place and name, e.g. ``convolution_param.dilation_w``."""
+        return self.place + self.name
+
+    def __str__(self) -> str:
+        hint = f" (did you mean '{self.nearest}'?)" if self.nearest else ""
+        return f"'{self.full_name}'{hint}"
+
+
+def parse_text(text: str, message: _M) -> _M:
+    """Parse ``text`` into ``message``; fields that its schema does not know are carried in it.
+
+    Raises:
+        text_format.ParseError: The text is against protobuf's grammar or a known field's type.
+    """
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError:
+        rest, pieces = cut_unknown(text, message.DESCRIPTOR)
+        if rest == text:
+            raise
+        message.Clear()
+        text_format.Parse(rest, message)
+        for piece in pieces:
+            target = message
+            for name, index in piece.path:
+                inner = getattr(target, name)
+                target = (
+                    inner[index] if is_repeated(target.DESCRIPTOR.fields_by_name[name]) else inner
+                )
+            carry(target, piece.text)
+    return message
+
+
+def carry(message: Message, text: str) -> None:
+    """Add one field as source text (``name: value`` or ``name { … }``) to what is carried."""
+    data = _BEGIN + text.encode()
+    message.MergeFromString(TAG + wire.encode_varint(len(data)) + data)
+
+
+def to_text(message: Message) -> str:
+    """Return ``message`` as text, with what it carries at the end of the message it stands in."""
+    return _PRINTED.sub(_written, text_format.MessageToString(message, print_unknown_fields=True))
+
+
+def _written(found: re.Match[str]) -> str:
+    indent = found[1]
+    text = text_encoding.CUnescape(found[2]).removeprefix(_BEGIN).decode()
+    return indent + text.replace("\n", "\n" + indent)
+
+
+def _unknown(message: Any) -> Iterator[Any]:
+    found: Any  # its types do not tell that it is iterable
+    if unknown_fields is None:
+        found = message.UnknownFields()
+    else:
+        found = unknown_fields.UnknownFieldSet(message)
+    return iter(found)
+
+
+def own_fields(message: Message, place: str = "") -> Iterator[CarriedField]:
+    """Yield what ``message`` itself carries, not what the messages in it do."""
+    for unknown in _unknown(message):
+        if unknown.field_number != NUMBER:
+            yield CarriedField(place, str(unknown.field_number), "")
+            continue
+        text = bytes(unknown.data).removeprefix(_BEGIN).decode()
+        name = re.match(r"[^\s:{<]*", text)[0]  # type: ignore[index]  # it matches anything
+        known = [] if name in message.DESCRIPTOR.fields_by_name else message.DESCRIPTOR.fields
+        nearest = difflib.get_close_matches(name, [field.name for field in known], 1, 0.8)
+        yield CarriedField(place, name, text, "".join(nearest))
+
+
+def carried_fields(message: Message, place: str = "") -> list[CarriedField]:
+    """Return all that ``message`` and the messages in it carry, at any depth."""
+    found = list(own_fields(message, place))
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            values = value if is_repeated(field) else [value]
+            for inner in values:
+                found += carried_fields(inner, f"{place}{field.name}.")
+    return found
+
+
+def copy_unknown(source: Message, target: Message, but: Collection[str] = ()) -> None:
+    """Let ``target`` carry what ``source`` itself carries, for messages that are made anew.
+
+    Fields named in ``but`` are left out, and so are a binary file's, whose numbers mean nothing in
+    another message.
+    """
+    for carried in own_fields(source):
+        if carried.text and carried.name not in but:
+            carry(target, carried.text)
