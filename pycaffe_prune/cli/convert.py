@@ -15,16 +15,20 @@ from pycaffe_prune.cli.convert_formats import (
 )
 from pycaffe_prune.cli.convert_zoo import fetch_from_zoo, show_zoo
 from pycaffe_prune.cli.input_shapes import input_shapes_option
-from pycaffe_prune.cli.options import path_type
+from pycaffe_prune.cli.options import path_type, phase_option, state_options
 from pycaffe_prune.convert.classifier import Classifier
 from pycaffe_prune.convert.zoo import zoo_model
 from pycaffe_prune.errors import PruneError, SurgeryError
+from pycaffe_prune.formats.caffe_pb2 import TEST
 from pycaffe_prune.formats.files import existing_file
 from pycaffe_prune.net.shapes import Shape
+from pycaffe_prune.net.state_wish import StateWish
 
 __all__ = ["convert"]
 
 _MEANS = frozenset({"binaryproto", "npy"})
+_OF_ONE_STATE = frozenset({"deploy", "onnx"})
+"""Formats that hold the layers of one state of a net only."""
 
 
 @click.command()
@@ -33,6 +37,8 @@ _MEANS = frozenset({"binaryproto", "npy"})
 @click.option("--to", "target", type=click.Choice(sorted(FORMATS)), help="Default: by --out.")
 @click.option("--out", type=path_type, help="File to write; a folder for several.")
 @input_shapes_option
+@phase_option
+@state_options
 @click.option(
     "--classifier",
     "classifiers",
@@ -53,6 +59,7 @@ def convert(
     target: str | None,
     out: Path | None,
     inputs: Mapping[str, Shape],
+    state: StateWish,
     classifiers: list[Classifier],
     strip: bool,
     from_zoo: str | None,
@@ -73,6 +80,7 @@ def convert(
       caffe-prune convert pruned.sparse.npz --out again.caffemodel
       caffe-prune convert train_val.prototxt --to deploy --input-shape data=1x1x28x28 \\
           --out deploy.prototxt
+      caffe-prune convert all_in_one.prototxt --to deploy --stage deploy --out deploy.prototxt
       caffe-prune convert final.caffemodel --net train_val.prototxt --out model.onnx
       caffe-prune convert bvlc_reference_caffenet.caffemodel --net train_val.prototxt \\
           --classifier fc8=fc8_oxford_102:102 --out flowers
@@ -93,7 +101,7 @@ def convert(
     if source is None:
         raise click.UsageError("INPUT is needed: the file to convert")
     existing_file(source, "the file to convert")
-    request = Request(source, net, out, inputs, strip)
+    request = Request(source, net, out, inputs, strip, state)
     _require_sense(request, target, classifiers)
     conversion = _conversion(request, target, classifiers)
     _finish(conversion, (source, net), dry_run=dry_run)
@@ -106,12 +114,25 @@ def _require_sense(request: Request, target: str | None, classifiers: Sequence[C
             "--classifier writes a net and its caffemodel; convert these in a second step"
         )
     if classifiers:
+        if request.state.phase != TEST:
+            raise click.UsageError("--phase is for --to deploy and --to onnx")
         return
     chosen = target or _format_of(request.out)
     if request.strip and chosen in {"prototxt", *_MEANS}:
         raise click.UsageError("--strip is for weights, --to deploy and --to onnx")
     if request.net is not None and (chosen in _MEANS or holds_text(request.source)):
         raise click.UsageError("--net goes with weights as INPUT")
+    _require_choice(request, chosen)
+
+
+def _require_choice(request: Request, chosen: str) -> None:
+    if request.state.phase != TEST and chosen not in _OF_ONE_STATE:
+        raise click.UsageError("--phase is for --to deploy and --to onnx")
+    from_file = chosen in _OF_ONE_STATE and holds_text(request.source)
+    if request.state and (chosen in {"prototxt", *_MEANS} or not (from_file or request.net)):
+        raise click.UsageError(
+            "--stage and --level choose layers of a prototxt: for --to deploy, or of the --net"
+        )
 
 
 def _conversion(

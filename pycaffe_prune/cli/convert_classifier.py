@@ -11,6 +11,7 @@ from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
+from pycaffe_prune.net.state_wish import in_wished_state, with_state_of
 from pycaffe_prune.pruning.counts import require_finite
 
 __all__ = ["new_classifiers", "parse_classifiers"]
@@ -34,15 +35,18 @@ def _parsed(text: str) -> Classifier:
 def new_classifiers(request: Request, wanted: Sequence[Classifier]) -> Conversion:
     """Give a net new classifiers: a prototxt becomes a prototxt, weights a folder with both."""
     if holds_text(request.source):
-        net, model = read_net(request.source), None
+        original, model = read_net(request.source), None
+        net = in_wished_state(original, request.state, request.source)
     else:
         model = read_weights(request.source)
-        net = model_net(model) if request.net is None else read_net(request.net)
+        original = model_net(model) if request.net is None else read_net(request.net)
+        net = in_wished_state(original, request.state, request.net or request.source)
         require_fitting(net, model, request.inputs)
         require_finite(model, [layer.name for layer in model.layers])
     for classifier in wanted:
         net = replace_classifier(net, classifier)
         model = None if model is None else without_classifier(model, classifier)
+    net = with_state_of(net, original)
     if model is None:
         return Conversion([Output(request.out, lambda path: write_prototxt(path, net))])
     return _pair(

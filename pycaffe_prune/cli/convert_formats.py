@@ -1,7 +1,7 @@
 """What ``caffe-prune convert`` can write: one small function per format."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pycaffe_prune.convert.definitions import model_net, with_definitions
 from pycaffe_prune.convert.deploy import preprocessing, to_deploy
 from pycaffe_prune.convert.strip import strip_model, strip_training
 from pycaffe_prune.errors import PruneError
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
@@ -23,6 +23,12 @@ from pycaffe_prune.formats.tensors import write_npz, write_safetensors
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.shapes import Shape
+from pycaffe_prune.net.state_wish import (
+    StateWish,
+    only_layers_of,
+    read_net_in_state,
+    with_state_of,
+)
 
 __all__ = ["ENDINGS", "FORMATS", "Conversion", "Output", "Request", "holds_text"]
 
@@ -36,6 +42,7 @@ class Request:
     out: Path
     inputs: Mapping[str, Shape]
     strip: bool
+    state: StateWish
 
 
 @dataclass(frozen=True)
@@ -64,9 +71,10 @@ def holds_text(path: Path) -> bool:
 def _weights(write: Callable[[Path, Caffemodel], None], request: Request) -> Conversion:
     model = converted = read_weights(request.source)
     if request.net is not None:
-        net = read_net(request.net)
+        net = read_net_in_state(request.net, request.state)
         require_fitting(net, model, request.inputs)
-        converted = with_definitions(model, net)
+        defined = with_definitions(model, net)
+        converted = replace(defined, net=with_state_of(defined.net, read_net(request.net)))
     if request.strip:
         converted = strip_model(model, _net_of(request, model))
     return Conversion(
@@ -94,7 +102,13 @@ def _net_of(request: Request, model: Caffemodel) -> NetParameter:
     """The net given by --net, else the one that the weights hold."""
     if request.net is None:
         return model_net(model)
-    return read_net(request.net)
+    return _net_in_state(request.net, request.state)
+
+
+def _net_in_state(path: Path, state: StateWish) -> NetParameter:
+    """The net for what holds one state only: of a phase other than TEST, just its layers."""
+    net = read_net_in_state(path, state)
+    return net if state.phase == TEST else only_layers_of(net, state)
 
 
 def _hdf5(request: Request) -> Conversion:
@@ -113,7 +127,7 @@ def _prototxt(request: Request) -> Conversion:
 
 def _deploy(request: Request) -> Conversion:
     if holds_text(request.source):
-        net, model = read_net(request.source), None
+        net, model = _net_in_state(request.source, request.state), None
     else:
         model = read_weights(request.source)
         net = _net_of(request, model)

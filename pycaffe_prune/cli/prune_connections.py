@@ -8,12 +8,18 @@ from typing import Any
 import click
 
 from pycaffe_prune.cli.layer_values import layer_values
-from pycaffe_prune.cli.options import path_type
-from pycaffe_prune.cli.prune_output import naming_inputs, read_model, show_reductions, write_model
+from pycaffe_prune.cli.options import path_type, state_options
+from pycaffe_prune.cli.prune_output import (
+    naming_inputs,
+    read_model,
+    show_reductions,
+    write_model,
+)
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.formats.mask import Mask, MaskFile, read_mask, write_mask
 from pycaffe_prune.formats.weights import read_weights
+from pycaffe_prune.net.state_wish import StateWish, of_chosen_state
 from pycaffe_prune.pruning.connections import (
     DEFAULT_SIGMA_RULE,
     SigmaRule,
@@ -82,6 +88,7 @@ _LAYER, _GLOBAL = "layer", "global"
     help="Trained, unpruned caffemodel for --sigma initial (default: --weights).",
 )
 @click.option("--dry-run", is_flag=True, help="Show the reductions and write nothing.")
+@state_options
 @naming_inputs
 def connections(
     net: Path,
@@ -95,6 +102,7 @@ def connections(
     mask: Path | None,
     original: Path | None,
     dry_run: bool,
+    state: StateWish,
 ) -> None:
     """Zero small weights; write net.prototxt, pruned.caffemodel and kept.mask.h5.
 
@@ -114,8 +122,8 @@ def connections(
           --layers all --ratio 0.9 --scope global --out pruned
     """
     _require_consistent(alphas, ratios, scope, sigma, mask, original)
-    definition, model = read_model(net, weights)
-    candidates = connection_layers(definition, model)
+    definition, model = read_model(net, weights, state)
+    candidates = of_chosen_state(connection_layers(definition, model), definition, state)
     values = layer_values(alphas or ratios, candidates, layers)
     shared = shared_blobs(definition)
     names = one_of_each(shared, values)
@@ -140,7 +148,7 @@ def connections(
     }
     # The checksum first: --weights may be the very file that is replaced.
     mask_file = MaskFile(masks, sha256_of(weights), pruned.criterion, parameters)
-    write_model(out, definition, apply_masks(model, masks))
+    write_model(out, net, definition, apply_masks(model, masks))
     write_mask(out / "kept.mask.h5", mask_file)
     click.echo(f"written to {out}")
 

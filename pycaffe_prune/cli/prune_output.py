@@ -1,6 +1,7 @@
 """What the prune commands share: the files they read and write, the table they print."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
+from pycaffe_prune.net.state_wish import StateWish, in_wished_state, with_state_of
 from pycaffe_prune.pruning.counts import LayerReduction, overall
 
 __all__ = ["naming_inputs", "read_model", "show_reductions", "write_model"]
@@ -36,17 +38,20 @@ def naming_inputs(command: Callable[..., None]) -> Callable[..., None]:
     return named
 
 
-def read_model(net: Path, weights: Path) -> tuple[NetParameter, Caffemodel]:
+def read_model(net: Path, weights: Path, state: StateWish) -> tuple[NetParameter, Caffemodel]:
     """Read a net and its weights, in any form; weights that come as names alone get definitions.
 
     Raises:
-        FormatError: A file is missing, damaged, or of no known form.
+        FormatError: A file is missing, damaged, or of no known form, or ``state`` means nothing to
+            the net.
         SurgeryError: They do not belong together.
     """
-    definition, model = read_net(net), read_weights(weights)
+    original, model = read_net(net), read_weights(weights)
+    definition = in_wished_state(original, state, net)
     require_fitting(definition, model)
     if not any(layer.type for layer in model.layers):
-        model = with_definitions(model, definition)
+        defined = with_definitions(model, definition)
+        model = replace(defined, net=with_state_of(defined.net, original))
     return definition, model
 
 
@@ -74,7 +79,14 @@ def show_reductions(rows: Sequence[LayerReduction], units: Mapping[str, str] = _
     Console(markup=False, emoji=False).print(table)  # a layer may be called [anything]
 
 
-def write_model(out: Path, net: NetParameter, model: Caffemodel) -> None:
-    """Write ``net.prototxt`` and ``pruned.caffemodel`` into ``out``, each whole or not at all."""
-    write_prototxt(out / "net.prototxt", net)
+def write_model(out: Path, source: Path, net: NetParameter, model: Caffemodel) -> None:
+    """Write ``net.prototxt`` and ``pruned.caffemodel`` into ``out``, each whole or not at all.
+
+    Args:
+        out: The folder.
+        source: The prototxt that ``net`` is from: its own state is written, not a wished one.
+        net: All layers of the net, whatever their state.
+        model: Its weights.
+    """
+    write_prototxt(out / "net.prototxt", with_state_of(net, read_net(source)))
     write_caffemodel(out / "pruned.caffemodel", model)

@@ -6,10 +6,19 @@ from pathlib import Path
 import click
 
 from pycaffe_prune.cli.layer_values import layer_values
-from pycaffe_prune.cli.options import path_type
-from pycaffe_prune.cli.prune_output import naming_inputs, read_model, show_reductions, write_model
+from pycaffe_prune.cli.options import path_type, state_options
+from pycaffe_prune.cli.prune_output import (
+    naming_inputs,
+    read_model,
+    show_reductions,
+    write_model,
+)
+from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
+from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.net.fit import require_fitting
+from pycaffe_prune.net.state_wish import StateWish, of_chosen_state
 from pycaffe_prune.pruning.counts import deleted_reduction
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
 from pycaffe_prune.pruning.units import (
@@ -60,6 +69,7 @@ __all__ = ["units"]
     help="Write masked/ too: the model at full size, zeros in what leads out of deleted units.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the reductions and write nothing.")
+@state_options
 @naming_inputs
 def units(
     net: Path,
@@ -72,6 +82,7 @@ def units(
     exact_lrn: bool,
     masked: bool,
     dry_run: bool,
+    state: StateWish,
 ) -> None:
     """Delete the units with the lowest score; write a smaller net.prototxt and pruned.caffemodel.
 
@@ -89,24 +100,39 @@ def units(
           --ratio 0.3 --layers all --criterion l1 --masked --out thin
       caffe-prune verify thin/masked thin
     """
-    definition, model = read_model(net, weights)
-    wanted = _ratios(ratios, definition, model, layers)
-    chosen = choose_units(definition, model, wanted, criterion=criterion, seed=seed)
+    definition, model = read_model(net, weights, state)
+    whole = _of_all_states(net, definition, model)
+    candidates = of_chosen_state(_with_units(whole, model), definition, state)
+    wanted = _ratios(ratios, whole, model, layers, candidates)
+    chosen = choose_units(whole, model, wanted, criterion=criterion, seed=seed)
     kept, source = chosen, model
     if exact_lrn:
-        kept = keep_lrn_neighbours(definition, model, chosen)
-        source = mask_units(definition, model, chosen)
-    small_net, small = delete_units(definition, source, kept)
-    _show(definition, model, small, kept)
+        kept = keep_lrn_neighbours(whole, model, chosen)
+        source = mask_units(whole, model, chosen)
+    small_net, small = delete_units(whole, source, kept)
+    _show(whole, model, small, kept)
     if not exact_lrn:
-        _warn_of_lrn(lrn_layers_changed(definition, model, kept))
+        _warn_of_lrn(lrn_layers_changed(whole, model, kept))
     if dry_run:
         return
-    write_model(out, small_net, small)
+    write_model(out, net, small_net, small)
     click.echo(f"written to {out}")
     if masked:
-        write_model(out / "masked", definition, mask_units(definition, model, chosen))
+        write_model(out / "masked", net, whole, mask_units(whole, model, chosen))
         click.echo(f"written to {out / 'masked'}")
+
+
+def _of_all_states(path: Path, wished: NetParameter, model: Caffemodel) -> NetParameter:
+    """The net without the wish if its weights fit so too: one file holds the layers of all states.
+
+    What leads out of a unit is deleted in every state; a wish must not hide some of them.
+    """
+    original = read_net(path)
+    try:
+        require_fitting(original, model)
+    except SurgeryError:  # these weights are of the wished state alone
+        return wished
+    return original
 
 
 def _warn_of_lrn(changed: Sequence[str]) -> None:
@@ -119,17 +145,25 @@ def _warn_of_lrn(changed: Sequence[str]) -> None:
         )
 
 
-def _ratios(
-    texts: Sequence[str], net: NetParameter, model: Caffemodel, layers: str
-) -> dict[str, float]:
-    """What is asked of each layer; LAYER=R speaks for the layers coupled with it too."""
-    together = units_together(net, model)
+def _with_units(net: NetParameter, model: Caffemodel) -> list[tuple[str, str]]:
+    """Name and type of all layers with units."""
     types = {layer.name: layer.type for layer in net.layer}
-    with_units = [(name, types[name]) for group in together for name in group]
+    return [(name, types[name]) for group in units_together(net, model) for name in group]
+
+
+def _ratios(
+    texts: Sequence[str],
+    net: NetParameter,
+    model: Caffemodel,
+    layers: str,
+    candidates: Sequence[tuple[str, str]],
+) -> dict[str, float]:
+    """What is asked of each candidate; LAYER=R speaks for the layers coupled with it too."""
     free = set(prunable_layers(net, model))
-    prunable = [(name, kind) for name, kind in with_units if name in free]
-    named = layer_values([text for text in texts if "=" in text], with_units, None)
+    prunable = [(name, kind) for name, kind in candidates if name in free]
+    named = layer_values([text for text in texts if "=" in text], candidates, None)
     plain = layer_values([text for text in texts if "=" not in text], prunable, layers)
+    together = units_together(net, model)
     spoken_for = {name for group in together if named.keys() & set(group) for name in group}
     return {name: share for name, share in plain.items() if name not in spoken_for} | named
 

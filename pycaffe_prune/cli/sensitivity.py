@@ -15,6 +15,7 @@ from pycaffe_prune.cli.options import (
     engine_to_work_with,
     path_type,
     require_sense,
+    state_options,
     tf32_option,
     threads_option,
 )
@@ -37,6 +38,7 @@ from pycaffe_prune.experiments.sensitivity_result import (
     SensitivityResult,
 )
 from pycaffe_prune.experiments.suggestion import suggest
+from pycaffe_prune.net.state_wish import StateWish
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
 from pycaffe_prune.reports.sensitivity import print_sensitivity, write_figures
 
@@ -78,6 +80,7 @@ from pycaffe_prune.reports.sensitivity import print_sensitivity, write_figures
     metavar="R",
     help="Choose an alpha for each layer, so that this share of all their weights goes.",
 )
+@state_options
 @engine_option
 @device_option
 @threads_option
@@ -95,6 +98,7 @@ def sensitivity(
     rates: str,
     images: int | None,
     total: float | None,
+    state: StateWish,
     engine: EngineName,
     device: str,
     threads: int,
@@ -138,6 +142,7 @@ def sensitivity(
         layers=layers,
         rates=shares,
         images=images,
+        state=state,
         data_name=name,
         is_sample=is_sample,
         device=device,
@@ -152,7 +157,7 @@ def sensitivity(
     write_figures(result, out)
     print_sensitivity(result, Console(markup=False, emoji=False))
     if total is not None and result.suggestion is not None:
-        command = _command(net, weights, result.suggestion.suggested)
+        command = _command(request, result.suggestion.suggested)
         click.echo(f"\nto prune so:\n{command}")
     click.echo(f"written to {out}")
 
@@ -214,12 +219,15 @@ def _run(analysis: Analysis, total: float | None, engine: Engine) -> Sensitivity
         return suggest(analysis, result, total, engine)
 
 
-def _command(net: Path, weights: Path, suggested: Measured) -> str:
+def _command(request: SensitivityRequest, suggested: Measured) -> str:
     alphas = [
         word
         for row in suggested.layers
         if row.alpha
         for word in ("--alpha", f"{row.layer}={row.alpha:g}")
     ]
-    words = ["--net", str(net), "--weights", str(weights), *alphas, "--out", "pruned"]
+    words = ["--net", str(request.net), "--weights", str(request.weights), *alphas]
+    words += [word for stage in request.state.stages for word in ("--stage", stage)]
+    words += [] if request.state.level is None else ["--level", str(request.state.level)]
+    words += ["--out", "pruned"]
     return "caffe-prune prune connections " + " ".join(map(shlex.quote, words))

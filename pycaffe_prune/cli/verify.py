@@ -19,7 +19,9 @@ from pycaffe_prune.cli.options import (
     device_option,
     engine_to_work_with,
     path_type,
+    phase_option,
     say_remark,
+    state_options,
     threads_option,
 )
 from pycaffe_prune.cli.verify_engines import NamedEngine, parse_engines, verify_engines
@@ -30,6 +32,7 @@ from pycaffe_prune.engines.trajectory import TOLERANCE as ENGINE_TOLERANCE
 from pycaffe_prune.errors import EngineError, FormatError, PruneError
 from pycaffe_prune.formats.mean import read_mean
 from pycaffe_prune.net.shapes import Shape, extents
+from pycaffe_prune.net.state_wish import StateWish
 from pycaffe_prune.pruning.verify import (
     TOLERANCE,
     BlobComparison,
@@ -47,7 +50,10 @@ _WEIGHTS = (".caffemodel", ".h5", ".npz", ".safetensors")
 _NOT_WEIGHTS = (".mask.h5", ".solverstate.h5")
 
 _OF_ENGINES = ("solver", "weights", "mask", "data", "iterations", "device", "threads", "out")
-_OF_MODELS = ("judge", "batch", "seed", "scale", "array", "lmdb", "mean", "inputs")
+_OF_MODELS = (
+    *("judge", "batch", "seed", "scale", "array", "lmdb", "mean", "inputs"),
+    *("phase", "stages", "level"),
+)
 
 
 @click.command()
@@ -87,6 +93,8 @@ _OF_MODELS = ("judge", "batch", "seed", "scale", "array", "lmdb", "mean", "input
 @click.option("--lmdb", type=path_type, metavar="DIR", help="Run the first images of an LMDB.")
 @click.option("--mean", type=path_type, help="With --lmdb: mean image to subtract.")
 @input_shapes_option
+@phase_option
+@state_options
 @click.option(
     "--engines",
     metavar="E[@DEVICE],E[@DEVICE]",
@@ -126,6 +134,7 @@ def verify(
     lmdb: Path | None,
     mean: Path | None,
     inputs: dict[str, Shape],
+    state: StateWish,
     engines: tuple[NamedEngine, NamedEngine] | None,
     solver: Path | None,
     weights: Path | None,
@@ -192,6 +201,7 @@ def verify(
             _source(array, lmdb, mean, batch, seed, scale),
             tolerance=allowed,
             shapes=inputs,
+            state=state,
         )
     _remark(found)
     if as_json:

@@ -32,13 +32,13 @@ from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.files import atomic_write, sha256_of, write_text
 from pycaffe_prune.formats.mask import MaskFile, read_mask, require_fitting_masks
 from pycaffe_prune.formats.prototxt import (
-    read_net,
     read_solver,
     refuse_carried,
     refuse_python_layers,
     write_prototxt,
 )
 from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.net.state_wish import OWN_STATE, StateWish, read_net_in_state
 
 __all__ = [
     "CheckedRun",
@@ -138,6 +138,7 @@ def prepare_evaluation(
     *,
     device: str = "cpu",
     threads: int = 1,
+    state: StateWish = OWN_STATE,
 ) -> EvaluationJob:
     """Write what an engine needs to test caffemodels of one net into ``folder``.
 
@@ -149,16 +150,17 @@ def prepare_evaluation(
         images: Test on the first images only; None: on all.
         device: ``cpu`` or ``cuda[:N]``.
         threads: BLAS threads.
+        state: In which level and stages the net is tested.
 
     Raises:
         As `prepare`; FormatError too when the net has nothing to test, DataError when the test
         LMDB holds fewer images, SurgeryError when the caffemodels hold different blobs.
     """
-    net, net_sha256 = _trusted_net(net_path, data)
+    net, net_sha256 = _trusted_net(net_path, data, state)
     for path in weights:
         _check_fit(net, path, None)
     _require_same_blobs(weights)
-    test = layers_in_state(net, NetState(TEST))
+    test = layers_in_state(net, NetState.of(net, TEST))
     judged = _judged(test)
     if judged is None:
         raise FormatError(
@@ -189,9 +191,11 @@ def prepare_evaluation(
     return job
 
 
-def _trusted_net(path: Path, data: Path | None) -> tuple[NetParameter, str]:
+def _trusted_net(
+    path: Path, data: Path | None, state: StateWish = OWN_STATE
+) -> tuple[NetParameter, str]:
     """The net with absolute paths, and its fingerprint, over lists' paths as the prototxt says."""
-    net = read_net(path)
+    net = read_net_in_state(path, state)
     refuse_python_layers(net, path)
     refuse_carried(net, path, "an engine")
     resolve_databases(net, path, data)

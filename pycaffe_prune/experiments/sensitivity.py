@@ -29,9 +29,9 @@ from pycaffe_prune.experiments.sensitivity_result import (
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.files import sha256_of
-from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
+from pycaffe_prune.net.state_wish import OWN_STATE, StateWish, of_chosen_state, read_net_in_state
 from pycaffe_prune.pruning.connections import apply_masks, prune_to_ratios, resulting_thresholds
 from pycaffe_prune.pruning.counts import require_finite
 from pycaffe_prune.pruning.criteria.connections import sigma_of
@@ -85,6 +85,8 @@ class SensitivityRequest:
     rates: tuple[float, ...] = DEFAULT_RATES
     images: int | None = None
     """Test on the first images only."""
+    state: StateWish = OWN_STATE
+    """In which the net is tested, and whose layers are pruned."""
     data_name: str = ""
     is_sample: bool = False
     device: str = "cpu"
@@ -119,11 +121,14 @@ def plan(request: SensitivityRequest, out: Path) -> Analysis:
     Raises:
         PruneError: Net, weights, data or layers are at fault, or ``out`` holds another analysis.
     """
-    net, model = read_net(request.net), read_weights(request.weights)
+    net = read_net_in_state(request.net, request.state)
+    model = read_weights(request.weights)
     require_fitting(net, model)
     with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
         trial = RunFolder(Path(name))
-        job = prepare_evaluation(request.net, [], request.data, trial, request.images)
+        job = prepare_evaluation(
+            request.net, [], request.data, trial, request.images, state=request.state
+        )
     settings = SensitivitySettings(
         net_sha256=job.net_sha256,
         weights_sha256=sha256_of(request.weights),
@@ -149,7 +154,9 @@ def _layers(
     """The chosen layers; of those that are pruned together the first."""
     types = {layer.name: layer.type for layer in net.layer}
     if request.method == "units":
-        candidates = [(name, types[name]) for name in prunable_layers(net, model)]
+        candidates = of_chosen_state(
+            [(name, types[name]) for name in prunable_layers(net, model)], net, request.state
+        )
         together = {name: group for group in units_together(net, model) for name in group}
         counts = unit_counts(net, model)
         seen: set[str] = set()
@@ -159,7 +166,8 @@ def _layers(
                 yield LayerSize(layer=name, type=types[name], size=counts[name])
         return
     shared = shared_blobs(net)
-    chosen = one_of_each(shared, select_layers(connection_layers(net, model), request.layers))
+    there = of_chosen_state(connection_layers(net, model), net, request.state)
+    chosen = one_of_each(shared, select_layers(there, request.layers))
     require_equal_blobs(shared, model, chosen)
     require_finite(model, chosen)
     for name in chosen:
@@ -254,6 +262,7 @@ def scores_of(analysis: Analysis, models: Sequence[Caffemodel], engine: Engine) 
         request.images,
         device=request.device,
         threads=request.threads,
+        state=request.state,
     )
     for score in engine.evaluate(folder, job):
         yield Score.model_validate(score.model_dump(exclude={"iteration"}))

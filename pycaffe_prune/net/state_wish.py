@@ -7,6 +7,7 @@ from pathlib import Path
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import (
     TEST,
+    TRAIN,
     LayerParameter,
     NetParameter,
     NetStateRule,
@@ -16,9 +17,11 @@ from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.net.graph import NetState, layers_in_state, with_state
 
 __all__ = [
+    "OWN_STATE",
     "StateWish",
     "chosen_layers",
     "in_wished_state",
+    "of_chosen_state",
     "only_layers_of",
     "read_net_in_state",
     "require_named",
@@ -39,6 +42,10 @@ class StateWish:
     def __bool__(self) -> bool:
         """Whether anything is chosen beside the phase."""
         return self.level is not None or bool(self.stages)
+
+
+OWN_STATE = StateWish()
+"""The phase TEST and the net's own level and stages."""
 
 
 def in_wished_state(net: NetParameter, wish: StateWish, source: Path) -> NetParameter:
@@ -93,7 +100,22 @@ def with_state_of(net: NetParameter, original: NetParameter) -> NetParameter:
     return restored
 
 
-def require_named(nets: Sequence[NetParameter], wish: StateWish, source: Path) -> None:
+def of_chosen_state(
+    candidates: Sequence[tuple[str, str]], net: NetParameter, wish: StateWish
+) -> list[tuple[str, str]]:
+    """Return those of the candidates that the net has in a wished level or stage.
+
+    Args:
+        candidates: Name and type of layers.
+        net: From `in_wished_state`.
+        wish: The state; without level or stage all candidates are in.
+    """
+    phases = [layers_in_state(net, NetState.of(net, phase)) for phase in (TRAIN, TEST)]
+    there = {layer.name for layers in phases for layer in layers}
+    return [one for one in candidates if not wish or one[0] in there]
+
+
+def require_named(nets: Sequence[NetParameter], wish: StateWish, source: Path | str) -> None:
     """See that each wished stage, and a level, mean something to one of the ``nets`` at least.
 
     Caffe takes any; one that no rule asks for changes nothing, and is misspelt as a rule.

@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.errors import EngineError, PruneError, SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net, refuse_python_layers, write_prototxt
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
+from pycaffe_prune.net.graph import with_state
 from pycaffe_prune.net.inference import inference_net, input_shapes, output_blobs
 from pycaffe_prune.net.shapes import Shape, extents
+from pycaffe_prune.net.state_wish import OWN_STATE, StateWish, only_layers_of, require_named
 from pycaffe_prune.pruning.counts import require_finite
 
 __all__ = [
@@ -188,8 +190,10 @@ class _Model:
     weights: Caffemodel
 
 
-def _read(files: ModelFiles) -> _Model:
-    net = read_net(files.net)
+def _model(files: ModelFiles, net: NetParameter, state: StateWish) -> _Model:
+    net = with_state(net, state.level, state.stages)
+    if state.phase != TEST:
+        net = only_layers_of(net, state)
     refuse_python_layers(net, files.net)
     return _Model(files, net, read_weights(files.weights))
 
@@ -202,6 +206,7 @@ def verify(
     *,
     tolerance: float = TOLERANCE,
     shapes: Mapping[str, Shape] | None = None,
+    state: StateWish = OWN_STATE,
 ) -> Verification:
     """Run both models on the same input and compare the outputs that both have.
 
@@ -216,14 +221,18 @@ def verify(
         source: Makes the input, for instance `verify_input.random_input`.
         tolerance: The largest relative difference that counts as equal.
         shapes: Shapes of data blobs that the prototxts do not tell, by name.
+        state: Which layers of the nets are compared; they run as in the phase TEST.
 
     Raises:
         SurgeryError: The models have no output in common or other inputs, net and weights do not
             fit, or weights are not finite.
-        FormatError: A file is damaged, or a net has a Python layer.
+        FormatError: A file is damaged, a net has a Python layer, or ``state`` means nothing to
+            either net.
         EngineError: The first judge refused a net.
     """
-    models = [_read(first), _read(second)]
+    nets = [read_net(files.net) for files in (first, second)]
+    require_named(nets, state, f"{first.net} and {second.net}")
+    models = [_model(*one, state) for one in zip((first, second), nets, strict=True)]
     outputs, only_in_one = _common_outputs(models)
     data = source(_common_inputs(models, outputs, shapes or {}))
     with tempfile.TemporaryDirectory(prefix="caffe-prune-") as folder:
