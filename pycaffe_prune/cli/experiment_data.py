@@ -3,16 +3,17 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from data_prep.digits import build_digits
-from data_prep.manifest import MANIFEST_NAME, Manifest, load_manifest
+from data_prep.manifest import MANIFEST_NAME, Manifest, Split, SplitName, load_manifest
 from data_prep.mean import COMPUTED, mean_of
 from data_prep.mnist import build_mnist
 from pycaffe_prune.cli.options import say_remark
 from pycaffe_prune.cli.progress import console
+from pycaffe_prune.engines.contents import Content, lmdb_content
 from pycaffe_prune.errors import DataError, DownloadError, FormatError
 from pycaffe_prune.experiments.result import DataSet
 from pycaffe_prune.experiments.spec import ExperimentSpec
@@ -136,23 +137,43 @@ def _mnist(place: Path, source: Path | None, settings: dict[str, Any]) -> tuple[
         return sample, build_digits(sample, console=console)
 
 
-def data_set_of(manifest: Manifest) -> DataSet:
-    """Return what a result says of its data."""
-    train, test = manifest.splits["train"], manifest.splits["test"]
+def data_set_of(manifest: Manifest, place: Path) -> DataSet:
+    """Return what a result says of its data: what is in the LMDBs now.
+
+    Where that is not what the manifest says (labels were corrected, say), it is said.
+
+    Args:
+        manifest: That of the data set.
+        place: Its folder.
+
+    Raises:
+        DataError: An LMDB is missing or damaged.
+    """
+    train, test = (_content(manifest.splits[name], place) for name in get_args(SplitName))
     return DataSet(
         name=manifest.name,
         is_sample=manifest.is_sample,
-        train_images=train.count,
-        test_images=test.count,
+        train_images=train.records,
+        test_images=test.records,
         train_sha256=train.sha256,
         test_sha256=test.sha256,
     )
 
 
+def _content(split: Split, place: Path) -> Content:
+    found = lmdb_content(place / split.lmdb)
+    if found.sha256 != split.sha256:
+        say_remark(
+            f"{place / split.lmdb}: its records are not those of its manifest; going on with what "
+            "is there"
+        )
+    return found
+
+
 def known_data_set(place: Path) -> DataSet:
     """Return what is built already, so that --dry-run can tell which stages are done."""
     try:
-        return data_set_of(load_manifest(place))
+        return data_set_of(load_manifest(place), place)
     except DataError:
         return DataSet(
             name="not built",

@@ -143,7 +143,7 @@ def reproduce(
     begins_with = find_weights(spec.weights, toml, weights)
     with crew_to_work_with(wish, workers, scheduler, store) as crew:
         place, manifest = get_data(spec, data, source)
-        data_set = data_set_of(manifest)
+        data_set = data_set_of(manifest, place)
         plan = plan_for(place, data_set, crew.engine_name, begins_with)
         stages = plan.stages
         crew.fetch(stages)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["EvaluationJob", "ForwardJob", "Job", "SolverSettings", "TrainRequest"]
+__all__ = ["EvaluationJob", "ForwardJob", "Job", "ReadFile", "SolverSettings", "TrainRequest"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,21 @@ class SolverSettings(BaseModel):
     max_iter: int
 
 
+class ReadFile(BaseModel):
+    """A file, an LMDB or a list with all that it names, as a layer of the net reads it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reader: str
+    """The layer, with its phase."""
+    field: str
+    """The one that names it."""
+    told: str
+    """What it is and who reads it, for a sentence."""
+    sha256: str
+    """Over its content (`engines.contents.Content`)."""
+
+
 class Job(BaseModel):
     """What an engine does, with the fingerprints of all that decides the outcome."""
 
@@ -55,6 +70,9 @@ class Job(BaseModel):
 
     schema_version: Literal[1] = 1
     net_sha256: str
+    """Over the net and the content of all files that it reads."""
+    files: tuple[ReadFile, ...] = ()
+    """Those files. Older versions knew an LMDB by its name and its number of records only."""
     solver_sha256: str
     """Over the solver's settings that decide the weights (not tests, snapshots, display)."""
     weights: str | None
@@ -92,11 +110,10 @@ class Job(BaseModel):
         names = ["net_sha256", "solver_sha256", "weights_sha256", "mask_sha256", "seed"]
         if self.solver.lr_policy == "poly":
             names.append("max_iter")
-        pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
         return [
-            f"{name.removesuffix('_sha256')} (was {old}, now {new})"
-            for name, old, new in pairs
-            if old != new
+            name.removesuffix("_sha256")
+            for name in names
+            if getattr(self, name) != getattr(other, name)
         ]
 
 

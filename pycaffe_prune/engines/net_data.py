@@ -8,7 +8,12 @@ import lmdb
 
 from pycaffe_prune.engines.lmdb_files import opened_lmdb
 from pycaffe_prune.errors import DataError, FormatError
-from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
+from pycaffe_prune.formats.caffe_pb2 import (
+    ImageDataParameter,
+    LayerParameter,
+    NetParameter,
+    WindowDataParameter,
+)
 from pycaffe_prune.formats.files import existing_file
 
 __all__ = [
@@ -76,7 +81,7 @@ def resolve_databases(net: NetParameter, net_path: Path, data: Path | None) -> N
 
 
 def resolve_lists(net: NetParameter, net_path: Path, data: Path | None) -> None:
-    """Make the paths in ImageData and HDF5Data layers absolute: workers change their folder.
+    """Make the paths of lists, and of Infogain matrices, absolute: workers change their folder.
 
     Args:
         net: Is changed.
@@ -84,15 +89,16 @@ def resolve_lists(net: NetParameter, net_path: Path, data: Path | None) -> None:
         data: As for `resolve_databases`.
 
     Raises:
-        FormatError: A list is missing, or one of HDF5 files names them by relative paths.
+        FormatError: A file is missing, or a list of HDF5 files names them by relative paths.
     """
     for layer in net.layer:
         if layer.type == "ImageData":
-            told = layer.image_data_param
-            source = existing_file(_data_path(told.source, data), "a list of images")
-            told.source = str(source)
-            if not f"{told.root_folder}{_text(source)}".startswith("/"):
-                told.root_folder = f"{_data_path('', data)}/{told.root_folder}"
+            _resolve_images(layer.image_data_param, 0, data)
+        if layer.type == "WindowData":
+            _resolve_images(layer.window_data_param, 2, data)
+        if layer.infogain_loss_param.source:
+            gains = _data_path(layer.infogain_loss_param.source, data)
+            layer.infogain_loss_param.source = str(existing_file(gains, "an Infogain matrix"))
         if layer.type == "HDF5Data":
             source = existing_file(
                 _data_path(layer.hdf5_data_param.source, data), "a list of HDF5 files"
@@ -104,6 +110,17 @@ def resolve_lists(net: NetParameter, net_path: Path, data: Path | None) -> None:
                     f"'{lost[0]}', which Caffe looks up in whatever folder it works in; write "
                     "absolute paths into it"
                 )
+
+
+def _resolve_images(
+    told: ImageDataParameter | WindowDataParameter, first: int, data: Path | None
+) -> None:
+    """Resolve a list whose word number ``first`` is the path of an image."""
+    source = existing_file(_data_path(told.source, data), "a list of images")
+    told.source = str(source)
+    name = "".join(_text(source).split()[first : first + 1])
+    if not f"{told.root_folder}{name}".startswith("/"):
+        told.root_folder = f"{_data_path('', data)}/{told.root_folder}"
 
 
 def _text(source: Path) -> str:

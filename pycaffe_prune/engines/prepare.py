@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
 
+from pycaffe_prune.engines.differences import run_differences
 from pycaffe_prune.engines.fingerprint import net_fingerprint, solver_fingerprint
-from pycaffe_prune.engines.job import EvaluationJob, Job, SolverSettings, TrainRequest
+from pycaffe_prune.engines.job import EvaluationJob, Job, ReadFile, SolverSettings, TrainRequest
 from pycaffe_prune.engines.losses import loss_weights
 from pycaffe_prune.engines.net_data import (
     batch_size,
@@ -19,6 +19,7 @@ from pycaffe_prune.engines.net_data import (
     resolve_databases,
     resolve_lists,
 )
+from pycaffe_prune.engines.net_files import NetFile, net_files
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
@@ -119,13 +120,13 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     solver = read_solver(request.solver)
     refuse_carried(solver, request.solver, "training")
     net_path = request.net or net_of_solver(request.solver)
-    net, net_sha256 = _trusted_net(net_path, request.data)
+    net, files = _trusted_net(net_path, request.data)
     _name_losses(net)
     mask = read_mask(request.mask) if request.mask else None
     _check_fit(net, request.weights, mask)
     resolved = _resolved_solver(solver, request, folder)
-    job = _job(request, solver, resolved, net, net_sha256, mask)
-    _refuse_other_run(folder, job)
+    job = _job(request, solver, resolved, net, files, mask)
+    _refuse_other_run(folder, job, net, resolved)
     return CheckedRun(job, net, resolved, mask)
 
 
@@ -156,7 +157,7 @@ def prepare_evaluation(
         As `prepare`; FormatError too when the net has nothing to test, DataError when the test
         LMDB holds fewer images, SurgeryError when the caffemodels hold different blobs.
     """
-    net, net_sha256 = _trusted_net(net_path, data, state)
+    net, files = _trusted_net(net_path, data, state)
     for path in weights:
         _check_fit(net, path, None)
     _require_same_blobs(weights)
@@ -177,7 +178,7 @@ def prepare_evaluation(
     if wanted > there:
         raise DataError(f"{net_path}: its test LMDB holds {there} images, fewer than {wanted}")
     job = EvaluationJob(
-        net_sha256=net_sha256,
+        net_sha256=net_fingerprint(net, files),
         weights=tuple(str(path.resolve()) for path in weights),
         test_images=wanted,
         rewind=wanted < there or there % judged.source.data_param.batch_size != 0,
@@ -193,15 +194,14 @@ def prepare_evaluation(
 
 def _trusted_net(
     path: Path, data: Path | None, state: StateWish = OWN_STATE
-) -> tuple[NetParameter, str]:
-    """The net with absolute paths, and its fingerprint, over lists' paths as the prototxt says."""
+) -> tuple[NetParameter, list[NetFile]]:
+    """The net with absolute paths, and what is in the files that it reads."""
     net = read_net_in_state(path, state)
     refuse_python_layers(net, path)
     refuse_carried(net, path, "an engine")
     resolve_databases(net, path, data)
-    net_sha256 = net_fingerprint(net)
     resolve_lists(net, path, data)
-    return net, net_sha256
+    return net, net_files(net)
 
 
 def _cycled(solver: SolverParameter, source: LayerParameter) -> int:
@@ -225,17 +225,13 @@ def _require_same_blobs(weights: Sequence[Path]) -> None:
             )
 
 
-def _refuse_other_run(folder: RunFolder, job: Job) -> None:
-    if not folder.job.is_file():
-        return
-    try:
-        earlier = Job.model_validate_json(folder.job.read_bytes())
-    except ValidationError as error:
-        raise FormatError(f"{folder.job}: is damaged; remove the folder {folder.path}") from error
-    if differences := earlier.differences(job):
+def _refuse_other_run(
+    folder: RunFolder, job: Job, net: NetParameter, solver: SolverParameter
+) -> None:
+    if folder.job.is_file() and (differences := run_differences(folder, job, net, solver)):
         raise FormatError(
-            f"{folder.path}: holds another run, with other {', '.join(differences)}; "
-            "choose another --out or remove it"
+            f"{folder.path}: holds another run: {'; '.join(differences)}; choose another --out or "
+            "remove it"
         )
 
 
@@ -271,7 +267,7 @@ def _job(
     original: SolverParameter,
     solver: SolverParameter,
     net: NetParameter,
-    net_sha256: str,
+    files: Sequence[NetFile],
     mask: MaskFile | None,
 ) -> Job:
     train = layers_in_state(net, NetState(TRAIN))
@@ -281,7 +277,8 @@ def _job(
         judged = None  # nothing says which of its images were tested
     interval = original.test_interval if request.test_interval is None else request.test_interval
     return Job(
-        net_sha256=net_sha256,
+        net_sha256=net_fingerprint(net, files),
+        files=tuple(map(_read_file, files)),
         solver_sha256=solver_fingerprint(solver),
         weights=str(request.weights.resolve()) if request.weights else None,
         weights_sha256=sha256_of(request.weights) if request.weights else None,
@@ -310,6 +307,15 @@ def _job(
         solver=solver_settings(solver),
         device=request.device,
         threads=request.threads,
+    )
+
+
+def _read_file(file: NetFile) -> ReadFile:
+    return ReadFile(
+        reader=file.reader,
+        field=f"{file.message}.{file.field}",
+        told=file.told,
+        sha256=file.content.sha256,
     )
 
 

@@ -33,6 +33,7 @@ from data_prep.dataset import Content, Recipe, build_data_set
 from data_prep.lmdb_writer import Batch
 from data_prep.manifest import Manifest, SplitName, load_manifest
 from pycaffe_prune.engines.base import Engine
+from pycaffe_prune.engines.contents import lmdb_content
 from pycaffe_prune.engines.lmdb_images import as_data_layer, stored_images
 from pycaffe_prune.errors import DataError, InterruptedRunError
 from pycaffe_prune.experiments.trunk import Trunk, cut_trunk
@@ -164,7 +165,10 @@ def _settings(
         grid=request.grid,
         mean_sha256=None if mean is None else hashlib.sha256(mean.tobytes()).hexdigest(),
         scale=request.scale,
-        images={name: split.sha256 for name, split in images.splits.items()},
+        images={
+            name: lmdb_content(request.data / split.lmdb).sha256
+            for name, split in images.splits.items()
+        },
         engine=engine,
         tf32=request.tf32,
     )

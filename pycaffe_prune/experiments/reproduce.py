@@ -8,6 +8,9 @@ from pathlib import Path
 
 from pycaffe_prune import __version__
 from pycaffe_prune.engines.base import TestScore
+from pycaffe_prune.engines.contents import lmdb_content
+from pycaffe_prune.engines.net_data import resolve_lists
+from pycaffe_prune.engines.net_files import net_files
 from pycaffe_prune.engines.prepare import net_of_solver
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.machine import this_machine
@@ -128,6 +131,7 @@ def make_plan(
     parts = [
         *(sha256_of(net_path), data_set.train_sha256, data_set.test_sha256, *trainer),
         *_what_else_decides(net, spec, data),
+        *_other_data(net, net_path, data, data_set),
     ]
     context = Context(
         folder=ExperimentFolder(folder),
@@ -173,6 +177,22 @@ def _what_else_decides(net: NetParameter, spec: ExperimentSpec, data: Path) -> I
             yield sha256_of(data / mean) if (data / mean).is_file() else mean
     for name, count in sorted(spec.net.units.items()):
         yield f"{name}={count}"
+
+
+def _other_data(net: NetParameter, net_path: Path, data: Path, data_set: DataSet) -> Iterator[str]:
+    """What the net reads and ``data_set`` does not tell, or not truly: by content."""
+    others = NetParameter()
+    for layer in net.layer:
+        database = data / layer.data_param.source
+        if layer.type != "Data":
+            others.layer.add().CopyFrom(layer)
+            others.layer[-1].ClearField("transform_param")  # the mean image is told already
+        elif (database / "data.mdb").is_file():
+            found = lmdb_content(database).sha256
+            if found not in (data_set.train_sha256, data_set.test_sha256):
+                yield found
+    resolve_lists(others, net_path, data)
+    yield from (file.content.sha256 for file in net_files(others))
 
 
 def _small(

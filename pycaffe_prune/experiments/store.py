@@ -18,8 +18,8 @@ from pathlib import Path
 
 from fsspec.core import url_to_fs
 
-from data_prep.manifest import MANIFEST_NAME
 from pycaffe_prune.engines.base import Engine, Event, Observer
+from pycaffe_prune.engines.contents import NOTES_ENDING, file_contents
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.experiments.moving import moved
 from pycaffe_prune.experiments.paths import ExperimentFolder
@@ -159,8 +159,14 @@ def _files_in(folder: Path) -> list[str]:
     return [
         str(path.relative_to(folder))
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in _UNSHARED and ".partial" not in str(path)
+        if path.is_file() and _is_shared(path)
     ]
+
+
+def _is_shared(path: Path) -> bool:
+    return not (
+        path.name in _UNSHARED or path.name.endswith(NOTES_ENDING) or ".partial" in str(path)
+    )
 
 
 def _when_to_write(name: str) -> int:
@@ -196,8 +202,8 @@ class AtStore:
         """See `moving.Places`."""
         if path not in self._there:
             names = _files_in(path)
-            told = [f"{name} {(path / name).stat().st_size}" for name in names]
-            told += [sha256_of(path / name) for name in names if name == MANIFEST_NAME]
+            contents = file_contents([path / name for name in names], path / "data")
+            told = [f"{name} {contents[path / name].sha256}" for name in names]
             folder = f"data/{hashlib.sha256(' '.join(told).encode()).hexdigest()[:12]}"
             if _WHOLE not in self._store.names(folder):
                 self._store.put(path, folder, names)

@@ -81,7 +81,7 @@ def test_a_finished_data_set_that_the_user_names_is_taken_as_it_is(tiny, tmp_pat
     manifest = build_digits(tmp_path / "digits")
     place, found = get_data(tiny, tmp_path / "digits", None)
     assert (place, found) == (tmp_path / "digits", manifest)
-    assert known_data_set(place) == data_set_of(manifest)
+    assert known_data_set(place) == data_set_of(manifest, place)
     assert known_data_set(tmp_path).name == "not built"
 
 

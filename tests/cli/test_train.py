@@ -80,7 +80,7 @@ def test_another_seed_in_the_same_folder_is_refused_in_one_sentence(work, caffe_
     assert _run(work, caffe_python, "seeded", "--max-iter", "10").returncode == 0
     refused = _run(work, caffe_python, "seeded", "--max-iter", "10", "--seed", "9")
     assert refused.returncode == 1
-    assert "another run, with other seed (was 1, now 9)" in " ".join(refused.stderr.split())
+    assert "another run: seed 1 -> 9" in " ".join(refused.stderr.split())
     assert "Traceback" not in refused.stderr
 
 

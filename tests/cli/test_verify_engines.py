@@ -130,7 +130,7 @@ def test_runs_of_another_job_are_refused(elsewhere: Path) -> None:
     net.write_text(net.read_text().replace("num_output: 20", "num_output: 21"))
     result = run(elsewhere)
     assert result.exit_code == 1
-    assert "holds another run, with other net" in str(result.exception)
+    assert "another run: layer 'ip1': num_output 20 -> 21" in str(result.exception)
 
 
 @pytest.mark.parametrize("same", ["caffe@cpu,caffe", "torch,torch@cpu", "torch,torch"])

@@ -84,9 +84,9 @@ def test_a_moved_data_folder_is_the_same_run(ask, folder, digits, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"seed": 4}, "seed"),
-        ({"weights": True}, "weights"),
-        ({"mask": True}, "mask"),
+        ({"seed": 4}, "seed 3 -> 4"),
+        ({"weights": True}, "other weights"),
+        ({"mask": True}, "other mask"),
     ],
 )
 def test_a_folder_of_another_run_is_refused_and_left_alone(ask, folder, tmp_path, changed, named):
@@ -97,7 +97,7 @@ def test_a_folder_of_another_run_is_refused_and_left_alone(ask, folder, tmp_path
     if "mask" in changed:
         write_mask(tmp_path / "m.mask.h5", MaskFile({("ip1", 0): np.ones((20, 784), bool)}, "", ""))
         changed = {"mask": tmp_path / "m.mask.h5"}
-    with pytest.raises(FormatError, match=f"another run, with other {named}"):
+    with pytest.raises(FormatError, match=f"holds another run: {named}; choose"):
         prepare(replace(ask, **changed), folder)
     assert folder.job.read_bytes() == before
 
@@ -106,7 +106,7 @@ def test_another_rate_is_another_run_another_length_is_not(ask, folder):
     prepare(ask, folder)
     prepare(replace(ask, max_iter=500, snapshot=10, test_interval=0), folder)
     _edit(ask.solver, "base_lr: 0.01", "base_lr: 0.02", "solver.prototxt")
-    with pytest.raises(FormatError, match="other solver"):
+    with pytest.raises(FormatError, match=r"another run: base_lr 0\.01 -> 0\.02; choose"):
         prepare(ask, folder)
 
 
@@ -247,14 +247,15 @@ def test_tests_of_other_layers_than_data_are_not_made_and_evaluations_refused(
     write_prototxt(net, layers)
     data = tmp_path / "data"
     shutil.copytree(digits, data)
-    (data / "list.txt").write_text("/somewhere/a.h5\n")
+    (data / "a.h5").write_bytes(b"not read")
+    (data / "list.txt").write_text(f"{data / 'a.h5'}\n")
     job = prepare(replace(ask, data=data), folder)
     assert (job.test_images, job.scores_blob, job.label_blob) == (0, None, None)
     assert read_net(folder.net).layer[1].hdf5_data_param.source == str(data / "list.txt")
     weights = [_weights(tmp_path / "w.caffemodel")]
     with pytest.raises(FormatError, match=r"labels 'label' .* layer 'data' \(HDF5Data\)"):
         prepare_evaluation(net, weights, data, folder)
-    (data / "list.txt").write_text("/somewhere/a.h5\na.h5\n")
+    (data / "list.txt").write_text(f"{data / 'a.h5'}\na.h5\n")
     with pytest.raises(FormatError, match=r"'data' \(HDF5Data\).*'a\.h5'.*absolute"):
         prepare(replace(ask, data=data), folder)
 
