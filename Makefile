@@ -26,7 +26,7 @@ help:
 	@echo "make bench       side-by-side benchmarks (minutes)"
 	@echo "make gpu-check   all that waits for a GPU: parity, speed, experiments (resumable; hours)"
 	@echo "make images      the container images, with Docker (docs/containers.md)"
-	@echo "make schema      compile caffe.proto again"
+	@echo "make schema      compile caffe.proto and forks.proto again"
 	@echo "make constraints write the installed versions to constraints.txt"
 	@echo "make clean       remove the virtual environment and all caches of this checkout"
 
@@ -85,6 +85,8 @@ images:
 schema: $(INSTALLED)
 	cd pycaffe_prune/formats && ../../$(BIN)/python -m grpc_tools.protoc -I. \
 		--descriptor_set_out=caffe.fds --pyi_out=. caffe.proto
+	cd pycaffe_prune/formats && ../../$(BIN)/python -m grpc_tools.protoc -I. \
+		--descriptor_set_out=forks.fds forks.proto
 
 constraints: $(INSTALLED)
 	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } \

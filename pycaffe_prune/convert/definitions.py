@@ -3,6 +3,7 @@
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
+from pycaffe_prune.formats.forks import with_names
 from pycaffe_prune.formats.upgrade import upgrade_net
 from pycaffe_prune.net.graph import NetState, layers_in_state
 
@@ -23,7 +24,8 @@ def model_net(model: Caffemodel) -> NetParameter:
     A file holds the layers of one state of the net, after `InsertSplits` of
     `src/caffe/util/insert_splits.cpp`: here the rules that chose them are gone, since they would
     choose again, and so are the splits. A TRAIN net's data and loss layers are still in
-    (`convert.deploy.to_deploy` takes them out).
+    (`convert.deploy.to_deploy` takes them out). Fields of forks have their names where these are
+    known (`formats.forks`).
 
     Raises:
         SurgeryError: The file does not hold the whole net: HDF5 and npz files have names only.
@@ -37,7 +39,7 @@ def model_net(model: Caffemodel) -> NetParameter:
             split_from.update(dict.fromkeys(layer.param.top, origin))
             continue
         plain = net.layer.add()
-        plain.CopyFrom(layer.param)
+        plain.CopyFrom(with_names(layer.param))
         for field in ("include", "exclude", "phase"):
             plain.ClearField(field)
         plain.bottom[:] = [split_from.get(name, name) for name in layer.param.bottom]

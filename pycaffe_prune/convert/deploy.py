@@ -10,6 +10,7 @@ from pycaffe_prune.convert.input_shapes import input_shape
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
+from pycaffe_prune.formats.carried import carried_fields
 from pycaffe_prune.net.graph import NetGraph, NetState, Top, layers_in_state
 from pycaffe_prune.net.shapes import Shape
 
@@ -218,7 +219,7 @@ def _clear_fillers(layer: LayerParameter, name: str) -> None:
     for filler in _FILLERS:
         if filler in settings.DESCRIPTOR.fields_by_name:
             settings.ClearField(filler)
-    if not settings.ListFields():
+    if not settings.ListFields() and not carried_fields(settings):
         layer.ClearField(name)
 
 

@@ -28,7 +28,9 @@ __all__ = [
     "NUMBER",
     "TAG",
     "CarriedField",
+    "carried_bytes",
     "carried_fields",
+    "carry",
     "copy_unknown",
     "own_fields",
     "parse_text",
@@ -98,8 +100,13 @@ def parse_text(text: str, message: _M) -> _M:
 
 def carry(message: Message, text: str) -> None:
     """Add one field as source text (``name: value`` or ``name { … }``) to what is carried."""
+    message.MergeFromString(carried_bytes(text))
+
+
+def carried_bytes(text: str) -> bytes:
+    """Return the bytes of a carried field, as they stand in its message."""
     data = _BEGIN + text.encode()
-    message.MergeFromString(TAG + wire.encode_varint(len(data)) + data)
+    return TAG + wire.encode_varint(len(data)) + data
 
 
 def to_text(message: Message) -> str:

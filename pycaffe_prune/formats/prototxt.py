@@ -7,7 +7,7 @@ from google.protobuf import text_format
 from google.protobuf.message import EncodeError, Message
 
 from pycaffe_prune.errors import FormatError
-from pycaffe_prune.formats.caffe_pb2 import NetParameter, SolverParameter
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
 from pycaffe_prune.formats.carried import carried_fields, parse_text, to_text
 from pycaffe_prune.formats.files import atomic_write, existing_file
 from pycaffe_prune.formats.text_bytes import bytes_of, text_of
@@ -73,10 +73,32 @@ def read_solver(path: Path) -> SolverParameter:
 
 
 def write_prototxt(path: Path, message: NetParameter | SolverParameter) -> None:
-    """Write a net or a solver as text, atomically; `read_net` and `read_solver` give it back."""
+    """Write a net or a solver as text, atomically; `read_net` and `read_solver` give it back.
+
+    Raises:
+        FormatError: A layer has a field that stock Caffe does not know and that a caffemodel has
+            under a number alone.
+        PruneError: The folder cannot be written to or the disk is full.
+    """
+    _refuse_numbers(message, path)
     data = bytes_of(to_text(message))
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _refuse_numbers(message: NetParameter | SolverParameter, path: Path) -> None:
+    layers = message.layer if isinstance(message, NetParameter) else ()
+    for layer in (*layers, message):
+        owner = (
+            f"layer '{layer.name}' ({layer.type})" if isinstance(layer, LayerParameter) else "it"
+        )
+        for field in carried_fields(layer):
+            if not field.text:
+                raise FormatError(
+                    f"{path}: cannot be written: {owner} has the field {field} in its file of "
+                    "weights, a number that stock Caffe does not know, and a prototxt needs its "
+                    "name; give the model's own prototxt"
+                )
 
 
 def refuse_python_layers(net: NetParameter, source: Path) -> None:

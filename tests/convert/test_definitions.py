@@ -1,11 +1,17 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from pycaffe_prune.convert.definitions import model_net, with_definitions
-from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.convert.deploy import to_deploy
+from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
+from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel
+from pycaffe_prune.formats.carried import carried_fields, parse_text
+from pycaffe_prune.formats.forks import fork_part
+from pycaffe_prune.formats.prototxt import read_net, write_prototxt
+from pycaffe_prune.net.shapes import infer_shapes
 
 NetOf = Callable[[str], NetParameter]
 WeightsFor = Callable[..., Caffemodel]
@@ -67,3 +73,36 @@ def test_splits_of_splits_are_taken_out_and_a_users_own_split_stays(net_of: NetO
     assert [(layer.name, [*layer.bottom]) for layer in found.layer] == [
         ("data", []), ("own", ["data"]), ("relu", ["data"]), ("sum", ["a", "data"])
     ]  # fmt: skip
+
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+def test_a_fork_s_field_of_known_number_has_its_name_in_the_prototxt(tmp_path: Path) -> None:
+    net = to_deploy(model_net(read_caffemodel(CASES / "fork_permute.caffemodel")))
+    write_prototxt(tmp_path / "deploy.prototxt", net)
+    *_, permute = read_net(tmp_path / "deploy.prototxt").layer
+    assert (permute.name, permute.type) == ("perm", "Permute")
+    assert list(fork_part(permute).permute_param.order) == [0, 2, 3, 1]
+
+
+def test_a_fork_s_field_of_unknown_number_is_never_left_out(tmp_path: Path) -> None:
+    net = model_net(read_caffemodel(CASES / "fork_conv_field.caffemodel"))
+    with pytest.raises(FormatError, match=r"layer 'c' .*'convolution_param\.22'"):
+        write_prototxt(tmp_path / "net.prototxt", to_deploy(net))
+    (*_, convolution) = infer_shapes(to_deploy(net).layer)
+    assert "'convolution_param.22'" in (convolution.problem or "")
+
+
+def test_a_deploy_net_keeps_what_its_layers_carry() -> None:
+    text = """
+        layer { name: "d" type: "Input" top: "d" input_param { shape { dim: [1, 2, 4, 4] } } }
+        layer { name: "b" type: "BatchNorm" bottom: "d" top: "b"
+                batch_norm_param { scale_filler { value: 1 } } }
+        layer { name: "u" type: "Own" bottom: "b" top: "u" own_param { a: 1 } }
+    """
+    deploy = to_deploy(parse_text(text, NetParameter()))
+    assert [field.full_name for layer in deploy.layer for field in carried_fields(layer)] == [
+        "batch_norm_param.scale_filler",
+        "own_param",
+    ]
