@@ -155,8 +155,9 @@ def verify(
     With --engines, the same job is trained by two engines from the same weights, and compared
     after 1, 10, 100, … iterations: losses, weights, history, and the tests at start and end. The
     tolerance grows with the iterations, 1e-5 after one to 1e-3 after 1,000; beyond it, what other
-    roundings do to the first engine itself is measured and allowed. --device is torch's; an
-    engine may be named with its own, and so be compared with itself on another device.
+    roundings do to a blob of the first engine itself is measured and allowed to that blob. --device
+    is torch's; an engine may be named with its own, and so be compared with itself on another
+    device.
 
     \b
     Examples:

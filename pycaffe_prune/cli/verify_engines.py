@@ -19,11 +19,11 @@ from pycaffe_prune.cli.options import engine_to_work_with, say_remark
 from pycaffe_prune.cli.progress import training_progress
 from pycaffe_prune.engines.base import Engine, Observer
 from pycaffe_prune.engines.choice import EngineName, EngineWish
+from pycaffe_prune.engines.engine_comparison import Difference, EngineComparison
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.parity import compare_engines, run_name, store_runs
 from pycaffe_prune.engines.stored_runs import StoredRuns
-from pycaffe_prune.engines.trajectory import EngineComparison
 from pycaffe_prune.errors import EngineError, PruneError
 
 __all__ = ["NamedEngine", "parse_engines", "verify_engines"]
@@ -153,13 +153,29 @@ def _wish(name: EngineName, caffe_python: Path | None, device: str) -> EngineWis
 
 def _as_json(found: EngineComparison) -> dict[str, Any]:
     """Return all that was found, with the verdict; null where a number is not finite."""
-    everything = asdict(found)
-    for point in everything["checkpoints"]:
-        for part in (point["loss"], point["weights"], point["history"]):
-            for name in ("relative", "allowed"):
-                if not math.isfinite(part[name]):
-                    part[name] = None
-    return {"same": found.is_same, "difference": found.difference, **everything}
+
+    def part(found: Difference) -> dict[str, Any]:
+        numbers = {"relative": found.relative, "allowed": found.allowed}
+        return {
+            "what": found.what,
+            **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+        }
+
+    return {
+        "same": found.is_same,
+        "difference": found.difference,
+        "engines": found.engines,
+        "checkpoints": [
+            {
+                "iteration": point.iteration,
+                "loss": part(point.loss),
+                "weights": part(point.weights),
+                "history": part(point.history),
+            }
+            for point in found.checkpoints
+        ],
+        "tests": [asdict(test) for test in found.tests],
+    }
 
 
 def _show(found: EngineComparison, console: Console) -> None:

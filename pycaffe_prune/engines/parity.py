@@ -5,30 +5,37 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from pycaffe_prune.engines.base import Engine, Event, Observer
+from pycaffe_prune.engines.engine_comparison import EngineComparison, allowing
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.prepare import net_of_solver
+from pycaffe_prune.engines.rounding import rounded_otherwise
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.trajectory import (
     TOLERANCE,
-    EngineComparison,
     Trajectory,
-    allowing,
     checkpoint_iterations,
     compare_trajectories,
     read_trajectory,
 )
 from pycaffe_prune.errors import EngineError
-from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter, SolverParameter
-from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net, read_solver, write_prototxt
 from pycaffe_prune.net.graph import NetState, layers_in_state
 
-__all__ = ["Watch", "compare_engines", "follow", "initial_weights", "run_name", "store_runs"]
+__all__ = [
+    "ROUNDINGS",
+    "Watch",
+    "compare_engines",
+    "follow",
+    "initial_weights",
+    "run_name",
+    "store_runs",
+]
+
+ROUNDINGS = 4
+"""How many twins with other roundings a run may have: by one alone a corner may not be met."""
 
 Watch = Callable[[str], AbstractContextManager[Observer]]
 """Gives the observer of a run, called with its name (see `run_name`)."""
@@ -53,9 +60,10 @@ def compare_engines(
 ) -> EngineComparison:
     """Train the same job with two engines from the same weights, and compare them on the way.
 
-    Where they differ by more than the tolerance, the first engine trains once more, from weights of
-    which each is moved to the next float32, and what that does is allowed to the second one as well
-    (`engines.trajectory.allowing`).
+    Where they differ by more than the tolerance, the first engine trains again, with other
+    roundings (`engines.rounding`), and what that does to a blob is allowed to the second one as
+    well (`engines.engine_comparison.allowing`). Up to `ROUNDINGS` such twins are made, as long as a
+    difference is not explained by them.
 
     Args:
         request: The job. Without ``weights`` the first engine draws them, once for both.
@@ -81,10 +89,12 @@ def compare_engines(
         for job, engine in zip(requests, engines, strict=True)
     )
     found = compare_trajectories(first, second, tolerance)
-    if found.is_same:
-        return found
-    again = _follow_twin(requests[0], weights, engines[0], iterations, folder, watch)
-    return allowing(found, compare_trajectories(first, again, tolerance))
+    for twin in range(ROUNDINGS):
+        if found.is_same:
+            break
+        again = _follow_twin(twin, requests[0], weights, engines[0], iterations, folder, watch)
+        found = allowing(found, [compare_trajectories(first, again, tolerance)])
+    return found
 
 
 def store_runs(
@@ -99,7 +109,7 @@ def store_runs(
     """Make all runs that `compare_engines` may ask of its first engine.
 
     With them the comparison can be made where that engine is not (`engines.stored_runs`): the run,
-    and its twin from weights that are rounded otherwise, which only some comparisons need.
+    and its twins with other roundings, which only some comparisons need.
 
     Args:
         request: As for `compare_engines`, like the others.
@@ -117,7 +127,8 @@ def store_runs(
     weights = job.weights or initial_weights(job, engine, folder / "initial")
     job = replace(job, weights=weights)
     follow(job, engine, iterations, folder / run_name(engine.name, job.device), watch)
-    _follow_twin(job, weights, engine, iterations, folder, watch)
+    for twin in range(ROUNDINGS):
+        _follow_twin(twin, job, weights, engine, iterations, folder, watch)
 
 
 def run_name(engine: str, device: str) -> str:
@@ -129,6 +140,7 @@ def run_name(engine: str, device: str) -> str:
 
 
 def _follow_twin(
+    number: int,
     request: TrainRequest,
     weights: Path,
     engine: Engine,
@@ -136,25 +148,11 @@ def _follow_twin(
     folder: Path,
     watch: Watch,
 ) -> Trajectory:
-    """Train the same job from ``weights`` that are rounded otherwise."""
-    twin = folder / f"{run_name(engine.name, request.device)}-rounded"
-    moved = _rounded_otherwise(weights, twin)
-    return follow(replace(request, weights=moved), engine, iterations, twin, watch)
-
-
-def _rounded_otherwise(weights: Path, folder: Path) -> Path:
-    """Write the weights with each value but 0 moved up or down to the next float32."""
-    random = np.random.default_rng(0)
-    model = read_caffemodel(weights)
-
-    def moved(blob: Blob) -> Blob:
-        ways = np.where(random.random(blob.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
-        return np.where(blob == 0, blob, np.nextafter(blob, ways))
-
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "start.caffemodel"
-    write_caffemodel(path, model.with_blobs({key: moved(blob) for key, blob in model.blobs()}))
-    return path
+    """Train the same job from ``weights``, with other roundings."""
+    ending = f"-{number + 1}" if number else ""
+    twin = folder / f"{run_name(engine.name, request.device)}-rounded{ending}"
+    job = rounded_otherwise(request, weights, twin / "job", number)
+    return follow(job, engine, iterations, twin, watch)
 
 
 def follow(

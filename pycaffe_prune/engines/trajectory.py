@@ -1,15 +1,21 @@
 """The ways of two engines through the same job, and how far apart they are."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from pycaffe_prune.engines.base import TestScore, losses_in_log, read_result
+from pycaffe_prune.engines.engine_comparison import (
+    Checkpoint,
+    Difference,
+    EngineComparison,
+    TestDifference,
+    gap_of,
+)
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import EngineError, FormatError
 from pycaffe_prune.formats.blobs import Blob
@@ -17,15 +23,9 @@ from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel
 from pycaffe_prune.formats.solverstate import read_solverstate
 
 __all__ = [
-    "ROUNDING_FACTOR",
     "TOLERANCE",
-    "Checkpoint",
-    "Difference",
-    "EngineComparison",
     "Reached",
-    "TestDifference",
     "Trajectory",
-    "allowing",
     "checkpoint_iterations",
     "compare_trajectories",
     "read_trajectory",
@@ -35,9 +35,6 @@ __all__ = [
 
 TOLERANCE = 1e-5
 """After one iteration, relative to a blob's largest value: float32 sums in another order."""
-
-ROUNDING_FACTOR = 4
-"""How many times further apart than a run from its twin with other roundings they may be."""
 
 _GROWTH = 2 / 3
 _IMAGES_PER_DIFFERENT_ANSWER = 10_000
@@ -78,122 +75,6 @@ class Trajectory:
     tests: tuple[TestScore, ...]
     """Before the first and after the last iteration, of a longer run the first one only; none when
     the net has no test."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far two engines are apart in one respect."""
-
-    what: str
-    """The losses, or the worst blob."""
-    relative: float
-    """Largest absolute difference by the first engine's largest absolute value."""
-    allowed: float
-
-    @property
-    def is_same(self) -> bool:
-        """Whether it is within what is allowed."""
-        return self.relative <= self.allowed
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """How far two engines are apart after some iterations."""
-
-    iteration: int
-    loss: Difference
-    """Over all iterations since the checkpoint before."""
-    weights: Difference
-    history: Difference
-
-    @property
-    def differences(self) -> tuple[Difference, Difference, Difference]:
-        """Everything that is measured here."""
-        return self.loss, self.weights, self.history
-
-
-@dataclass(frozen=True)
-class TestDifference:
-    """One test by both engines, each of its own weights."""
-
-    __test__ = False  # pytest: not a test class
-
-    iteration: int
-    images: int
-    correct: tuple[int, int]
-    loss: tuple[float | None, float | None]
-    allowed: int
-    """Images that may be judged otherwise."""
-
-    @property
-    def apart(self) -> int:
-        """The difference in right answers."""
-        return abs(self.correct[0] - self.correct[1])
-
-    @property
-    def is_same(self) -> bool:
-        """Whether the numbers of right answers agree, up to `allowed`."""
-        return self.apart <= self.allowed
-
-
-@dataclass(frozen=True)
-class EngineComparison:
-    """Two engines on the same job."""
-
-    engines: tuple[str, str]
-    checkpoints: tuple[Checkpoint, ...]
-    tests: tuple[TestDifference, ...]
-
-    @property
-    def difference(self) -> str | None:
-        """The first thing that differs by more than is allowed, as a sentence; None: nothing."""
-        both = " and ".join(self.engines)
-        for point in self.checkpoints:
-            for found in point.differences:
-                if not found.is_same:
-                    return (
-                        f"{both} differ at iteration {point.iteration}: {found.what} by "
-                        f"{found.relative:.2g} of the largest value, more than the "
-                        f"{found.allowed:.2g} that is allowed"
-                    )
-        for test in self.tests:
-            if not test.is_same:
-                return (
-                    f"{both} differ in the test at iteration {test.iteration}: "
-                    f"{test.correct[0]} and {test.correct[1]} of {test.images} images are right"
-                )
-        return None
-
-    @property
-    def is_same(self) -> bool:
-        """Whether everything is within what is allowed."""
-        return self.difference is None
-
-
-def allowing(found: EngineComparison, rounding: EngineComparison) -> EngineComparison:
-    """Allow two engines `ROUNDING_FACTOR` times what rounding does to one of them.
-
-    Args:
-        found: The two engines.
-        rounding: One of them against itself, from initial weights of which each was moved to the
-            next float32: what no engine can be expected to stay below.
-    """
-
-    def wider(one: Difference, other: Difference) -> Difference:
-        return replace(one, allowed=max(one.allowed, ROUNDING_FACTOR * other.relative))
-
-    apart = {test.iteration: test.apart for test in rounding.tests}
-    return replace(
-        found,
-        checkpoints=tuple(
-            Checkpoint(one.iteration, *map(wider, one.differences, other.differences))
-            for one, other in zip(found.checkpoints, rounding.checkpoints, strict=True)
-        ),
-        tests=tuple(
-            replace(one, allowed=max(one.allowed, ROUNDING_FACTOR * apart.get(one.iteration, 0)))
-            for one in found.tests
-        ),
-    )
 
 
 def read_trajectory(folder: Path, iterations: int) -> Trajectory:
@@ -288,25 +169,28 @@ def _checkpoint(
     ]
     return Checkpoint(
         iteration=at,
-        loss=Difference("training loss", relative_difference(*curves), tolerance),
-        weights=_largest(tolerance, *weights),
-        history=_largest(tolerance, *history),
+        loss=_difference("training loss", curves[0], curves[1], tolerance),
+        weight_blobs=tuple(_blob_differences(tolerance, *weights)),
+        history_blobs=tuple(_blob_differences(tolerance, *history)),
     )
 
 
-def _largest(tolerance: float, first: Mapping[str, Blob], second: Mapping[str, Blob]) -> Difference:
+def _blob_differences(
+    tolerance: float, first: Mapping[str, Blob], second: Mapping[str, Blob]
+) -> Iterator[Difference]:
     if [(name, blob.shape) for name, blob in first.items()] != [
         (name, blob.shape) for name, blob in second.items()
     ]:
         raise EngineError(
             f"the engines left different blobs: {', '.join(first)} and {', '.join(second)}"
         )
-    differences = (
-        Difference(name, relative_difference(blob, second[name]), tolerance)
-        for name, blob in first.items()
-    )
-    nothing = Difference("no blob", 0.0, tolerance)
-    return max(differences, key=lambda found: found.relative, default=nothing)
+    for name, blob in first.items():
+        yield _difference(name, blob, second[name], tolerance)
+
+
+def _difference(what: str, first: ArrayLike, second: ArrayLike, tolerance: float) -> Difference:
+    gap, largest = gap_of(first, second)
+    return Difference(what, gap, largest, tolerance)
 
 
 def relative_difference(first: ArrayLike, second: ArrayLike) -> float:
@@ -320,11 +204,4 @@ def relative_difference(first: ArrayLike, second: ArrayLike) -> float:
         0 where both are equal (all zero, say); infinity where values are not finite, or where
         ``first`` is all zero and ``second`` is not.
     """
-    one, other = (np.asarray(values, np.float64) for values in (first, second))
-    if not (np.isfinite(one).all() and np.isfinite(other).all()):
-        return math.inf
-    difference = float(np.abs(one - other).max(initial=0.0))
-    if difference == 0:
-        return 0.0
-    largest = float(np.abs(one).max(initial=0.0))
-    return difference / largest if largest else math.inf
+    return Difference("", *gap_of(first, second), 0).relative

@@ -15,7 +15,7 @@ from data_prep.digits import build_digits
 from pycaffe_prune.cli import verify_engines
 from pycaffe_prune.cli.prune import prune
 from pycaffe_prune.cli.verify import verify
-from pycaffe_prune.engines.trajectory import Checkpoint, Difference, EngineComparison
+from pycaffe_prune.engines.engine_comparison import Checkpoint, Difference, EngineComparison
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import (
@@ -385,8 +385,8 @@ def test_the_two_engines_train_alike(tmp_path: Path, caffe_python: Path) -> None
 def test_engines_that_part_are_a_sentence_and_exit_code_1(
     tmp_path: Path, caffe_python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = Difference("weights ip/0", 0.5, 1e-5)
-    point = Checkpoint(1, part, replace(part, what="weights ip/0"), replace(part, relative=np.inf))
+    part = Difference("weights ip/0", gap=0.5, largest=1.0, tolerance=1e-5)
+    point = Checkpoint(1, part, (part,), (replace(part, gap=np.inf, largest=np.inf),))
     apart = EngineComparison(("caffe", "torch"), (point,), ())
     monkeypatch.setattr(verify_engines, "compare_engines", lambda *_, **__: apart)
     command = ["--engines", "caffe,torch", "--solver", "s", "--caffe-python", str(caffe_python)]

@@ -69,8 +69,8 @@ def elsewhere(stored: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.M
     """A machine without Caffe, to which the runs of Caffe were brought, and nothing else."""
     here, _ = stored
     prepare(tmp_path)
-    for name in ("initial", "caffe", "caffe-rounded"):
-        shutil.copytree(here / "runs" / name, tmp_path / "runs" / name)
+    for kept in [here / "runs" / "initial", *(here / "runs").glob("caffe*")]:
+        shutil.copytree(kept, tmp_path / "runs" / kept.name)
     monkeypatch.setenv(CAFFE_PYTHON_VARIABLE, str(tmp_path / "nowhere"))
     return tmp_path
 

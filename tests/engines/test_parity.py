@@ -1,5 +1,7 @@
 """Engines compared: the real Caffe with itself, and with itself led astray."""
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +13,12 @@ from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.engines.job import Job, TrainRequest
 from pycaffe_prune.engines.parity import compare_engines, follow, store_runs
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.torch_engine.engine import TorchEngine
 from pycaffe_prune.engines.trajectory import read_trajectory
 from pycaffe_prune.errors import EngineError, FormatError
-from pycaffe_prune.formats.caffemodel import read_caffemodel
+from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.mask import MaskFile, write_mask
-from pycaffe_prune.formats.prototxt import read_solver, write_prototxt
+from pycaffe_prune.formats.prototxt import read_net, read_solver, write_prototxt
 
 pytestmark = pytest.mark.real_caffe
 
@@ -162,3 +165,150 @@ def test_what_engines_draw_cannot_be_compared(
     net.write_text(net.read_text().replace("crop_size: 28", ""))
     with pytest.raises(EngineError, match=r"'drop1' \(Dropout\)"):
         compare_engines(request, [CaffeEngine(caffe_python), Again(caffe_python)], 2, tmp_path)
+
+
+BATCH_NORM = """
+layer { name: "data" type: "Data" top: "data" top: "label"
+  transform_param { scale: 0.00390625 }
+  data_param { source: "mnist_train_lmdb" batch_size: 16 backend: LMDB } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 5 stride: 4 weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip"
+  param { lr_mult: 1 } param { lr_mult: 2 }
+  inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+CIFAR10_FULL = """
+layer { name: "data" type: "Data" top: "data" top: "label"
+  transform_param { mean_value: 33 }
+  data_param { source: "mnist_train_lmdb" batch_size: 20 backend: LMDB } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  param { lr_mult: 1 } param { lr_mult: 2 }
+  convolution_param { num_output: 8 pad: 2 kernel_size: 5
+    weight_filler { type: "gaussian" std: 0.0001 } } }
+layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1"
+  pooling_param { pool: MAX kernel_size: 3 stride: 2 } }
+layer { name: "relu1" type: "ReLU" bottom: "pool1" top: "pool1" }
+layer { name: "norm1" type: "LRN" bottom: "pool1" top: "norm1"
+  lrn_param { local_size: 3 alpha: 5e-05 beta: 0.75 norm_region: WITHIN_CHANNEL } }
+layer { name: "conv2" type: "Convolution" bottom: "norm1" top: "conv2"
+  param { lr_mult: 1 } param { lr_mult: 2 }
+  convolution_param { num_output: 8 pad: 2 kernel_size: 5
+    weight_filler { type: "gaussian" std: 0.01 } } }
+layer { name: "relu2" type: "ReLU" bottom: "conv2" top: "conv2" }
+layer { name: "pool2" type: "Pooling" bottom: "conv2" top: "pool2"
+  pooling_param { pool: AVE kernel_size: 3 stride: 2 } }
+layer { name: "norm2" type: "LRN" bottom: "pool2" top: "norm2"
+  lrn_param { local_size: 3 alpha: 5e-05 beta: 0.75 norm_region: WITHIN_CHANNEL } }
+layer { name: "conv3" type: "Convolution" bottom: "norm2" top: "conv3"
+  param { lr_mult: 1 } param { lr_mult: 2 }
+  convolution_param { num_output: 16 pad: 2 kernel_size: 5
+    weight_filler { type: "gaussian" std: 0.01 } } }
+layer { name: "relu3" type: "ReLU" bottom: "conv3" top: "conv3" }
+layer { name: "pool3" type: "Pooling" bottom: "conv3" top: "pool3"
+  pooling_param { pool: AVE kernel_size: 3 stride: 2 } }
+layer { name: "ip1" type: "InnerProduct" bottom: "pool3" top: "ip1"
+  param { lr_mult: 1 decay_mult: 250 } param { lr_mult: 2 decay_mult: 0 }
+  inner_product_param { num_output: 10 weight_filler { type: "gaussian" std: 0.01 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip1" bottom: "label" top: "loss" }
+"""  # the form of BVLC's examples/cifar10, smaller
+
+
+class Wrong(CaffeEngine):
+    """The real Caffe with one fault: in a blob that it leaves, or in a rate that it follows."""
+
+    name = "wrong"
+
+    def __init__(self, python: Path, fault: str) -> None:
+        super().__init__(python)
+        self._fault = fault
+
+    def train(self, folder: RunFolder, job: Job, observe: Observer) -> TrainResult:
+        if self._fault == "rate":
+            net = read_net(folder.net)
+            next(layer for layer in net.layer if layer.name == "ip").param[1].lr_mult = 1
+            write_prototxt(folder.net, net)
+        result = super().train(folder, job, observe)
+        for path in sorted(folder.snapshots.glob("*.caffemodel")):
+            model = read_caffemodel(path)
+            blob = model.layer("ip").blobs[0].copy()
+            if self._fault == "negated":
+                blob = -blob
+            elif self._fault == "row":
+                blob[[0, 1]] = blob[[1, 0]]
+            write_caffemodel(path, model.with_blobs({("ip", 0): blob}))
+        return result
+
+
+@pytest.fixture(scope="module")
+def with_batch_norm(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainRequest:
+    """A net in which the gradient of the convolution's bias is nothing but rounding."""
+    folder = tmp_path_factory.mktemp("batch_norm")
+    (folder / "net.prototxt").write_text(BATCH_NORM)
+    (folder / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.01 momentum: 0.9 lr_policy: "fixed" max_iter: 10'
+    )
+    return TrainRequest(solver=folder / "solver.prototxt", data=digits, seed=3)
+
+
+@pytest.fixture(scope="module")
+def caffes_runs(
+    with_batch_norm: TrainRequest, caffe_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    store_runs(with_batch_norm, CaffeEngine(caffe_python), 10, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [("negated", "weights ip/0"), ("row", "weights ip/0"), ("rate", "weights ip/1")],
+)
+def test_noise_before_batch_norm_excuses_no_fault_elsewhere(
+    with_batch_norm: TrainRequest,
+    caffes_runs: Path,
+    caffe_python: Path,
+    tmp_path: Path,
+    fault: str,
+    named: str,
+) -> None:
+    shutil.copytree(caffes_runs, tmp_path, dirs_exist_ok=True)
+    engines = CaffeEngine(Path("/nowhere")), Wrong(caffe_python, fault)
+    found = compare_engines(with_batch_norm, engines, 10, tmp_path)
+    assert re.search(f"differ at iteration 1: {named} by", found.difference or "")
+    # The fault is found although the bias before BatchNorm may be anywhere.
+    noise = found.checkpoints[0].history_blobs[1]
+    assert noise.allowed > 0.01
+
+
+@pytest.mark.parametrize(
+    ("batch", "iterations"),
+    [
+        # 20: as many images of each class, so that the last bias's gradient is rounding alone.
+        pytest.param(20, 1, id="cancelled"),
+        # 100: within ten iterations a maximum of two places changes from one to the other.
+        pytest.param(100, 10, id="corner"),
+    ],
+)
+def test_torch_trains_as_caffe_where_rounding_alone_parts_them(
+    digits: Path, caffe_python: Path, tmp_path: Path, batch: int, iterations: int
+) -> None:
+    net = CIFAR10_FULL.replace("batch_size: 20", f"batch_size: {batch}")
+    (tmp_path / "net.prototxt").write_text(net)
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.001 momentum: 0.9 weight_decay: 0.004 '
+        'lr_policy: "fixed" max_iter: 10'
+    )
+    request = TrainRequest(solver=tmp_path / "solver.prototxt", data=digits, seed=3)
+    engines = CaffeEngine(caffe_python), TorchEngine()
+    try:
+        found = compare_engines(request, engines, iterations, tmp_path / "runs")
+    finally:
+        engines[1].close()
+    assert (tmp_path / "runs" / "caffe-rounded").is_dir()
+    assert found.difference is None

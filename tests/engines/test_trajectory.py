@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from pycaffe_prune.engines.base import TestScore
+from pycaffe_prune.engines.engine_comparison import allowing
 from pycaffe_prune.engines.trajectory import (
     Reached,
     Trajectory,
-    allowing,
     checkpoint_iterations,
     compare_trajectories,
     read_trajectory,
@@ -127,13 +127,13 @@ def test_what_rounding_does_to_one_engine_is_allowed_to_the_other() -> None:
 
     def judged(factor: float, correct: int) -> bool:
         rounding = compare_trajectories(way(), moved(1.01, 8990))
-        return allowing(compare_trajectories(way(), moved(factor, correct)), rounding).is_same
+        return allowing(compare_trajectories(way(), moved(factor, correct)), [rounding]).is_same
 
     assert judged(1.039, 8961)
     assert not judged(1.041, 9000)
     assert not judged(1, 8959)
     early = way(losses={at: loss * 1.001 for at, loss in way().losses.items()})
-    found = allowing(compare_trajectories(way(), early), compare_trajectories(way(), moved(2, 0)))
+    found = allowing(compare_trajectories(way(), early), [compare_trajectories(way(), moved(2, 0))])
     assert "at iteration 1:" in found.difference
 
 
@@ -149,8 +149,8 @@ def test_tests_are_compared_where_both_made_one() -> None:
     first_only = way(tests=(score(0, 998),))
     found = compare_trajectories(way(), first_only)
     assert [(test.iteration, test.allowed) for test in found.tests] == [(0, 1)]
-    assert allowing(found, found).tests[0].allowed == 8
-    assert allowing(compare_trajectories(way(), longer), found).tests[1].allowed == 1
+    assert allowing(found, [found]).tests[0].allowed == 8
+    assert allowing(compare_trajectories(way(), longer), [found]).tests[1].allowed == 1
 
 
 def test_other_jobs_are_refused(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from data_prep.lmdb_writer import Batch
 from data_prep.mnist import build_mnist
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.engine_comparison import EngineComparison
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.parity import follow, initial_weights
 from pycaffe_prune.engines.prepare import prepare_evaluation
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.torch_engine.engine import TorchEngine
 from pycaffe_prune.engines.trajectory import (
-    EngineComparison,
     compare_trajectories,
     relative_difference,
     tolerance_at,

@@ -16,11 +16,11 @@ import pytest
 from data_prep.lmdb_writer import Batch
 from data_prep.mnist import build_mnist
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.engine_comparison import EngineComparison
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.parity import compare_engines, follow, initial_weights
 from pycaffe_prune.engines.torch_engine.engine import TorchEngine
 from pycaffe_prune.engines.trajectory import (
-    EngineComparison,
     Trajectory,
     compare_trajectories,
     relative_difference,
