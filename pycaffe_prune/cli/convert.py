@@ -11,7 +11,6 @@ from pycaffe_prune.cli.convert_formats import (
     FORMATS,
     Conversion,
     Request,
-    holds_text,
 )
 from pycaffe_prune.cli.convert_zoo import fetch_from_zoo, show_zoo
 from pycaffe_prune.cli.input_shapes import input_shapes_option
@@ -20,7 +19,7 @@ from pycaffe_prune.convert.classifier import Classifier
 from pycaffe_prune.convert.zoo import zoo_model
 from pycaffe_prune.errors import PruneError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST
-from pycaffe_prune.formats.files import existing_file
+from pycaffe_prune.formats.files import existing_file, holds_text
 from pycaffe_prune.net.shapes import Shape
 from pycaffe_prune.net.state_wish import StateWish
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import click
 
-from pycaffe_prune.cli.convert_formats import Conversion, Output, Request, holds_text
+from pycaffe_prune.cli.convert_formats import Conversion, Output, Request
 from pycaffe_prune.convert.classifier import Classifier, replace_classifier, without_classifier
 from pycaffe_prune.convert.definitions import model_net
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
+from pycaffe_prune.formats.files import holds_text
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting

@@ -14,7 +14,7 @@ from pycaffe_prune.convert.strip import strip_model, strip_training
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
-from pycaffe_prune.formats.files import atomic_write
+from pycaffe_prune.formats.files import atomic_write, holds_text
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
 from pycaffe_prune.formats.mean import read_mean, write_mean, write_mean_npy
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
@@ -30,7 +30,7 @@ from pycaffe_prune.net.state_wish import (
     with_state_of,
 )
 
-__all__ = ["ENDINGS", "FORMATS", "Conversion", "Output", "Request", "holds_text"]
+__all__ = ["ENDINGS", "FORMATS", "Conversion", "Output", "Request"]
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,6 @@ class Conversion:
 
     outputs: Sequence[Output]
     remarks: Sequence[str] = ()
-
-
-def holds_text(path: Path) -> bool:
-    """Whether a file is a prototxt rather than weights: binary files have control characters."""
-    with path.open("rb") as file:
-        start = file.read(4096)
-    return not any(byte < 32 and byte not in b"\t\n\r\f" for byte in start) and b"\x7f" not in start
 
 
 def _weights(write: Callable[[Path, Caffemodel], None], request: Request) -> Conversion:

@@ -1,19 +1,22 @@
 """``caffe-prune inspect``: what a net or a file of weights holds."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import click
-from rich.console import Console
 
 from pycaffe_prune.cli.input_shapes import input_shapes_option
 from pycaffe_prune.cli.inspect_tables import show_model, show_net, show_storage, show_totals
 from pycaffe_prune.cli.options import path_type, phase_option, state_options
-from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.cli.tables import table_console
+from pycaffe_prune.errors import FormatError, PruneError, SurgeryError
+from pycaffe_prune.formats.files import existing_file, holds_text
 from pycaffe_prune.formats.mask import read_mask
-from pycaffe_prune.formats.sparse import storage_sizes
+from pycaffe_prune.formats.sparse import StorageSizes, storage_sizes
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.counts import NetCounts, count_file
 from pycaffe_prune.net.fit import require_fitting
@@ -21,6 +24,9 @@ from pycaffe_prune.net.shapes import Shape
 from pycaffe_prune.net.state_wish import StateWish, chosen_layers, read_net_in_state
 from pycaffe_prune.net.summary import ModelSummary, summarise
 from pycaffe_prune.pruning.connections import nonzero_where_masked
+
+_KINDS = "a net prototxt or a file of weights"
+_Found = TypeVar("_Found")
 
 
 @click.command()
@@ -56,9 +62,10 @@ def inspect(
 ) -> None:
     """Show layers, shapes, parameters and multiply-accumulates (MACs) of nets and weights.
 
-    A FILE that ends in .prototxt is a net: shapes, parameters, MACs and activations of its layers
-    for one image. Any other is a file of weights (.caffemodel, .caffemodel.h5): shapes and
-    non-zeros. With --audit, exit code 1 when a pruned weight is not zero.
+    A FILE is told by its content. Text is a net prototxt: shapes, parameters, MACs and activations
+    of its layers for one image. Any other is a file of weights (.caffemodel, .caffemodel.h5):
+    shapes and non-zeros. Exit code 1 when one of several files cannot be read (the others are
+    shown), and with --audit when a pruned weight is not zero.
 
     \b
     Examples:
@@ -71,31 +78,62 @@ def inspect(
       caffe-prune inspect all_in_one.prototxt --stage deploy
       caffe-prune inspect prototxt/*/deploy.prototxt --totals
     """
-    nets = [path for path in files if path.suffix == ".prototxt"]
-    models = [path for path in files if path not in nets]
+    nets, models, failures = _sorted_by_kind(files)
     if models and totals:
         raise click.UsageError(f"--totals counts prototxts; {models[0]} is none")
     if nets and (net or audit or storage):
         raise click.UsageError(
             f"--net, --audit and --storage are for weights; {nets[0]} is a prototxt"
         )
+
+    def count(path: Path) -> NetCounts | ModelSummary:
+        if path in nets:
+            return count_file(path, state, inputs)
+        return _summarise(path, net, state, inputs)
+
     if storage:
-        _show_storage(models, as_json)
+        _show_storage(_each(models, storage_sizes, failures), as_json)
     else:
-        shown = [
-            count_file(path, state, inputs)
-            if path in nets
-            else _summarise(path, net, state, inputs)
-            for path in files
-        ]
+        known = [path for path in files if path in (*nets, *models)]
+        shown = [found for _, found in _each(known, count, failures)]
         if as_json:
             dumped = [item.model_dump(mode="json") for item in shown]
             click.echo(json.dumps(dumped, indent=1))
         else:
             _show(shown, totals)
     if audit is not None:
-        for path in models:
-            _audit(path, audit)
+        _each(models, partial(_audit, mask_path=audit), failures)
+    if failures:
+        raise failures[0] if len(failures) == 1 else PruneError("\n".join(map(str, failures)))
+
+
+def _sorted_by_kind(files: Sequence[Path]) -> tuple[list[Path], list[Path], list[PruneError]]:
+    """The prototxts, the files of weights, and what is wrong with files that can be neither."""
+    nets: list[Path] = []
+    models: list[Path] = []
+
+    def sort(path: Path) -> None:
+        existing_file(path, _KINDS)
+        if not path.stat().st_size:
+            raise FormatError(f"{path}: is empty; {_KINDS} is needed")
+        (nets if holds_text(path) else models).append(path)
+
+    failures: list[PruneError] = []
+    _each(files, sort, failures)
+    return nets, models, failures
+
+
+def _each(
+    paths: Sequence[Path], work: Callable[[Path], _Found], failures: list[PruneError]
+) -> list[tuple[Path, _Found]]:
+    """What ``work`` finds in each file that is in order; the others' errors go to ``failures``."""
+    found = []
+    for path in paths:
+        try:
+            found.append((path, work(path)))
+        except PruneError as error:
+            failures.append(error)
+    return found
 
 
 def _summarise(
@@ -111,23 +149,17 @@ def _summarise(
     return summarise(path, chosen_layers(definition, state), inputs)
 
 
-def _console() -> Console:
-    # Layers and files may be called [anything]: no markup.
-    return Console(markup=False, emoji=False, highlight=False)
-
-
-def _show_storage(models: Sequence[Path], as_json: bool) -> None:
-    sizes = {path: storage_sizes(path) for path in models}
+def _show_storage(sizes: Sequence[tuple[Path, StorageSizes]], as_json: bool) -> None:
     if as_json:
-        dumped = [{"path": str(path), **asdict(found)} for path, found in sizes.items()]
+        dumped = [{"path": str(path), **asdict(found)} for path, found in sizes]
         click.echo(json.dumps(dumped, indent=1))
     else:
-        for path, found in sizes.items():
-            show_storage(_console(), path, found)
+        for path, found in sizes:
+            show_storage(table_console(), path, found)
 
 
 def _show(shown: Sequence[NetCounts | ModelSummary], totals: bool) -> None:
-    console = _console()
+    console = table_console()
     if totals:
         show_totals(console, [item for item in shown if isinstance(item, NetCounts)])
         return

@@ -6,9 +6,9 @@ from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
 
-from rich.console import Console
 from rich.table import Table
 
+from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.convert.definitions import with_definitions
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
@@ -76,7 +76,7 @@ def show_reductions(rows: Sequence[LayerReduction], units: Mapping[str, str] = _
     weights, kept = sum(row.weights for row in rows), sum(row.kept for row in rows)
     blank = [""] if units else []
     table.add_row("all", *blank, f"{weights:,}", f"{kept:,}", f"{100 * overall(rows):.2f}")
-    Console(markup=False, emoji=False).print(table)  # a layer may be called [anything]
+    table_console().print(table)
 
 
 def write_model(out: Path, source: Path, net: NetParameter, model: Caffemodel) -> None:

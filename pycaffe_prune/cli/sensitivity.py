@@ -5,7 +5,6 @@ from pathlib import Path
 from threading import Event
 
 import click
-from rich.console import Console
 
 from data_prep.manifest import MANIFEST_NAME, load_manifest
 from pycaffe_prune.cli.options import (
@@ -20,6 +19,7 @@ from pycaffe_prune.cli.options import (
     threads_option,
 )
 from pycaffe_prune.cli.progress import console, tests_progress
+from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
@@ -155,7 +155,7 @@ def sensitivity(
     with engine_to_work_with(wish) as chosen, working_in(out):
         result = _run(plan(request, out), total, chosen)
     write_figures(result, out)
-    print_sensitivity(result, Console(markup=False, emoji=False))
+    print_sensitivity(result, table_console())
     if total is not None and result.suggestion is not None:
         command = _command(request, result.suggestion.suggested)
         click.echo(f"\nto prune so:\n{command}")

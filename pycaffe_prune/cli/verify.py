@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from pycaffe_prune.cli.input_shapes import input_shapes_option
@@ -24,6 +23,7 @@ from pycaffe_prune.cli.options import (
     state_options,
     threads_option,
 )
+from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.cli.verify_engines import NamedEngine, parse_engines, verify_engines
 from pycaffe_prune.engines import opencv_net
 from pycaffe_prune.engines.choice import EngineWish
@@ -208,7 +208,7 @@ def verify(
     if as_json:
         click.echo(json.dumps(_as_json(found), indent=1))
     else:
-        Console(markup=False, emoji=False, highlight=False).print(_table(found))
+        table_console().print(_table(found))
     if found.difference is not None:
         raise PruneError(_sentence(models, *found.difference, allowed))
 

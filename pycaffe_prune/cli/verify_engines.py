@@ -17,6 +17,7 @@ from rich.table import Table
 
 from pycaffe_prune.cli.options import engine_to_work_with, say_remark
 from pycaffe_prune.cli.progress import training_progress
+from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.engines.base import Engine, Observer
 from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.engine_comparison import Difference, EngineComparison
@@ -113,7 +114,7 @@ def verify_engines(
         if as_json:
             click.echo(json.dumps(_as_json(found), indent=1))
         else:
-            _show(found, Console(markup=False, emoji=False, highlight=False))
+            _show(found, table_console())
     if found.difference is not None:
         raise PruneError(found.difference)
 

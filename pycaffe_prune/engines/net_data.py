@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lmdb
 
+from pycaffe_prune.engines.data_paths import DataFolder
 from pycaffe_prune.engines.lmdb_files import opened_lmdb
 from pycaffe_prune.errors import DataError, FormatError
 from pycaffe_prune.formats.caffe_pb2 import (
@@ -59,25 +60,27 @@ def resolve_databases(net: NetParameter, net_path: Path, data: Path | None) -> N
     Args:
         net: Is changed.
         net_path: Where it was read from.
-        data: Folder in which relative paths are looked up; None: the working directory.
+        data: Folder in which paths are looked up, whole and by their last parts (`DataFolder`);
+            None: the working directory.
 
     Raises:
-        DataError: An LMDB is missing, damaged or empty.
+        DataError: An LMDB is missing, damaged or empty, or two names lead to one place.
         FormatError: A mean file is missing, or a Data layer has no batch_size.
     """
+    folder = DataFolder(data)
     for layer in net.layer:
         if layer.type == "Data":
-            source = _data_path(layer.data_param.source, data)
+            source, tried = folder.find(layer.data_param.source, _is_lmdb)
             layer.data_param.source = str(source)
-            records(layer, net_path)
+            records(layer, net_path, tried[1:])
             if not layer.data_param.batch_size:
                 raise FormatError(
                     f"{net_path}: layer '{layer.name}' (Data) has no batch_size; say how many "
                     "images a batch has"
                 )
         if layer.transform_param.mean_file:
-            mean = _data_path(layer.transform_param.mean_file, data)
-            layer.transform_param.mean_file = str(existing_file(mean, "a mean image"))
+            mean = folder.file(layer.transform_param.mean_file, "a mean image")
+            layer.transform_param.mean_file = str(mean)
 
 
 def resolve_lists(net: NetParameter, net_path: Path, data: Path | None) -> None:
@@ -91,18 +94,17 @@ def resolve_lists(net: NetParameter, net_path: Path, data: Path | None) -> None:
     Raises:
         FormatError: A file is missing, or a list of HDF5 files names them by relative paths.
     """
+    folder = DataFolder(data)
     for layer in net.layer:
         if layer.type == "ImageData":
-            _resolve_images(layer.image_data_param, 0, data)
+            _resolve_images(layer.image_data_param, 0, folder)
         if layer.type == "WindowData":
-            _resolve_images(layer.window_data_param, 2, data)
+            _resolve_images(layer.window_data_param, 2, folder)
         if layer.infogain_loss_param.source:
-            gains = _data_path(layer.infogain_loss_param.source, data)
-            layer.infogain_loss_param.source = str(existing_file(gains, "an Infogain matrix"))
+            gains = folder.file(layer.infogain_loss_param.source, "an Infogain matrix")
+            layer.infogain_loss_param.source = str(gains)
         if layer.type == "HDF5Data":
-            source = existing_file(
-                _data_path(layer.hdf5_data_param.source, data), "a list of HDF5 files"
-            )
+            source = folder.file(layer.hdf5_data_param.source, "a list of HDF5 files")
             layer.hdf5_data_param.source = str(source)
             if lost := [name for name in _text(source).split() if not name.startswith("/")]:
                 raise FormatError(
@@ -113,26 +115,31 @@ def resolve_lists(net: NetParameter, net_path: Path, data: Path | None) -> None:
 
 
 def _resolve_images(
-    told: ImageDataParameter | WindowDataParameter, first: int, data: Path | None
+    told: ImageDataParameter | WindowDataParameter, first: int, folder: DataFolder
 ) -> None:
     """Resolve a list whose word number ``first`` is the path of an image."""
-    source = existing_file(_data_path(told.source, data), "a list of images")
+    source = folder.file(told.source, "a list of images")
     told.source = str(source)
     name = "".join(_text(source).split()[first : first + 1])
     if not f"{told.root_folder}{name}".startswith("/"):
-        told.root_folder = f"{_data_path('', data)}/{told.root_folder}"
+        told.root_folder = f"{(folder.folder or Path()).resolve()}/{told.root_folder}"
 
 
 def _text(source: Path) -> str:
     return source.read_text(encoding="utf-8", errors="surrogateescape")
 
 
-def _data_path(name: str, data: Path | None) -> Path:
-    return (data / name if data else Path(name)).resolve()
+def _is_lmdb(path: Path) -> bool:
+    return (path / "data.mdb").is_file()
 
 
-def records(layer: LayerParameter, net_path: Path | None = None) -> int:
+def records(layer: LayerParameter, net_path: Path | None = None, tried: Sequence[Path] = ()) -> int:
     """Return how many records the LMDB of a Data layer holds.
+
+    Args:
+        layer: Its ``source`` is a path as it is.
+        net_path: Where the net was read from.
+        tried: Other places where the LMDB is not.
 
     Raises:
         DataError: It is missing, damaged or empty.
@@ -140,9 +147,11 @@ def records(layer: LayerParameter, net_path: Path | None = None) -> int:
     source = Path(layer.data_param.source)
     where = f"{net_path or 'net'}: layer '{layer.name}'"
     remedy = "build it with `caffe-prune data …` and name its folder with --data"
-    if not (source / "data.mdb").is_file():
-        raise DataError(f"{where}: there is no LMDB at {source}; {remedy}")
+    if not _is_lmdb(source):
+        others = "".join(f", nor at {place}" for place in tried)
+        raise DataError(f"{where}: there is no LMDB at {source}{others}; {remedy}")
     try:
+        existing_file(source / "data.mdb", "an LMDB's data.mdb")
         with opened_lmdb(source) as database:
             count = int(database.stat()["entries"])
     except lmdb.Error as error:

@@ -4,13 +4,32 @@ import errno
 import hashlib
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pycaffe_prune.errors import FormatError, PruneError
 
-__all__ = ["atomic_write", "existing_file", "fsync_directory", "sha256_of", "write_text"]
+__all__ = [
+    "atomic_write",
+    "existing_file",
+    "fsync_directory",
+    "holds_text",
+    "sha256_of",
+    "stands_for",
+    "write_text",
+]
+
+_PAGES = (b"<!doctype html", b"<html")
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a\x07": "rar",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
 
 
 @contextmanager
@@ -85,7 +104,8 @@ def existing_file(path: Path, what: str) -> Path:
     """Return ``path`` if it is a file.
 
     Raises:
-        FormatError: There is no such file; ``what`` says what it should have been.
+        FormatError: There is no such file, or it is not the file itself (`stands_for`); ``what``
+            says what it should have been.
     """
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -95,7 +115,53 @@ def existing_file(path: Path, what: str) -> Path:
         raise FormatError(f"{path}: is a folder; {what} is needed")
     if not is_file:
         raise FormatError(f"{path}: no such file; {what} is needed")
+    if stranger := stands_for(path):
+        raise FormatError(f"{path}: {stranger}; {what} is needed")
     return path
+
+
+def stands_for(path: Path) -> str | None:
+    """Say what a file is that was saved in another's place: a Git LFS pointer, a page, an archive.
+
+    Returns:
+        What it is and what to do about it; None: it is none of these. A zip of arrays (``.npz``)
+        is none.
+
+    Raises:
+        FormatError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "is a Git LFS pointer, not the file itself; fetch that with `git lfs pull`"
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower().startswith(_PAGES):
+        return "is an HTML page, as servers send in a file's place; download the file again"
+    if start[257:262] == b"ustar":
+        return "is a tar archive; unpack it first"
+    if start.startswith(b"PK\x03\x04") and not _holds_arrays(path):
+        return "is a zip archive; unpack it first"
+    for magic, kind in _PACKED.items():
+        if start.startswith(magic):
+            return f"is packed ({kind}); unpack it first"
+    return None
+
+
+def _holds_arrays(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+        return True  # a damaged one: its reader says so
+
+
+def holds_text(path: Path) -> bool:
+    """Whether a file is a prototxt rather than weights: binary files have control characters."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    return not any(byte < 32 and byte not in b"\t\n\r\f" for byte in start) and b"\x7f" not in start
 
 
 def sha256_of(path: Path) -> str:

@@ -292,8 +292,8 @@ def make_bad_files(folder: Path) -> None:
     (folder / "renamed.prototxt").write_text(NET.replace('name: "ip2"', 'name: "fc"'))
     v1 = NetParameter()
     v1.layers.add(name="ip1")
-    text = text_format.MessageToString(v1).replace('name: "ip1"', 'name: "ip1" type: MAGIC')
-    (folder / "unknown.prototxt").write_text(text)
+    text = text_format.MessageToString(v1).replace('name: "ip1"', 'name: "ip1" type: }')
+    (folder / "broken.prototxt").write_text(text)
     (folder / "cut.caffemodel").write_bytes((folder / "final.caffemodel").read_bytes()[:-50])
     (folder / "strange.prototxt").write_text(NET.replace('"ReLU"', '"Strange"'))
 
@@ -336,7 +336,7 @@ BAD = [
         ("final.caffemodel", "--classifier", "ip1=new:5", "--out", "folder"),
         r"layer 'ip1' is of type InnerProduct and no output layer; the output layers are: ip2",
     ),
-    (("unknown.prototxt", "--out", "x.prototxt"), r"unknown.prototxt:.*MAGIC"),
+    (("broken.prototxt", "--out", "x.prototxt"), r"broken.prototxt:[0-9]+:[0-9]+ :"),
     (("cut.caffemodel", "--out", "x.npz"), r"cut.caffemodel: .*truncated"),
     (("nowhere.caffemodel", "--out", "x.npz"), r"nowhere.caffemodel: no such file"),
     (

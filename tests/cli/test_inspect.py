@@ -13,6 +13,8 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 
+CASES = Path(__file__).parents[1] / "cases"
+
 
 def layer(name: str, kind: str, *shapes: tuple[int, ...]) -> Layer:
     random = np.random.default_rng(len(name))
@@ -176,7 +178,7 @@ def test_a_mask_of_another_model_is_refused(
 
 def test_a_file_that_is_no_caffemodel_is_named(tmp_path: Path) -> None:
     path = tmp_path / "text.caffemodel"
-    path.write_text("layer { }")
+    path.write_text("no net at all")
     result = run(path)
     assert isinstance(result.exception, FormatError)
     assert str(path) in str(result.exception)
@@ -202,3 +204,48 @@ def test_the_state_that_is_chosen_decides_which_layers_count(tmp_path: Path) -> 
     assert layers("--level", "1", "--stage", "deploy") == ["prob", "deep"]
     assert layers("--stage", "deploy", "--phase", "train") == ["prob", "drop"]
     assert isinstance(run(net, "--stage", "other").exception, FormatError)
+
+
+def test_a_file_is_told_by_its_content_and_not_by_its_ending(tmp_path: Path, model: Path) -> None:
+    net, weights = tmp_path / "net.caffemodel", tmp_path / "weights.prototxt"
+    net.write_text('name: "n" layer { name: "a" type: "ReLU" bottom: "x" top: "y" }')
+    model.rename(weights)
+    first, second = json.loads(run(net, weights, "--json").output)
+    assert [layer["name"] for layer in first["layers"]] == ["a"]
+    assert second["name"] == "long names"
+
+
+@pytest.mark.parametrize("option", ["--json", "--storage"])
+def test_one_bad_file_does_not_end_the_others(tmp_path: Path, model: Path, option: str) -> None:
+    empty, pointer = tmp_path / "empty.caffemodel", CASES / "lfs_pointer.caffemodel"
+    empty.touch()
+    result = run(empty, pointer, model, "nowhere", option)
+    assert result.exit_code == 1
+    assert "ip1" in result.output
+    assert [line.partition(": ")[2][:20] for line in str(result.exception).splitlines()] == [
+        "is empty; a net prot",
+        "is a Git LFS pointer",
+        "no such file; a net ",
+    ]
+
+
+def test_every_model_is_audited(tmp_path: Path, model: Path, mask: Path) -> None:
+    good, bad = model.with_name("good.caffemodel"), model.with_name("bad.caffemodel")
+    changed = read_caffemodel(model)
+    write_caffemodel(good, changed)
+    ip1 = layer("ip1", "InnerProduct", (300, 784), (300,))
+    write_caffemodel(bad, Caffemodel((ip1,)))
+    result = run(bad, good, "--audit", mask)
+    assert result.exit_code == 1
+    assert f"{bad}: pruned weights are not zero" in str(result.exception)
+    assert f"{good}: all weights" in result.stderr
+
+
+def test_names_are_whole_where_the_output_is_no_terminal(tmp_path: Path) -> None:
+    long = "a_layer_whose_name_is_as_long_as_those_of_inception/" * 4
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        f'layer {{ name: "{long}" type: "Input" top: "data" input_param {{ shape {{ dim: 1 }} }} }}'
+    )
+    assert long not in run(net, columns=60).output
+    assert long in CliRunner(env={"COLUMNS": None}).invoke(inspect, [str(net)]).output

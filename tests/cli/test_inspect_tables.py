@@ -179,8 +179,11 @@ def test_storage_tells_the_bytes_of_each_form(data_dir: Path, tmp_path: Path) ->
     ],
 )
 def test_options_that_do_not_belong_to_the_file_are_a_usage_error(
-    options: list[str], message: str
+    options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.prototxt").write_text('layer { name: "a" type: "ReLU" }')
+    Path("a.caffemodel").write_bytes(b"\x0a\x01n")
     result = run(*options)
     assert result.exit_code == 2
     assert message in result.output

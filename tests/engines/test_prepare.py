@@ -318,3 +318,14 @@ def test_preparing_the_same_run_again_changes_no_byte(ask, folder):
     before = {path.name: path.read_bytes() for path in folder.path.iterdir()}
     prepare(ask, folder)
     assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["data_subfolder", "aux_heads"])
+def test_the_data_of_a_caffe_tree_are_found_in_the_folder_that_is_named(
+    digits: Path, tmp_path: Path, name: str
+) -> None:
+    solver = Path(__file__).parents[1] / "cases" / f"{name}_solver.prototxt"
+    prepare(TrainRequest(solver=solver, data=digits), RunFolder(tmp_path))
+    net = read_net(tmp_path / "net.prototxt")
+    sources = {layer.data_param.source for layer in net.layer if layer.type == "Data"}
+    assert sources <= {str(digits / "mnist_train_lmdb"), str(digits / "mnist_test_lmdb")}

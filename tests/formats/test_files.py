@@ -1,11 +1,17 @@
+import bz2
 import errno
+import gzip
 import hashlib
+import lzma
 import os
 import signal
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,8 +22,12 @@ from pycaffe_prune.formats.files import (
     existing_file,
     fsync_directory,
     sha256_of,
+    stands_for,
     write_text,
 )
+from pycaffe_prune.formats.mean import read_mean
+from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.formats.weights import read_weights
 
 # The folder is the same for all examples: each one writes its file anew.
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -198,6 +208,44 @@ def test_what_is_no_file_is_told_with_what_is_needed(tmp_path: Path) -> None:
     ):
         with pytest.raises(FormatError, match=f"^{path}: {reason}; a net is needed$"):
             existing_file(path, "a net")
+
+
+@pytest.mark.parametrize("name", ["net.prototxt", "weights.caffemodel", "mean.binaryproto"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "Git LFS pointer"),
+        (b"\xef\xbb\xbf\n <!DOCTYPE html>\n<title>404</title>", "HTML page"),
+        (b"<HTML><head>", "HTML page"),
+        (gzip.compress(b"layer {}"), r"packed \(gzip\)"),
+        (bz2.compress(b"layer {}"), r"packed \(bzip2\)"),
+        (lzma.compress(b"layer {}"), r"packed \(xz\)"),
+    ],
+)
+def test_what_was_saved_in_a_files_place_is_called_by_its_name(
+    tmp_path: Path, name: str, content: bytes, what: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    read = {"net.prototxt": read_net, "weights.caffemodel": read_weights}.get(name, read_mean)
+    with pytest.raises(FormatError, match=f"^{path}: is (a|an)? ?{what}"):
+        read(path)
+
+
+def test_archives_are_called_so_and_arrays_are_none(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("layer {}")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "a.txt")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.write(tmp_path / "a.txt")
+    np.savez(tmp_path / "a.npz", a=np.zeros(3))
+    kinds = {name: stands_for(tmp_path / name) for name in ("a.tar", "a.zip", "a.npz", "a.txt")}
+    assert kinds == {
+        "a.tar": "is a tar archive; unpack it first",
+        "a.zip": "is a zip archive; unpack it first",
+        "a.npz": None,
+        "a.txt": None,
+    }
 
 
 def test_a_folder_that_is_not_there_cannot_be_made_durable(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_what_is_no_array_of_numbers_is_refused(
 
 @pytest.mark.parametrize("name", ["x", "x.npy.txt", "folder/"])
 def test_members_that_are_no_arrays_are_refused(tmp_path: Path, name: str) -> None:
-    zip_of(tmp_path / "a.npz", (name, b""))
+    zip_of(tmp_path / "a.npz", (name, b""), ("array.npy", b""))
     with pytest.raises(FormatError, match=f"has a member '{name}', which is no array"):
         read_arrays(tmp_path / "a.npz", WHAT)
 
