@@ -28,15 +28,17 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.errors import EngineError
 from pycaffe_prune.formats.blobs import Blob
-from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, PoolingParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
+from pycaffe_prune.formats.carried import carried_fields, carry
+from pycaffe_prune.formats.forks import fork_part, is_known
 from pycaffe_prune.formats.prototxt import (
     read_net,
-    refuse_carried,
     refuse_python_layers,
     write_prototxt,
 )
 from pycaffe_prune.formats.weights import read_weights
+from pycaffe_prune.net.fork_forms import stock_form
 from pycaffe_prune.net.inference import inference_net
 
 __all__ = ["forward", "require_importer"]
@@ -76,7 +78,6 @@ def forward(
     require_importer()
     net = read_net(net_path)
     refuse_python_layers(net, net_path)
-    refuse_carried(net, net_path, "OpenCV")
     part = inference_net(net, {name: array.shape for name, array in inputs.items()}, outputs)
     model = _for_importer(part, read_weights(weights))
     several = [top for layer in part.layer if len(layer.top) > 1 for top in layer.top]
@@ -134,6 +135,7 @@ def _for_importer(part: NetParameter, model: Caffemodel) -> Caffemodel:
                 shared[spec.name] = blob  # Caffe loads them one after the other: the last one stays
     layers: dict[str, Layer] = {}
     for layer in part.layer:
+        _refuse_unread(layer)
         if layer.name in layers:
             raise EngineError(
                 f"net '{part.name}' has two layers called '{layer.name}', which OpenCV's Caffe "
@@ -143,6 +145,16 @@ def _for_importer(part: NetParameter, model: Caffemodel) -> Caffemodel:
         settle = _SETTLE.get(layer.type)
         layers[layer.name] = Layer(layer, settle(layer, blobs) if settle else blobs)
     return replace(model, layers=tuple(layers.values()))
+
+
+def _refuse_unread(layer: LayerParameter) -> None:
+    """Refuse fields that the importer's schema has not: it passes over them without a word."""
+    for field in carried_fields(layer):
+        nested = field.full_name in _READ and field.place
+        if field.full_name not in _READ or not is_known(
+            getattr(layer, field.place[:-1]) if nested else layer, field
+        ):
+            raise _not_known(layer, f"{layer.type} with the field {field}")
 
 
 def _with_shared(
@@ -195,17 +207,43 @@ def _settle_batch_norm(layer: LayerParameter, blobs: tuple[Blob, ...]) -> tuple[
     return blobs
 
 
+def _settle_pooling(layer: LayerParameter, blobs: tuple[Blob, ...]) -> tuple[Blob, ...]:
+    """What Caffe calls round_mode is ceil_mode in the importer's schema."""
+    settings = layer.pooling_param
+    if settings.HasField("round_mode"):
+        if not fork_part(settings).HasField("ceil_mode"):
+            ceil = settings.round_mode == PoolingParameter.CEIL
+            carry(settings, f"ceil_mode: {'true' if ceil else 'false'}")
+        settings.ClearField("round_mode")
+    return blobs
+
+
+def _settle_depthwise(layer: LayerParameter, blobs: tuple[Blob, ...]) -> tuple[Blob, ...]:
+    layer.CopyFrom(stock_form(layer))
+    return blobs
+
+
 def _settle_prelu(layer: LayerParameter, blobs: tuple[Blob, ...]) -> tuple[Blob, ...]:
     if layer.prelu_param.channel_shared:
         raise _not_known(layer, "PReLU with channel_shared")
     return blobs
 
 
+_READ = frozenset(
+    {
+        "detection_output_param", "norm_param", "permute_param", "pooling_param.ceil_mode",
+        "prior_box_param", "psroi_pooling_param", "roi_pooling_param",
+    }
+)  # fmt: skip
+"""Fields of forks that the importer's own schema has."""
+
 _SETTLE = {
     "BatchNorm": _settle_batch_norm,
     "Concat": _settle_concat,
+    "DepthwiseConvolution": _settle_depthwise,
     "InnerProduct": _settle_inner_product,
     "LRN": _settle_lrn,
     "PReLU": _settle_prelu,
+    "Pooling": _settle_pooling,
     "Slice": _settle_slice,
 }

@@ -138,7 +138,7 @@ def own_fields(message: Message, place: str = "") -> Iterator[CarriedField]:
         text = bytes(unknown.data).removeprefix(_BEGIN).decode()
         name = re.match(r"[^\s:{<]*", text)[0]  # type: ignore[index]  # it matches anything
         known = [] if name in message.DESCRIPTOR.fields_by_name else message.DESCRIPTOR.fields
-        nearest = difflib.get_close_matches(name, [field.name for field in known], 1, 0.8)
+        nearest = difflib.get_close_matches(name, [field.name for field in known], 1, 0.83)
         yield CarriedField(place, name, text, "".join(nearest))
 
 

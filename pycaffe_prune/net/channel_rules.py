@@ -11,11 +11,13 @@ import numpy as np
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, LRNParameter
-from pycaffe_prune.formats.carried import carried_fields
 from pycaffe_prune.net.channels import BlobChannels, ChannelTrace, Flow, Ids
 from pycaffe_prune.net.shapes import LayerShapes, Shape
 
-__all__ = ["CARRYING", "ENDS", "Rule", "rule_for"]
+__all__ = [
+    "CARRYING", "ENDS", "Flows", "Rule", "carry", "end", "fix_all", "joined", "per_channel",
+    "rule_for", "stop",
+]  # fmt: skip
 
 Flows = Sequence[Flow | None]
 Rule = Callable[[ChannelTrace, LayerParameter, Flows, LayerShapes], Flows]
@@ -38,16 +40,18 @@ ENDS = frozenset(
 """Types that judge or report what a net puts out."""
 
 
-def _fix_all(trace: ChannelTrace, bottoms: Flows, reason: str) -> None:
+def fix_all(trace: ChannelTrace, bottoms: Flows, reason: str) -> None:
+    """Keep all channels of ``bottoms``."""
     for flow in bottoms:
         if flow is not None:
             trace.fix(flow.ids, reason)
 
 
-def _stop(
+def stop(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, detail: str = ""
 ) -> list[Flow | None]:
-    _fix_all(
+    """End the way of the channels that a layer reads; ``detail`` says what of it is the reason."""
+    fix_all(
         trace,
         bottoms,
         f"is read by layer '{layer.name}' of type {layer.type}{detail}, through which units "
@@ -59,20 +63,14 @@ def _stop(
 def _blocked(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
 ) -> list[Flow | None]:
-    return _stop(trace, layer, bottoms)
+    return stop(trace, layer, bottoms)
 
 
-def _carrying_unknown(
+def end(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
 ) -> list[Flow | None]:
-    field = carried_fields(layer)[0]
-    return _stop(trace, layer, bottoms, f" with the field {field}, which stock Caffe does not know")
-
-
-def _end(
-    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
-) -> list[Flow | None]:
-    _fix_all(
+    """The rule of a layer that judges or reports what a net puts out."""
+    fix_all(
         trace,
         bottoms,
         f"is an output layer (read by '{layer.name}', {layer.type}); the units of an output layer "
@@ -81,9 +79,10 @@ def _end(
     return [None] * len(layer.top)
 
 
-def _carry(
+def carry(
     _: ChannelTrace, layer: LayerParameter, bottoms: Flows, __: LayerShapes
 ) -> list[Flow | None]:
+    """The rule of a layer whose tops have the channels of its bottom, one by one."""
     return [bottoms[0]] * len(layer.top)
 
 
@@ -124,7 +123,7 @@ def _inner_product(
 ) -> list[Flow | None]:
     param = layer.inner_product_param
     if _axis_of(param.axis, shapes) != 1:
-        return _stop(trace, layer, bottoms, f" with axis {param.axis}")
+        return stop(trace, layer, bottoms, f" with axis {param.axis}")
     units = trace.units(layer.name, param.num_output)
     inputs: Ids | None = None
     weights = trace.param_shape(layer.name, 0, shapes.params)
@@ -144,7 +143,7 @@ def _convolution(
 ) -> list[Flow | None]:
     param = layer.convolution_param
     if _axis_of(param.axis, shapes) != 1:
-        return _stop(trace, layer, bottoms, f" with axis {param.axis}")
+        return stop(trace, layer, bottoms, f" with axis {param.axis}")
     units = trace.units(layer.name, param.num_output)
     flow = bottoms[0]
     for extent in (len(units), *([len(flow.ids)] if flow is not None else [])):
@@ -179,7 +178,7 @@ def _deconvolution(
 ) -> list[Flow | None]:
     param = layer.convolution_param
     if param.group > 1 or _axis_of(param.axis, shapes) != 1:
-        return _stop(trace, layer, bottoms, f" with group {param.group}, axis {param.axis}")
+        return stop(trace, layer, bottoms, f" with group {param.group}, axis {param.axis}")
     units = trace.units(layer.name, param.num_output)
     inputs = None
     if bottoms[0] is not None:
@@ -193,7 +192,7 @@ def _deconvolution(
     return [Flow(units)]
 
 
-def _per_channel(
+def per_channel(
     trace: ChannelTrace,
     layer: LayerParameter,
     flow: Flow,
@@ -211,7 +210,7 @@ def _per_channel(
 def _batch_norm(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
 ) -> list[Flow | None]:
-    return [bottoms[0] and _per_channel(trace, layer, bottoms[0], (0, 1), shapes)]
+    return [bottoms[0] and per_channel(trace, layer, bottoms[0], (0, 1), shapes)]
 
 
 def _prelu(
@@ -219,7 +218,7 @@ def _prelu(
 ) -> list[Flow | None]:
     if layer.prelu_param.channel_shared:
         return [bottoms[0]]
-    return [bottoms[0] and _per_channel(trace, layer, bottoms[0], (0,), shapes)]
+    return [bottoms[0] and per_channel(trace, layer, bottoms[0], (0,), shapes)]
 
 
 def _scale(
@@ -231,21 +230,21 @@ def _scale(
     if len(bottoms) > 1:
         # Factors for each image and channel (squeeze and excitation) have the bottom's channels.
         if param.axis == 0 and not with_bias:
-            return _joined(trace, layer, bottoms)
-        return _stop(trace, layer, bottoms, f" with two bottoms and axis {param.axis}")
+            return joined(trace, layer, bottoms)
+        return stop(trace, layer, bottoms, f" with two bottoms and axis {param.axis}")
     if param.num_axes == 0:
         return [bottoms[0]]
     if param.num_axes != 1 or _axis_of(param.axis, shapes) != 1:
-        return _stop(trace, layer, bottoms, f" with axis {param.axis}, num_axes {param.num_axes}")
+        return stop(trace, layer, bottoms, f" with axis {param.axis}, num_axes {param.num_axes}")
     blobs = (0, 1) if with_bias else (0,)
-    return [bottoms[0] and _per_channel(trace, layer, bottoms[0], blobs, shapes)]
+    return [bottoms[0] and per_channel(trace, layer, bottoms[0], blobs, shapes)]
 
 
-def _joined(trace: ChannelTrace, layer: LayerParameter, bottoms: Flows) -> list[Flow | None]:
+def joined(trace: ChannelTrace, layer: LayerParameter, bottoms: Flows) -> list[Flow | None]:
     """Make one channel of those that have the same place in each bottom."""
     known = [flow for flow in bottoms if flow is not None]
     if len(known) < len(bottoms) or len({flow.is_flat for flow in known}) > 1:
-        return _stop(trace, layer, bottoms, " together with a blob whose channels are not known")
+        return stop(trace, layer, bottoms, " together with a blob whose channels are not known")
     if len({len(flow.ids) for flow in known}) > 1:
         counts = ", ".join(
             f"'{name}' {len(flow.ids)}" for name, flow in zip(layer.bottom, known, strict=True)
@@ -262,7 +261,7 @@ def _joined(trace: ChannelTrace, layer: LayerParameter, bottoms: Flows) -> list[
 def _eltwise(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
 ) -> list[Flow | None]:
-    return _joined(trace, layer, bottoms)
+    return joined(trace, layer, bottoms)
 
 
 def _concat(
@@ -273,12 +272,12 @@ def _concat(
     if len(bottoms) == 1:
         return [bottoms[0]]
     if axis < 0:
-        return _stop(trace, layer, bottoms, f" with axis {axis} of a blob of unknown shape")
+        return stop(trace, layer, bottoms, f" with axis {axis} of a blob of unknown shape")
     if axis != 1:
-        return _joined(trace, layer, bottoms)
+        return joined(trace, layer, bottoms)
     parts = [flow.ids for flow in bottoms if flow is not None and not flow.is_flat]
     if len(parts) < len(bottoms):
-        return _stop(trace, layer, bottoms, " together with a blob whose channels are not known")
+        return stop(trace, layer, bottoms, " together with a blob whose channels are not known")
     return [Flow(np.concatenate(parts))]
 
 
@@ -290,7 +289,7 @@ def _slice(
     if flow is None:
         return [None] * len(layer.top)
     if axis < 0 or (axis == 1 and flow.is_flat):
-        return _stop(trace, layer, bottoms, " on a blob of unknown shape")
+        return stop(trace, layer, bottoms, " on a blob of unknown shape")
     if axis != 1:
         return [flow] * len(layer.top)
     points = list(param.slice_point)
@@ -324,7 +323,7 @@ def _flatten(
         return [bottoms[0]]
     to_the_end = param.end_axis == -1 or (bottom is not None and param.end_axis == len(bottom) - 1)
     if axis != 1 or not to_the_end:
-        return _stop(trace, layer, bottoms, f" with axis {param.axis}, end_axis {param.end_axis}")
+        return stop(trace, layer, bottoms, f" with axis {param.axis}, end_axis {param.end_axis}")
     return [_flattened(bottoms[0], bottom)]
 
 
@@ -338,7 +337,7 @@ def _reshape(
             return [bottoms[0]]
         if dims[:2] == [0, -1] and all(extent == 1 for extent in dims[2:]):
             return [_flattened(bottoms[0], shapes.bottoms[0])]
-    return _stop(trace, layer, bottoms)
+    return stop(trace, layer, bottoms)
 
 
 def _lrn(
@@ -347,7 +346,7 @@ def _lrn(
     flow, param = bottoms[0], layer.lrn_param
     if param.norm_region == LRNParameter.ACROSS_CHANNELS and flow is not None:
         if flow.is_flat:
-            return _stop(trace, layer, bottoms, " on a flattened blob of unknown shape")
+            return stop(trace, layer, bottoms, " on a flattened blob of unknown shape")
         trace.lrn(layer.name, flow.ids, param.local_size)
     return [flow]
 
@@ -356,7 +355,7 @@ def _mvn(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
 ) -> list[Flow | None]:
     if layer.mvn_param.across_channels:
-        return _stop(trace, layer, bottoms, " across channels")
+        return stop(trace, layer, bottoms, " across channels")
     return [bottoms[0]]
 
 
@@ -364,7 +363,7 @@ def _crop(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
 ) -> list[Flow | None]:
     if _axis_of(layer.crop_param.axis, shapes) < 2:
-        return _stop(trace, layer, bottoms, " along the channel axis")
+        return stop(trace, layer, bottoms, " along the channel axis")
     return [bottoms[0]]
 
 
@@ -375,8 +374,8 @@ def _silence(
 
 
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(CARRYING, _carry),
-    **dict.fromkeys(ENDS, _end),
+    **dict.fromkeys(CARRYING, carry),
+    **dict.fromkeys(ENDS, end),
     "BatchNorm": _batch_norm,
     "Bias": _scale,
     "Concat": _concat,
@@ -397,10 +396,5 @@ _RULES: dict[str, Rule] = {
 
 
 def rule_for(layer: LayerParameter) -> Rule:
-    """Return the rule of the layer's type; without one, what it reads cannot be deleted.
-
-    Nor can it where the layer has fields that stock Caffe does not know.
-    """
-    if layer.bottom and carried_fields(layer):
-        return _carrying_unknown
+    """Return the rule of the layer's type; without one, what it reads cannot be deleted."""
     return _RULES.get(layer.type, _blocked if layer.bottom else _source)

@@ -2,8 +2,9 @@
 
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
-from pycaffe_prune.net.channel_rules import rule_for
+from pycaffe_prune.formats.forks import STOCK_TYPES
 from pycaffe_prune.net.channels import Channels, ChannelTrace, Flow
+from pycaffe_prune.net.fork_channels import rule_for
 from pycaffe_prune.net.graph import NetGraph, NetState, Top, layers_in_state
 from pycaffe_prune.net.shapes import infer_shapes
 
@@ -44,7 +45,8 @@ def _without_weights(net: NetParameter, model: Caffemodel) -> frozenset[str]:
     return frozenset(
         layer.name
         for layer in net.layer
-        if layer.type in _WITH_UNITS and layer.name not in held | in_use
+        if STOCK_TYPES.get(layer.type, layer.type) in _WITH_UNITS
+        and layer.name not in held | in_use
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, Phase
+from pycaffe_prune.net.fork_forms import is_masked, stock_form
 from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
 from pycaffe_prune.net.state_wish import StateWish, chosen_layers, read_net_in_state
 
@@ -149,7 +150,9 @@ def _count(layer: LayerParameter, shapes: LayerShapes, owned: set[str]) -> Layer
         0 if index < len(layer.param) and layer.param[index].name in owned else math.prod(shape)
         for index, shape in enumerate(shapes.params)
     ]
-    statistics = sum(sizes) if layer.type == "BatchNorm" else 0
+    if is_masked(layer):
+        sizes = sizes[: len(sizes) // 2]
+    statistics = sum(sizes[:3]) if layer.type == "BatchNorm" else 0
     weights = sum(sizes[:1]) if _begins_with_weights(layer) else 0
     uses = uses_of_a_weight(layer, shapes)
     return LayerCounts(
@@ -184,6 +187,7 @@ def uses_of_a_weight(layer: LayerParameter, shapes: LayerShapes) -> int | None:
     """
     if shapes.problem is not None:
         return None
+    layer = stock_form(layer)
     if layer.type == "Convolution":
         places, axis = shapes.tops, layer.convolution_param.axis
     elif layer.type == "Deconvolution":

@@ -7,7 +7,8 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
-from pycaffe_prune.formats.carried import carried_fields
+from pycaffe_prune.formats.forks import STOCK_TYPES
+from pycaffe_prune.net.fork_forms import is_masked, open_fields, stock_form
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
 from pycaffe_prune.net.shapes import LayerShapes, Shape, extents, infer_shapes
 
@@ -18,7 +19,7 @@ _MOST_NAMES = 12
 _WITH_BLOBS = frozenset(
     {
         "BatchNorm", "Bias", "Convolution", "Deconvolution", "Embed", "InnerProduct", "LSTM",
-        "PReLU", "Parameter", "RNN", "Scale",
+        "PReLU", "Parameter", "RNN", "Scale", "BN", "Normalize", *STOCK_TYPES,
     }
 )  # fmt: skip
 _Told = tuple[int | None, ...]
@@ -91,8 +92,9 @@ def _told(layer: LayerParameter, around: LayerShapes) -> Sequence[_Told] | None:
     """What the net says of the layer's blobs; None = nothing, an unknown extent is None."""
     if around.problem is None:
         return around.params
-    if carried_fields(layer):
+    if open_fields(layer) or is_masked(layer):
         return None
+    layer = stock_form(layer)
     if layer.type == "InnerProduct":
         units, outputs = layer.inner_product_param, layer.inner_product_param.num_output
         weight: _Told = (None, outputs) if units.transpose else (outputs, None)

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import MAX_COUNT
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
-from pycaffe_prune.formats.carried import carried_fields
 from pycaffe_prune.net.axes import Shape, extents
-from pycaffe_prune.net.shape_rules import RULES, Inferred, Rule
+from pycaffe_prune.net.fork_forms import open_fields
+from pycaffe_prune.net.fork_shapes import shape_rule
+from pycaffe_prune.net.shape_rules import Inferred, Rule
 
 __all__ = ["LayerShapes", "Shape", "extents", "infer_shapes"]
 
@@ -69,11 +70,11 @@ def _around(
     tops: tuple[Shape | None, ...] = (None,) * len(layer.top)
     params: tuple[Shape, ...] = ()
     problem = None
-    rule = RULES.get(layer.type)
+    rule = shape_rule(layer)
     known = tuple(shape for shape in bottoms if shape is not None)
     if rule is None:
         problem = f"layer '{layer.name}' is of type '{layer.type}', whose shapes are not known"
-    elif carried := carried_fields(layer):
+    elif carried := open_fields(layer):
         problem = (
             f"layer '{layer.name}' ({layer.type}) has the field {carried[0]}, which stock Caffe "
             "does not know, so its shapes are not known"

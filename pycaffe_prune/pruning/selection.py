@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
+from pycaffe_prune.formats.forks import STOCK_TYPES
 
 __all__ = ["connection_layers", "select_layers"]
 
@@ -56,4 +57,8 @@ def connection_layers(net: NetParameter, model: Caffemodel) -> list[tuple[str, s
     """
     held = {layer.name for layer in model.layers if layer.blobs}
     types = {layer.name: layer.type for layer in net.layer}
-    return [(name, kind) for name, kind in types.items() if kind in _WEIGHTED and name in held]
+    return [
+        (name, kind)
+        for name, kind in types.items()
+        if STOCK_TYPES.get(kind, kind) in _WEIGHTED and name in held
+    ]

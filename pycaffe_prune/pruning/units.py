@@ -15,6 +15,7 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, Layer
+from pycaffe_prune.formats.forks import STOCK_TYPES
 from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import BlobChannels, Channels
 from pycaffe_prune.pruning.coupled import Coupled, channels_to_delete, coupled_layers
@@ -245,12 +246,13 @@ def _smaller(layer: Layer, channels: Channels, gone: Flags) -> Layer:
 def _shrink_definition(definition: LayerParameter, channels: Channels, gone: Flags) -> None:
     units = channels.units.get(definition.name)
     if units is not None and gone[units].any():
-        if definition.type == "InnerProduct":
+        kind = STOCK_TYPES.get(definition.type, definition.type)
+        if kind == "InnerProduct":
             definition.inner_product_param.num_output = int((~gone[units]).sum())
-        elif definition.type in ("Convolution", "Deconvolution"):
+        elif kind in ("Convolution", "Deconvolution"):
             definition.convolution_param.num_output = int((~gone[units]).sum())
             groups = channels.group_of.get(definition.name)
-            if groups is not None:
+            if groups is not None and definition.type != "ConvolutionDepthwise":
                 definition.convolution_param.group = int((~gone[groups]).sum())
     tops = channels.slices.get(definition.name)
     if definition.type == "Slice" and tops and any(gone[ids].any() for ids in tops):
