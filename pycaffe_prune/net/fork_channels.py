@@ -39,13 +39,9 @@ def _permute(trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: Laye
     return stop(trace, layer, bottoms, f" with order {order}")
 
 
-def _normalize(
-    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
-) -> Flows:
-    """The sum of squares over channels stays what it is without those that are zero."""
-    if fork_part(layer).norm_param.channel_shared or bottoms[0] is None:
-        return [bottoms[0]]
-    return [per_channel(trace, layer, bottoms[0], (0,), shapes)]
+def _normalize(trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes) -> Flows:
+    """A channel's values depend on those of all others: a sum of squares over them."""
+    return stop(trace, layer, bottoms, " over all channels")
 
 
 def _batch_norm(

@@ -13,6 +13,7 @@ from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.errors import EngineError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, V1LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
+from pycaffe_prune.formats.carried import parse_text
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
 from pycaffe_prune.formats.prototxt import write_prototxt
 from pycaffe_prune.net.shapes import infer_shapes
@@ -276,3 +277,16 @@ def test_an_opencv_without_the_importer_says_what_to_install(
     monkeypatch.delattr(cv2.dnn, "readNetFromCaffe")
     with pytest.raises(EngineError, match=r"pip install 'opencv-python-headless<5'"):
         opencv_net.forward(*save(IP), images(), ["ip"])
+
+
+@pytest.mark.parametrize(
+    "field", ["relu_param { own: 1 }", "permute_param { own: 1 }", "upsample_param { scale: 2 }"]
+)
+def test_fields_that_the_importer_would_pass_over_are_refused(tmp_path: Path, field: str) -> None:
+    text = DATA + f'layer {{ name: "a" type: "ReLU" bottom: "data" top: "a" {field} }}'
+    net = parse_text(text, NetParameter())
+    write_prototxt(tmp_path / "net.prototxt", net)
+    write_caffemodel(tmp_path / "net.caffemodel", model_of(net))
+    paths = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    with pytest.raises(EngineError, match=r"does not know layer 'a' \(ReLU with the field"):
+        opencv_net.forward(*paths, images(), ["a"])
