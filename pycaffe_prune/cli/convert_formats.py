@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.convert.definitions import model_net, with_definitions
-from pycaffe_prune.convert.deploy import preprocessing, to_deploy
+from pycaffe_prune.convert.deploy import deploy_remarks, to_deploy
 from pycaffe_prune.convert.strip import strip_model, strip_training
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
@@ -130,7 +130,7 @@ def _deploy(request: Request) -> Conversion:
     if request.strip:
         deploy = strip_training(deploy)
     return Conversion(
-        [Output(request.out, lambda path: write_prototxt(path, deploy))], preprocessing(net)
+        [Output(request.out, lambda path: write_prototxt(path, deploy))], deploy_remarks(net)
     )
 
 
@@ -149,7 +149,7 @@ def _onnx(request: Request) -> Conversion:
         with atomic_write(path) as temporary:
             temporary.write_bytes(converted.SerializeToString())
 
-    return Conversion([Output(request.out, write)], preprocessing(net))
+    return Conversion([Output(request.out, write)], deploy_remarks(net))
 
 
 def _mean(write: Callable[[Path, NDArray[np.float32]], None], request: Request) -> Conversion:

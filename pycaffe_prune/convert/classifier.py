@@ -1,6 +1,6 @@
 """A new classifier on a trained net, as the paper makes one for CaffeNet on Oxford 102."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from pycaffe_prune.convert.definitions import LEARNING
@@ -62,7 +62,7 @@ def replace_classifier(net: NetParameter, wanted: Classifier) -> NetParameter:
 
     Raises:
         SurgeryError: The layer is no output layer, the new name is taken or the old one, the layer
-            shares its weights, or an Accuracy looks at more classes than there will be.
+            shares its weights, or what reads its scores takes no other number of them.
     """
     _require_possible(net, wanted)
     new = NetParameter()
@@ -100,12 +100,58 @@ def _require_possible(net: NetParameter, wanted: Classifier) -> None:
             f"layer '{wanted.old}' shares its weights by name with others and cannot be replaced "
             "alone; take the names out of its param fields first"
         )
+    for graph in NetGraph.of_all_states(net):
+        _require_free_count(graph, wanted.old)
     for layer in _readers(net, wanted.old):
         if layer.type == "Accuracy" and layer.accuracy_param.top_k > wanted.num_output:
             raise SurgeryError(
                 f"layer '{layer.name}' looks at the top {layer.accuracy_param.top_k} of "
                 f"{wanted.num_output} classes; lower its top_k or take the layer out first"
             )
+
+
+def _require_free_count(graph: NetGraph, old: str) -> None:
+    """Refuse a layer whose scores are joined with other values, or cut or laid out by number."""
+    for place, layer in enumerate(graph.layers):
+        if layer.name != old:
+            continue
+        made = {place, *_downstream(graph, place)}
+        for reader in sorted(made - {place}):
+            if reason := _why_count_is_fixed(graph, reader, made):
+                follower = graph.layers[reader]
+                raise SurgeryError(
+                    f"layer '{old}' is no output: layer '{follower.name}' ({follower.type}) "
+                    f"{reason}, and takes no other number of classes; take out or rewrite what "
+                    "follows the scores first"
+                )
+
+
+def _why_count_is_fixed(graph: NetGraph, place: int, made: Collection[int]) -> str | None:
+    layer = graph.layers[place]
+    others = [
+        name
+        for name, top in zip(layer.bottom, graph.bottoms[place], strict=True)
+        if top is None or top.layer not in made
+    ]
+    if layer.type == "InfogainLoss":
+        return "weighs the classes by a matrix"
+    if layer.type == "Reshape" and any(dim > 0 for dim in layer.reshape_param.shape.dim):
+        return "lays them out in a shape of its own"
+    if layer.type == "Slice" and (len(layer.top) > 1 or layer.slice_param.slice_point):
+        return "cuts them into parts"
+    if not others or not _joins(graph, layer, place, made):
+        return None
+    return f"joins them with '{others[0]}'"
+
+
+def _joins(graph: NetGraph, layer: LayerParameter, place: int, made: Collection[int]) -> bool:
+    """Whether a layer needs its bottoms to be of one size, and some of them are computed."""
+    if layer.type in {"Eltwise", "Scale", "Bias"}:
+        return True
+    if layer.type not in {"EuclideanLoss", "SigmoidCrossEntropyLoss", "ContrastiveLoss"}:
+        return False
+    others = [top for top in graph.bottoms[place] if top is not None and top.layer not in made]
+    return any(graph.layers[top.layer].bottom for top in others)
 
 
 def _readers(net: NetParameter, name: str) -> Iterator[LayerParameter]:

@@ -1,12 +1,17 @@
 """From a net for training to a net for use: data in by an Input layer, probabilities out."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from google.protobuf import text_format
 
 from pycaffe_prune.convert.definitions import LEARNING
-from pycaffe_prune.convert.input_shapes import input_shape
+from pycaffe_prune.convert.deploy_inputs import (
+    inputs_of_data_layer,
+    inputs_that_nothing_makes,
+    layers_with_weights,
+    require_used,
+)
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
@@ -14,7 +19,7 @@ from pycaffe_prune.formats.carried import carried_fields
 from pycaffe_prune.net.graph import NetGraph, NetState, Top, layers_in_state
 from pycaffe_prune.net.shapes import Shape
 
-__all__ = ["preprocessing", "to_deploy", "used_layers"]
+__all__ = ["deploy_remarks", "to_deploy", "used_layers"]
 
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
 _ACTIVATION = {
@@ -33,8 +38,10 @@ def to_deploy(
 ) -> NetParameter:
     """Return the deploy form of a train_val net; a deploy net comes back without its fillers.
 
-    It is the TEST net with an Input layer for every blob that a data layer made and a prediction
-    needs. SoftmaxWithLoss and InfogainLoss become the Softmax ``prob``, SigmoidCrossEntropyLoss
+    It is the TEST net with an Input layer for every blob that a prediction needs and a data layer
+    made, or no layer of the TEST net where its shape is given. BatchNorm goes by its stored
+    statistics, also where ``use_global_stats: false`` had the TEST net take those of the batch.
+    SoftmaxWithLoss and InfogainLoss become the Softmax ``prob``, SigmoidCrossEntropyLoss
     the Sigmoid ``prob``: what these losses compute inside (`softmax_loss_layer.cpp` and
     `sigmoid_cross_entropy_loss_layer.cpp` of `src/caffe/layers`). Out go the other losses,
     Accuracy, whatever served only them and the labels, auxiliary heads (of several losses on the
@@ -47,20 +54,24 @@ def to_deploy(
         model: Its weights, if at hand: they tell the number of channels where the net does not.
 
     Raises:
-        SurgeryError: The shape of a data blob is not known, or the net predicts nothing.
+        SurgeryError: The shape of a data blob is not known, one is given that the net does not
+            have, or the net predicts nothing.
     """
     graph, losses, kept = _needed(net)
-    activations = _activations(graph, kept, losses)
+    taken = layers_with_weights(net, model)
+    activations = _activations(graph, kept, losses, taken)
     deploy = NetParameter()
     if net.HasField("name"):
         deploy.name = net.name
+    deploy.layer.extend(inputs_that_nothing_makes(net, graph, kept, inputs, taken))
     for place, layer in enumerate(graph.layers):
         if place in activations:
             deploy.layer.append(activations[place])
         elif place in kept and _computes(layer):
             deploy.layer.append(_for_use(layer))
         elif place in kept:
-            deploy.layer.extend(_inputs(graph, kept, place, inputs, model))
+            deploy.layer.extend(inputs_of_data_layer(graph, kept, place, inputs, model, taken))
+    require_used(net, deploy, inputs)
     return deploy
 
 
@@ -75,10 +86,18 @@ def used_layers(net: NetParameter) -> list[LayerParameter]:
     return [_for_use(layer) for layer in layers if _computes(layer)]
 
 
-def preprocessing(net: NetParameter) -> list[str]:
-    """Say what the data layers of the TEST net do to the images, which a deploy net does not."""
+def deploy_remarks(net: NetParameter) -> list[str]:
+    """Say what the TEST net does and its deploy form does not.
+
+    What its data layers do to the images, and BatchNorm by the statistics of the batch.
+    """
     said = []
     for layer in layers_in_state(net, NetState.of(net, TEST)):
+        if _goes_by_the_batch(layer):
+            said.append(
+                f"note: layer '{layer.name}' has use_global_stats: false, so that Caffe's TEST net "
+                "normalises by the batch at hand; the deploy net goes by the stored statistics"
+            )
         if not layer.bottom and layer.HasField("transform_param"):
             settings = text_format.MessageToString(layer.transform_param, as_one_line=True)
             said.append(
@@ -179,22 +198,6 @@ def _ancestors(graph: NetGraph, tops: Iterable[Top]) -> set[int]:
     return found
 
 
-def _inputs(
-    graph: NetGraph,
-    kept: set[int],
-    place: int,
-    inputs: Mapping[str, Shape],
-    model: Caffemodel | None,
-) -> Iterator[LayerParameter]:
-    """Yield an Input layer for each top of a data layer that the deploy net reads."""
-    for index, name in enumerate(graph.layers[place].top):
-        top = Top(place, index)
-        if _kept_readers(graph, kept, top):
-            layer = LayerParameter(name=name, type="Input", top=[name])
-            layer.input_param.shape.add().dim.extend(input_shape(graph, top, inputs, model))
-            yield layer
-
-
 def _for_use(layer: LayerParameter) -> LayerParameter:
     """The layer without all that only training needs; shared parameters keep their names."""
     plain = LayerParameter()
@@ -208,10 +211,22 @@ def _for_use(layer: LayerParameter) -> LayerParameter:
             param.ClearField("decay_mult")
     else:
         plain.ClearField("param")
+    if _goes_by_the_batch(plain):
+        plain.batch_norm_param.ClearField("use_global_stats")
     for settings, _ in layer.ListFields():
         if settings.name.endswith("_param"):
             _clear_fillers(plain, settings.name)
     return plain
+
+
+def _goes_by_the_batch(layer: LayerParameter) -> bool:
+    """Whether BatchNorm takes the batch's statistics in every phase (`batch_norm_layer.cpp`)."""
+    told = layer.batch_norm_param
+    return (
+        layer.type == "BatchNorm"
+        and told.HasField("use_global_stats")
+        and not told.use_global_stats
+    )
 
 
 def _clear_fillers(layer: LayerParameter, name: str) -> None:
@@ -224,7 +239,7 @@ def _clear_fillers(layer: LayerParameter, name: str) -> None:
 
 
 def _activations(
-    graph: NetGraph, kept: set[int], losses: Sequence[int]
+    graph: NetGraph, kept: set[int], losses: Sequence[int], weighted: Collection[str]
 ) -> dict[int, LayerParameter]:
     """The layers that make probabilities of scores, where the net has none of its own.
 
@@ -236,7 +251,8 @@ def _activations(
         if graph.layers[place].type in _ACTIVATION and scores is not None:
             judges.setdefault(scores, place)
     taken = {
-        name for place in kept for name in (graph.layers[place].name, *graph.layers[place].top)
+        *weighted,
+        *(name for place in kept for name in (graph.layers[place].name, *graph.layers[place].top)),
     }
     new = {}
     for scores, place in judges.items():

@@ -239,6 +239,45 @@ def test_a_new_classifier_leaves_a_net_and_weights_without_the_old_one(
     assert read_net(alone) == read_net(out / "net.prototxt")
 
 
+@pytest.mark.parametrize("ending", [".caffemodel", ".prototxt"])
+def test_out_may_name_one_of_the_two_files_of_a_new_classifier(
+    net: Path, weights: Path, tmp_path: Path, ending: str
+) -> None:
+    words = ("--net", net, "--classifier", "ip2=ip2_flowers:102", "--out")
+    done(weights, *words, tmp_path / "new" / f"flowers.v2{ending}")
+    assert names_in(tmp_path / "new") == {"flowers.v2.prototxt", "flowers.v2.caffemodel"}
+    versioned = tmp_path / "model.v2.caffemodel"
+    versioned.write_bytes(weights.read_bytes())
+    done(versioned, *words, tmp_path / "folder")
+    assert names_in(tmp_path / "folder") == {"net.prototxt", "model.v2.caffemodel"}
+    done(net, "--classifier", "ip2=ip2_flowers:102", "--out", tmp_path / "alone")
+    assert names_in(tmp_path / "alone") == {"net.prototxt"}
+
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+def test_the_cases_of_deploy_and_classifier_are_right_or_one_sentence(tmp_path: Path) -> None:
+    out = tmp_path / "d.prototxt"
+    staged = (CASES / "stages_deploy.prototxt", "--to", "deploy", "--out", out)
+    result = run(*staged)
+    assert result.exit_code == 1
+    assert "'ip' (InnerProduct) reads the blob 'data'" in str(result.exception)
+    assert not out.exists()
+    done(*staged, "--input-shape", "data=1x1x8x8")
+    assert [layer.type for layer in read_net(out).layer] == ["Input", "InnerProduct", "Softmax"]
+    told = done(CASES / "bn_global_stats.prototxt", "--to", "deploy", "--out", out)
+    assert "'bn' has use_global_stats: false" in told.stderr
+    assert "use_global_stats" not in out.read_text()
+    result = run(
+        *(CASES / "classifier_eltwise.caffemodel", "--net", CASES / "classifier_eltwise.prototxt"),
+        *("--classifier", "c=c_new:5", "--out", tmp_path / "new"),
+    )
+    assert result.exit_code == 1
+    assert "'c' is no output: layer 's' (Eltwise)" in str(result.exception)
+    assert not (tmp_path / "new").exists()
+
+
 def test_mean_images_come_back_exactly(tmp_path: Path) -> None:
     mean = np.random.default_rng(2).random((3, 4, 5), np.float32)
     source, npy, back = (tmp_path / name for name in ("m.binaryproto", "m.npy", "b.binaryproto"))

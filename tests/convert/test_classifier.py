@@ -205,3 +205,40 @@ def test_weights_without_the_old_or_with_the_new_layer_are_refused(
         without_classifier(model, Classifier("fc9", "new", 5))
     with pytest.raises(SurgeryError, match=r"'fc7': the caffemodel has a layer of this name"):
         without_classifier(model, Classifier("fc8", "fc7", 5))
+
+
+FIXED = {
+    "Eltwise": 'layer { name: "after" type: "Eltwise" bottom: "fc8" bottom: "x" top: "after" }',
+    "Reshape": 'layer { name: "after" type: "Reshape" bottom: "fc8" top: "after" '
+    "reshape_param { shape { dim: 0 dim: 2 dim: -1 } } }",
+    "Slice": 'layer { name: "after" type: "Slice" bottom: "fc8" top: "one" top: "two" }',
+    "EuclideanLoss": 'layer { name: "after" type: "EuclideanLoss" bottom: "fc8" bottom: "x" }',
+}
+FREE = {
+    "Eltwise": 'layer { name: "s" type: "Softmax" bottom: "fc8" top: "s" } '
+    'layer { name: "after" type: "Eltwise" bottom: "fc8" bottom: "s" top: "after" }',
+    "Reshape": 'layer { name: "after" type: "Reshape" bottom: "fc8" top: "after" '
+    "reshape_param { shape { dim: 0 dim: -1 dim: 0 } } }",
+    "Concat": 'layer { name: "after" type: "Concat" bottom: "fc8" bottom: "x" top: "after" }',
+    "EuclideanLoss": 'layer { name: "after" type: "EuclideanLoss" bottom: "fc8" bottom: "data" }',
+}
+JOINED = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 4 } } }
+layer { name: "x" type: "Power" bottom: "data" top: "x" }
+layer { name: "fc8" type: "InnerProduct" bottom: "data" top: "fc8"
+  inner_product_param { num_output: 4 } }
+"""
+
+
+@pytest.mark.parametrize("kind", FIXED)
+def test_a_layer_whose_number_of_scores_is_fixed_is_no_output(net_of: NetOf, kind: str) -> None:
+    net = net_of(JOINED + FIXED[kind])
+    with pytest.raises(SurgeryError, match=rf"'fc8' is no output: layer 'after' \({kind}\)"):
+        replace_classifier(net, Classifier("fc8", "new", 3))
+
+
+@pytest.mark.parametrize("kind", FREE)
+def test_what_takes_any_number_of_scores_follows(net_of: NetOf, kind: str) -> None:
+    net = replace_classifier(net_of(JOINED + FREE[kind]), Classifier("fc8", "new", 3))
+    (after,) = (layer for layer in net.layer if layer.name == "after")
+    assert after.bottom[0] == "new"

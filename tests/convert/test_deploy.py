@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pycaffe_prune.convert.definitions import model_net
-from pycaffe_prune.convert.deploy import preprocessing, to_deploy
+from pycaffe_prune.convert.deploy import deploy_remarks, to_deploy
 from pycaffe_prune.convert.strip import strip_model, strip_training
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
@@ -235,6 +235,85 @@ def test_a_net_that_predicts_nothing_is_refused(net_of: NetOf) -> None:
 
 def test_what_the_data_layer_did_to_the_images_is_told() -> None:
     net = read_net(share_root() / "prototxt" / "lenet_300_100" / "train_val.prototxt")
-    (note,) = preprocessing(net)
+    (note,) = deploy_remarks(net)
     assert "'mnist'" in note
     assert "scale: 0.00390625" in note
+
+
+STAGED = DATA.replace('name: "images"', 'name: "images" include { phase: TEST stage: "val" }')
+
+
+@pytest.mark.real_caffe
+def test_a_blob_that_no_layer_makes_becomes_an_input_of_the_shape_given(
+    net_of: NetOf, weights_for: WeightsFor, forward: Forward
+) -> None:
+    deploy = to_deploy(net_of(STAGED + BODY + LOSS), {"data": SHAPE})
+    assert deploy == to_deploy(net_of(DATA + BODY + LOSS))
+    images = {"data": np.random.default_rng(3).normal(size=SHAPE).astype(np.float32)}
+    found = forward(deploy, weights_for(deploy), images, ["prob"])
+    assert found["prob"].shape == (4, 5)
+
+
+def test_a_blob_that_no_layer_makes_is_asked_for_with_who_would_make_it(net_of: NetOf) -> None:
+    with pytest.raises(
+        SurgeryError, match=r"'conv1' .* reads the blob 'data', .*--input-shape data="
+    ):
+        to_deploy(net_of(BODY + LOSS))
+    with pytest.raises(SurgeryError, match=r"'images' \(DummyData\) does, with the stage val"):
+        to_deploy(net_of(STAGED + BODY + LOSS))
+
+
+def test_a_python_layer_that_brings_data_becomes_an_input(net_of: NetOf) -> None:
+    source = 'layer { name: "py" type: "Python" top: "data" top: "label" }'
+    deploy = to_deploy(net_of('name: "net"' + source + BODY + LOSS), {"data": SHAPE})
+    assert deploy == to_deploy(net_of(DATA + BODY + LOSS))
+    with pytest.raises(SurgeryError, match="--input-shape data="):
+        to_deploy(net_of(source + BODY + LOSS))
+
+
+def test_a_shape_of_no_data_blob_is_refused_and_one_of_labels_is_not(net_of: NetOf) -> None:
+    net = net_of(DATA + BODY + LOSS)
+    for name in ("datum", "ip1"):
+        with pytest.raises(SurgeryError, match=f"no data blob '{name}'; .* reads: data"):
+            to_deploy(net, {name: (1, 2)})
+    assert to_deploy(net, {"label": (1,)}) == to_deploy(net)
+
+
+@pytest.mark.real_caffe
+@pytest.mark.parametrize("named", ["data", "prob"])
+def test_no_input_takes_the_name_of_a_layer_with_weights(
+    named: str, net_of: NetOf, weights_for: WeightsFor, forward: Forward
+) -> None:
+    net = net_of((DATA + BODY + LOSS).replace('name: "ip1"', f'name: "{named}"'))
+    deploy = to_deploy(net)
+    names = [layer.name for layer in deploy.layer]
+    assert len(set(names)) == len(names)
+    images = {"data": np.random.default_rng(3).normal(size=SHAPE).astype(np.float32)}
+    model = weights_for(net)
+    before, after = (forward(one, model, images, ["ip2"]) for one in (net, deploy))
+    np.testing.assert_array_equal(after["ip2"], before["ip2"])  # else Caffe aborts on the names
+
+
+@pytest.mark.real_caffe
+def test_batch_norm_goes_by_its_stored_statistics(
+    net_of: NetOf, weights_for: WeightsFor, forward: Forward
+) -> None:
+    def net(setting: str) -> NetParameter:
+        norm = (
+            'layer { name: "bn" type: "BatchNorm" bottom: "conv1" top: "conv1" '
+            f"batch_norm_param {{ {setting} eps: 0.001 }} }}"
+        )
+        relu = 'layer { name: "relu1"'
+        return net_of(DATA + BODY.replace(relu, norm + relu) + LOSS)
+
+    batch = net("use_global_stats: false")
+    deploy = to_deploy(batch)
+    assert deploy == to_deploy(net(""))
+    (note,) = deploy_remarks(batch)
+    assert "'bn' has use_global_stats: false" in note
+    assert not deploy_remarks(net("use_global_stats: true"))
+    images = {"data": np.random.default_rng(3).normal(size=SHAPE).astype(np.float32)}
+    model = weights_for(batch)
+    scores = [forward(one, model, images, ["ip2"])["ip2"] for one in (deploy, net(""), batch)]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert np.abs(scores[0] - scores[2]).max() > 0.01
