@@ -1,6 +1,6 @@
 """What ``caffe-prune inspect`` prints, as tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -95,6 +95,7 @@ def show_net(console: Console, counts: NetCounts) -> None:
         soft_wrap=True,
     )
     _show_problems(console, counts)
+    _show_forks(console, counts)
     console.print()
 
 
@@ -154,3 +155,21 @@ def _show_problems(console: Console, counts: NetCounts) -> None:
         console.print(
             f"{counts.path}: not all is counted: {first}{others}", style="yellow", soft_wrap=True
         )
+
+
+def _show_forks(console: Console, counts: NetCounts) -> None:
+    for understood, heading in (
+        (True, "of forks of Caffe, understood"),
+        (False, "not of Caffe, carried without its meaning"),
+    ):
+        uses = [
+            f"{use.what} ({_layers(use.layers)})" if use.layers else use.what
+            for use in counts.forks
+            if use.understood == understood
+        ]
+        if uses:
+            console.print(f"{heading}: {', '.join(uses)}", soft_wrap=True, markup=False)
+
+
+def _layers(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -3,8 +3,6 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from google.protobuf import text_format
-
 from pycaffe_prune.convert.definitions import LEARNING
 from pycaffe_prune.convert.deploy_inputs import (
     inputs_of_data_layer,
@@ -15,7 +13,7 @@ from pycaffe_prune.convert.deploy_inputs import (
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
-from pycaffe_prune.formats.carried import carried_fields
+from pycaffe_prune.formats.carried import carried_fields, to_text
 from pycaffe_prune.net.graph import NetGraph, NetState, Top, layers_in_state
 from pycaffe_prune.net.shapes import Shape
 
@@ -99,7 +97,7 @@ def deploy_remarks(net: NetParameter) -> list[str]:
                 "normalises by the batch at hand; the deploy net goes by the stored statistics"
             )
         if not layer.bottom and layer.HasField("transform_param"):
-            settings = text_format.MessageToString(layer.transform_param, as_one_line=True)
+            settings = " ".join(to_text(layer.transform_param).split())
             said.append(
                 f"note: layer '{layer.name}' prepared the images with {{ {settings} }}; whoever "
                 "feeds the deploy net does it instead"

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, Phase
 from pycaffe_prune.net.fork_forms import is_masked, stock_form
+from pycaffe_prune.net.fork_summary import ForkUse, fork_uses
 from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
 from pycaffe_prune.net.state_wish import StateWish, chosen_layers, read_net_in_state
 
@@ -59,6 +60,8 @@ class NetCounts(_Model):
     name: str
     phase: str
     layers: tuple[LayerCounts, ...]
+    forks: tuple[ForkUse, ...] = ()
+    """What of it stock Caffe does not know."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -115,11 +118,18 @@ def count_file(path: Path, state: StateWish, inputs: Mapping[str, Shape] = _NO_I
         SurgeryError: The net contradicts itself.
     """
     net = read_net_in_state(path, state)
+    chosen = chosen_layers(net, state)
     try:
-        layers = count_layers(chosen_layers(net, state), inputs)
+        layers = count_layers(chosen, inputs)
     except SurgeryError as error:
         raise SurgeryError(f"{path}: {error}") from error
-    return NetCounts(path=str(path), name=net.name, phase=Phase.Name(state.phase), layers=layers)
+    return NetCounts(
+        path=str(path),
+        name=net.name,
+        phase=Phase.Name(state.phase),
+        layers=layers,
+        forks=fork_uses(net, chosen),
+    )
 
 
 def count_layers(

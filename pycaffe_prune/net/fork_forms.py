@@ -18,6 +18,7 @@ _WITHOUT_SHAPE = frozenset(
         "backward_math", "backward_type", "batch_norm_param.engine", "convolution_param.engine",
         "convolution_param.conv_algos_override", "cudnn_math_override", "debug",
         "convolution_param.cudnn_convolution_algo_seeker", "dropout_param.sample_weights_test",
+        "dropout_param.scale_train",
         "forward_math", "forward_type", "loss_param.class_weighting",
         "loss_param.weight_by_label_freqs", "lrn_param.engine", "pooling_param.engine",
         "relu_param.engine", "softmax_param.engine",

@@ -13,12 +13,12 @@ from google.protobuf.message import Message
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
-from pycaffe_prune.formats.forks import fork_part
+from pycaffe_prune.formats.forks import STOCK_TYPES, fork_part
 from pycaffe_prune.net.axes import Shape, extents
 from pycaffe_prune.net.fork_forms import has_own_scale, stock_form
 from pycaffe_prune.net.shape_rules import RULES, Inferred, Rule
 
-__all__ = ["shape_rule"]
+__all__ = ["is_fork_type", "shape_rule"]
 
 
 def _four_axes(bottom: Shape) -> Shape:
@@ -169,3 +169,8 @@ def shape_rule(layer: LayerParameter) -> Rule | None:
         return RULES.get(layer.type)
     rule = RULES[stock.type]
     return replace(rule, infer=lambda param, bottoms: rule.infer(stock_form(param), bottoms))
+
+
+def is_fork_type(layer_type: str) -> bool:
+    """Tell whether a layer type is one that forks add and that a rule is known for."""
+    return layer_type in _RULES or layer_type in STOCK_TYPES
