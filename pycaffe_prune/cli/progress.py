@@ -78,6 +78,9 @@ def training_progress(name: str, iterations: int) -> Iterator[Observer]:
                 bar.console.print(_test_line(event), highlight=False)
             elif event.event == "warning":
                 bar.console.print(f"warning: {event.message}", highlight=False, soft_wrap=True)
+            elif event.event in ("weights", "restored"):
+                said = f"{event.event}: {event.message}"
+                bar.console.print(said, markup=False, highlight=False, soft_wrap=True)
 
         yield observe
 

@@ -22,11 +22,31 @@ from pycaffe_prune.engines.run import train as run
 from pycaffe_prune.formats.prototxt import read_solver
 
 
+def _files(
+    _ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]
+) -> tuple[Path, ...]:
+    """As Caffe's tool: commas part files, but for a file whose name has one."""
+    parts = (
+        part
+        for text in texts
+        for part in ([text] if Path(text).is_file() else text.split(","))
+        if part
+    )
+    return tuple(Path(part) for part in parts)
+
+
 @click.command()
 @click.option("--solver", type=path_type, required=True, help="Solver prototxt.")
 @click.option("--out", type=path_type, required=True, help="Folder of the run.")
 @click.option("--net", type=path_type, help="Net prototxt to use in place of the solver's.")
-@click.option("--weights", type=path_type, help="Caffemodel to start from.")
+@click.option(
+    "--weights",
+    multiple=True,
+    callback=_files,
+    metavar="FILE[,FILE]",
+    help="Weights to start from, .caffemodel or .caffemodel.h5; repeatable, later ones overwrite.",
+)
+@click.option("--restore", type=path_type, help="Solverstate to go on from, in a new --out.")
 @click.option("--mask", type=path_type, help="Mask file: pruned weights stay exactly zero.")
 @click.option("--data", type=path_type, help="Folder that holds the net's LMDBs.")
 @click.option("--max-iter", type=click.IntRange(1), help="Iterations (default: the solver's).")
@@ -44,7 +64,8 @@ def train(
     solver: Path,
     out: Path,
     net: Path | None,
-    weights: Path | None,
+    weights: tuple[Path, ...],
+    restore: Path | None,
     mask: Path | None,
     data: Path | None,
     max_iter: int | None,
@@ -70,6 +91,10 @@ def train(
       caffe-prune train --solver solvers/lenet_300_100.prototxt --data data/mnist --out runs/base
       caffe-prune train --solver S --data data/mnist --out runs/pruned \\
           --weights pruned/pruned.caffemodel --mask pruned/kept.mask.h5 --max-iter 5000
+      caffe-prune train --solver S --data data/mnist --out runs/two \\
+          --weights trunk.caffemodel.h5,head.caffemodel
+      caffe-prune train --solver LOWER_RATE --data data/mnist --out runs/on \\
+          --restore snapshots/lenet_iter_5000.solverstate --max-iter 10000
     """
     wish = EngineWish(engine, caffe_python, device, tf32)
     require_sense(wish)
@@ -77,7 +102,9 @@ def train(
     request = TrainRequest(
         solver=solver,
         net=net,
-        weights=weights,
+        weights=weights[0] if weights else None,
+        more_weights=weights[1:],
+        restore=restore,
         mask=mask,
         data=data,
         max_iter=max_iter,

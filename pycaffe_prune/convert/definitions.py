@@ -3,19 +3,12 @@
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
-from pycaffe_prune.formats.forks import STOCK_TYPES, with_names
+from pycaffe_prune.formats.forks import with_names
 from pycaffe_prune.formats.upgrade import upgrade_net
 from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.net.loading import LEARNING
 
 __all__ = ["LEARNING", "model_net", "with_definitions"]
-
-LEARNING = frozenset(
-    {
-        "BatchNorm", "Bias", "Convolution", "Deconvolution", "Embed", "InnerProduct", "LSTM",
-        "PReLU", "Parameter", "RNN", "Scale", "BN", "Normalize", *STOCK_TYPES,
-    }
-)  # fmt: skip
-"""Types of the layers that hold weights or other parameters."""
 
 
 def model_net(model: Caffemodel) -> NetParameter:

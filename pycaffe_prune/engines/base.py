@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pycaffe_prune.engines.job import EvaluationJob, Job
+from pycaffe_prune.engines.job import EvaluationJob, Job, LoadedWeights, RestoredState
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.files import write_text
@@ -33,10 +33,21 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    event: Literal["start", "warning", "resumed", "progress", "test", "snapshot", "stopped", "done"]
+    event: Literal[
+        "start",
+        "weights",
+        "restored",
+        "warning",
+        "resumed",
+        "progress",
+        "test",
+        "snapshot",
+        "stopped",
+        "done",
+    ]
     iteration: int = 0
     message: str | None = None
-    """What a warning says."""
+    """What a warning says, what is used of a file of weights, what a run goes on from."""
     loss: float | None = None
     """Training loss of the last batch (progress), or mean test loss (test)."""
     lr: float | None = None
@@ -86,6 +97,12 @@ class TrainResult(BaseModel):
     """Masked weights that are not zero: always 0."""
     seconds: float
     """Wall time of training, all resumed parts together."""
+    loaded: tuple[LoadedWeights, ...] = ()
+    """The files of weights that it began with, in order, and what was used of each."""
+    new_layers: tuple[str, ...] = ()
+    """Layers that began with their fillers because none of these files has them."""
+    restored: RestoredState | None = None
+    """The solverstate that it went on from."""
 
     @property
     def final_test(self) -> TestScore:

@@ -4,9 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
-__all__ = ["EvaluationJob", "ForwardJob", "Job", "ReadFile", "SolverSettings", "TrainRequest"]
+__all__ = [
+    "EvaluationJob",
+    "ForwardJob",
+    "Job",
+    "LoadedWeights",
+    "ReadFile",
+    "RestoredState",
+    "SolverSettings",
+    "TrainRequest",
+]
 
 
 @dataclass(frozen=True)
@@ -17,6 +26,10 @@ class TrainRequest:
     net: Path | None = None
     """Used in place of the solver's net (a pruned one, say)."""
     weights: Path | None = None
+    more_weights: tuple[Path, ...] = ()
+    """Loaded after ``weights``, in this order: a later file overwrites layers of the same names."""
+    restore: Path | None = None
+    """A solverstate to go on from, Caffe's or ours, with the weights that it names."""
     mask: Path | None = None
     data: Path | None = None
     """Folder in which the net's relative LMDB and mean paths are looked up."""
@@ -48,6 +61,34 @@ class SolverSettings(BaseModel):
     max_iter: int
 
 
+class LoadedWeights(BaseModel):
+    """A file of weights that a run begins with, and what Caffe does with its layers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str
+    sha256: str
+    copied: tuple[str, ...]
+    """Layers that get their blobs."""
+    unused: tuple[str, ...]
+    """Layers with blobs that the net does not have."""
+
+
+class RestoredState(BaseModel):
+    """The solverstate that a run goes on from, as it was when the run began."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str
+    iteration: int
+    sha256: str
+    weights: str
+    """The file of its weights."""
+    weights_sha256: str
+    changes: tuple[str, ...] = ()
+    """Settings of the solver that are others than in the run that left it, where that is known."""
+
+
 class ReadFile(BaseModel):
     """A file, an LMDB or a list with all that it names, as a layer of the net reads it."""
 
@@ -75,9 +116,14 @@ class Job(BaseModel):
     """Those files. Older versions knew an LMDB by its name and its number of records only."""
     solver_sha256: str
     """Over the solver's settings that decide the weights (not tests, snapshots, display)."""
-    weights: str | None
-    """Path of the initial caffemodel."""
-    weights_sha256: str | None
+    weights: tuple[str, ...] = ()
+    """Paths of the initial weights, loaded in this order."""
+    weights_sha256: tuple[str, ...] = ()
+    loaded: tuple[LoadedWeights, ...] = ()
+    """What is used of each of them."""
+    new_layers: tuple[str, ...] = ()
+    """Layers that none of them fills; empty too where there are none."""
+    restored: RestoredState | None = None
     mask_sha256: str | None
     masked: tuple[tuple[str, int], ...]
     """Layer and blob index of each mask in ``mask.npz``, in its order."""
@@ -110,11 +156,22 @@ class Job(BaseModel):
         names = ["net_sha256", "solver_sha256", "weights_sha256", "mask_sha256", "seed"]
         if self.solver.lr_policy == "poly":
             names.append("max_iter")
-        return [
+        found = [
             name.removesuffix("_sha256")
             for name in names
             if getattr(self, name) != getattr(other, name)
         ]
+        return found if self._restored_sha256 == other._restored_sha256 else [*found, "solverstate"]
+
+    @property
+    def _restored_sha256(self) -> tuple[str, ...]:
+        return (self.restored.sha256, self.restored.weights_sha256) if self.restored else ()
+
+    @field_validator("weights", "weights_sha256", mode="before")
+    @classmethod
+    def _of_older_versions(cls, value: object) -> object:
+        """One file or none, as older versions wrote it."""
+        return () if value is None else (value,) if isinstance(value, str) else value
 
 
 class EvaluationJob(BaseModel):

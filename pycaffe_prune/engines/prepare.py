@@ -7,9 +7,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pycaffe_prune.engines.data_faults import refuse_faulty_data
+from pycaffe_prune.engines.data_shapes import data_shapes
 from pycaffe_prune.engines.differences import run_differences
 from pycaffe_prune.engines.fingerprint import net_fingerprint, solver_fingerprint
-from pycaffe_prune.engines.job import EvaluationJob, Job, ReadFile, SolverSettings, TrainRequest
+from pycaffe_prune.engines.initial_weights import (
+    load_list,
+    require_fitting_mask,
+    require_use,
+    weights_files,
+)
+from pycaffe_prune.engines.job import (
+    EvaluationJob,
+    Job,
+    ReadFile,
+    SolverSettings,
+    TrainRequest,
+)
 from pycaffe_prune.engines.losses import loss_weights
 from pycaffe_prune.engines.net_data import (
     batch_size,
@@ -20,6 +34,7 @@ from pycaffe_prune.engines.net_data import (
     resolve_lists,
 )
 from pycaffe_prune.engines.net_files import NetFile, net_files
+from pycaffe_prune.engines.restoring import Restored, read_restored
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
@@ -27,17 +42,20 @@ from pycaffe_prune.formats.caffe_pb2 import (
     TRAIN,
     LayerParameter,
     NetParameter,
+    Phase,
     SolverParameter,
 )
-from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.files import atomic_write, sha256_of, write_text
-from pycaffe_prune.formats.mask import MaskFile, read_mask, require_fitting_masks
+from pycaffe_prune.formats.mask import MaskFile, read_mask
 from pycaffe_prune.formats.prototxt import (
     read_solver,
     refuse_carried,
     refuse_python_layers,
     write_prototxt,
 )
+from pycaffe_prune.formats.weights import caffe_weights
+from pycaffe_prune.net.axes import Shape
+from pycaffe_prune.net.fit import refuse_repeated_names
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.state_wish import OWN_STATE, StateWish, read_net_in_state
 
@@ -84,15 +102,18 @@ class CheckedRun:
     solver: SolverParameter
     """With all overrides in it."""
     mask: MaskFile | None
+    restored: Restored | None
 
     def write(self, folder: RunFolder) -> None:
-        """Write net, solver, masks and ``job.json`` into ``folder``."""
+        """Write net, solver, masks, the state to go on from and ``job.json`` into ``folder``."""
         write_prototxt(folder.net, self.net)
         write_prototxt(folder.solver, self.solver)
         if self.mask:
             arrays = {f"m{place}": array for place, array in enumerate(self.mask.masks.values())}
             with atomic_write(folder.mask_arrays) as temporary:
                 np.savez_compressed(temporary, allow_pickle=False, **arrays)
+        if self.restored:
+            self.restored.write(folder)
         write_text(folder.job, self.job.model_dump_json(indent=2) + "\n")
 
 
@@ -123,11 +144,26 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     net, files = _trusted_net(net_path, request.data)
     _name_losses(net)
     mask = read_mask(request.mask) if request.mask else None
-    _check_fit(net, request.weights, mask)
+    refuse_repeated_names(net)
+    refuse_faulty_data(net, files, [TRAIN, TEST] if solver.test_iter else [TRAIN])
     resolved = _resolved_solver(solver, request, folder)
-    job = _job(request, solver, resolved, net, files, mask)
+    restored = read_restored(request, resolved, mask)
+    initial = () if restored else weights_files(request, solver)
+    files_used = [Path(restored.told.weights)] if restored else initial
+    loaded, new = load_list(net, files_used, _inputs(net, TRAIN))
+    if mask:
+        require_fitting_mask(net, loaded, mask)
+    job = _job(request, solver, resolved, net, files, mask).model_copy(
+        update={
+            "weights": tuple(map(str, initial)),
+            "weights_sha256": tuple(file.sha256 for file in loaded[: len(initial)]),
+            "loaded": loaded,
+            "new_layers": new,
+            "restored": restored.told if restored else None,
+        }
+    )
     _refuse_other_run(folder, job, net, resolved)
-    return CheckedRun(job, net, resolved, mask)
+    return CheckedRun(job, net, resolved, mask, restored)
 
 
 def prepare_evaluation(
@@ -158,8 +194,10 @@ def prepare_evaluation(
         LMDB holds fewer images, SurgeryError when the caffemodels hold different blobs.
     """
     net, files = _trusted_net(net_path, data, state)
+    refuse_repeated_names(net)
+    inputs = _inputs(net, TEST)
     for path in weights:
-        _check_fit(net, path, None)
+        require_use(path, caffe_weights(path), net, TEST, inputs)
     _require_same_blobs(weights)
     test = layers_in_state(net, NetState.of(net, TEST))
     judged = _judged(test)
@@ -204,6 +242,10 @@ def _trusted_net(
     return net, net_files(net)
 
 
+def _inputs(net: NetParameter, phase: Phase) -> dict[str, Shape]:
+    return data_shapes(layers_in_state(net, NetState.of(net, phase)))
+
+
 def _cycled(solver: SolverParameter, source: LayerParameter) -> int:
     """Images of Caffe's own test where they are more than there are; 0: no image comes again."""
     count = solver.test_iter[0] * source.data_param.batch_size if solver.test_iter else 0
@@ -213,7 +255,7 @@ def _cycled(solver: SolverParameter, source: LayerParameter) -> int:
 def _require_same_blobs(weights: Sequence[Path]) -> None:
     """Refuse caffemodels of which one would leave the last one's blobs in the net."""
     found = {
-        path: {key: blob.shape for key, blob in read_caffemodel(path).blobs()} for path in weights
+        path: {key: blob.shape for key, blob in caffe_weights(path).blobs()} for path in weights
     }
     for path, shapes in found.items():
         first = found[weights[0]]
@@ -249,6 +291,7 @@ def _resolved_solver(
     resolved.test_interval = _NEVER
     resolved.test_initialization = False
     resolved.display = 0
+    resolved.ClearField("weights")  # the worker loads them: see `initial_weights.weights_files`
     if request.test_interval is not None and not resolved.test_iter:
         resolved.test_iter.append(1)
     if request.max_iter is not None:
@@ -280,8 +323,6 @@ def _job(
         net_sha256=net_fingerprint(net, files),
         files=tuple(map(_read_file, files)),
         solver_sha256=solver_fingerprint(solver),
-        weights=str(request.weights.resolve()) if request.weights else None,
-        weights_sha256=sha256_of(request.weights) if request.weights else None,
         mask_sha256=sha256_of(request.mask) if request.mask else None,
         masked=tuple(mask.masks) if mask else (),
         seed=solver.random_seed,
@@ -356,34 +397,3 @@ def _judged(test: Sequence[LayerParameter]) -> _Judged | None:
                 source = data_layer_of(test, layer.bottom[1])
                 return _Judged(layer.bottom[0], layer.bottom[1], source) if source else None
     return None
-
-
-def _check_fit(net: NetParameter, weights: Path | None, mask: MaskFile | None) -> None:
-    """Refuse what Caffe would abort on or, worse, pass over: counts and names that do not fit."""
-    outputs = {
-        layer.name: layer.inner_product_param.num_output or layer.convolution_param.num_output
-        for layer in net.layer
-        if layer.type in ("InnerProduct", "Convolution")
-    }
-    for name, _ in mask.masks if mask else ():
-        if name not in outputs:
-            raise SurgeryError(f"the mask is for layer '{name}', which the net does not have")
-    if weights is None:
-        return
-    model = read_caffemodel(weights)
-    names = {layer.name for layer in model.layers if layer.blobs}
-    if not names & outputs.keys():
-        raise SurgeryError(
-            f"{weights}: none of its layers ({', '.join(sorted(names)) or 'none has weights'}) is "
-            f"in the net ({', '.join(outputs)}); Caffe would train from random values"
-        )
-    if mask:
-        require_fitting_masks(model, mask.masks)
-    for layer in model.layers:
-        wanted = outputs.get(layer.name) if layer.blobs else None
-        if wanted and layer.type == "InnerProduct" and wanted not in layer.blobs[0].shape:
-            raise SurgeryError(
-                f"{weights}: layer '{layer.name}' has weights of "
-                f"{'x'.join(map(str, layer.blobs[0].shape))}, but the net says num_output "
-                f"{wanted}; use the prototxt that belongs to these weights"
-            )

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from pycaffe_prune.engines.base import (
     tests_in_log,
     write_result,
 )
+from pycaffe_prune.engines.initial_weights import beginning
 from pycaffe_prune.engines.job import EvaluationJob, ForwardJob, Job
+from pycaffe_prune.engines.restoring import restored_events
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import EngineError, InterruptedRunError
 from pycaffe_prune.formats.files import sha256_of, write_text
@@ -35,7 +38,9 @@ __all__ = [
     "stopped_before",
 ]
 
-_LOGGED = frozenset({"start", "warning", "resumed", "test", "snapshot", "stopped", "done"})
+_LOGGED = frozenset(
+    {"start", "weights", "restored", "warning", "resumed", "test", "snapshot", "stopped", "done"}
+)
 
 
 def follow_training(
@@ -48,8 +53,9 @@ def follow_training(
         InterruptedRunError: It was stopped and left a snapshot.
     """
     last: dict[str, Event] = {}
+    began = () if folder.log.exists() else chain(restored_events(job), beginning(job))
     with folder.log.open("a", encoding="utf-8") as log:
-        for event in events:
+        for event in chain(began, events):
             last[event.event] = event
             if event.event in _LOGGED or (event.model_extra or {}).get("display"):
                 log.write(event.model_dump_json(exclude_none=True) + "\n")
@@ -73,6 +79,9 @@ def follow_training(
         weights_sha256=sha256_of(folder.final_weights),
         revived=done["revived"],
         seconds=seconds_in_log(folder),
+        loaded=job.loaded,
+        new_layers=job.new_layers,
+        restored=job.restored,
     )
     write_result(folder, result)
     return result

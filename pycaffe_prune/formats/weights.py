@@ -16,7 +16,7 @@ from pycaffe_prune.formats.tensors import (
     write_safetensors,
 )
 
-__all__ = ["read_weights", "write_weights"]
+__all__ = ["caffe_weights", "is_hdf5", "read_weights", "write_weights"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
@@ -48,6 +48,30 @@ def read_weights(path: Path) -> Caffemodel:
         PruneError: It is a ``.safetensors`` and the package safetensors is not installed.
     """
     return _reader(path)(path)
+
+
+def caffe_weights(path: Path) -> Caffemodel:
+    """Read weights that Caffe itself loads (`Net::CopyTrainedLayersFrom`): binary or HDF5.
+
+    Raises:
+        FormatError: The file is missing or damaged, or of another form.
+    """
+    reader = _reader(path)
+    if reader not in (read_caffemodel, read_hdf5_weights):
+        raise FormatError(
+            f"{path}: is of a form that Caffe does not load; make a .caffemodel of it with "
+            "`caffe-prune convert`"
+        )
+    return reader(path)
+
+
+def is_hdf5(path: Path) -> bool:
+    """Return whether a file is HDF5 by its content, as Caffe tells caffemodels apart.
+
+    Raises:
+        FormatError: The file is missing or empty.
+    """
+    return bytes(mapped_file(path, _FORMS)[: len(_HDF5)]) == _HDF5
 
 
 def _reader(path: Path) -> Callable[[Path], Caffemodel]:

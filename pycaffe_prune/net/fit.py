@@ -7,21 +7,15 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
-from pycaffe_prune.formats.forks import STOCK_TYPES
 from pycaffe_prune.net.fork_forms import is_masked, open_fields, stock_form
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
+from pycaffe_prune.net.loading import LEARNING
 from pycaffe_prune.net.shapes import LayerShapes, Shape, extents, infer_shapes
 
 __all__ = ["refuse_repeated_names", "require_fitting"]
 
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
 _MOST_NAMES = 12
-_WITH_BLOBS = frozenset(
-    {
-        "BatchNorm", "Bias", "Convolution", "Deconvolution", "Embed", "InnerProduct", "LSTM",
-        "PReLU", "Parameter", "RNN", "Scale", "BN", "Normalize", *STOCK_TYPES,
-    }
-)  # fmt: skip
 _Told = tuple[int | None, ...]
 
 
@@ -43,7 +37,7 @@ def refuse_repeated_names(net: NetParameter) -> None:
         first: dict[str, LayerParameter] = {}
         for layer in graph.layers:
             other = first.setdefault(layer.name, layer)
-            if other is not layer and {other.type, layer.type} & _WITH_BLOBS:
+            if other is not layer and {other.type, layer.type} & LEARNING:
                 raise SurgeryError(
                     f"net '{net.name}' has two layers of the name '{layer.name}' ({other.type} and "
                     f"{layer.type}), and weights find their layer by its name: Caffe would load "

@@ -70,8 +70,8 @@ def train(caffe, job, emit):
     folder = os.getcwd()
     os.makedirs(os.path.join("snapshots", ".partial"), exist_ok=True)
     solver = caffe.get_solver(os.path.join(folder, "solver.prototxt"))
-    if job["weights"]:
-        solver.net.copy_from(job["weights"])
+    for path in job["weights"]:
+        solver.net.copy_from(path)
     masks = make_masks(caffe, solver.net, job, emit) if job["masked"] else None
     if masks:
         masks.zero_weights()

@@ -215,8 +215,8 @@ class _Run:
     def _begin(self) -> None:
         """Load what the run begins with: weights and masks, or its last snapshot."""
         job, snapshots = self._job, self._folder.snapshots
-        if job["weights"]:
-            self.net.copy_from(Path(job["weights"]))
+        for path in job["weights"]:
+            self.net.copy_from(Path(path))
         masks = _read_masks(self._folder, job["masked"])
         snapshots.mkdir(exist_ok=True)
         found = [n for n in snapshots_in(snapshots) if n <= job["max_iter"]]

@@ -1,0 +1,81 @@
+"""Shapes of what data layers bring, from their data: what a prototxt does not tell."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import h5py
+
+from pycaffe_prune.engines.lmdb_images import stored_images
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.net.shapes import Shape
+
+__all__ = ["data_shapes"]
+
+
+def data_shapes(layers: Iterable[LayerParameter]) -> dict[str, Shape]:
+    """Return the shapes of the tops of data layers, by blob, as far as their data tell them.
+
+    As ``DataLayerSetUp`` of the files in `src/caffe/layers` infers them, from the first image or
+    row. Data that cannot be read are left to who reads them.
+
+    Args:
+        layers: Those of one state of a net, with absolute paths.
+
+    Raises:
+        DataError: A record of an LMDB is damaged.
+    """
+    found: dict[str, Shape] = {}
+    for layer in layers:
+        found.update(zip(layer.top, _tops(layer), strict=False))
+    return found
+
+
+def _tops(layer: LayerParameter) -> Sequence[Shape]:
+    match layer.type:
+        case "Data":
+            return _images(layer, layer.data_param.batch_size, _stored(layer))
+        case "ImageData":
+            return _images(layer, layer.image_data_param.batch_size, _listed(layer))
+        case "HDF5Data":
+            return _rows(layer)
+        case _:
+            return ()
+
+
+def _images(layer: LayerParameter, batch: int, image: Shape | None) -> Sequence[Shape]:
+    if image is None:
+        return ()
+    crop = layer.transform_param.crop_size
+    height, width = (crop, crop) if crop else image[1:]
+    return ((batch, image[0], height, width), (batch,))
+
+
+def _stored(layer: LayerParameter) -> Shape | None:
+    first = next(stored_images(Path(layer.data_param.source)), None)
+    if first is None:
+        return None
+    told = layer.transform_param
+    channels = 3 if told.force_color else 1 if told.force_gray else first.shape[0]
+    return (channels, *first.shape[1:])
+
+
+def _listed(layer: LayerParameter) -> Shape | None:
+    told = layer.image_data_param
+    channels = 3 if told.is_color else 1
+    if told.new_height and told.new_width:
+        return (channels, told.new_height, told.new_width)
+    with Path(told.source).open(encoding="utf-8", errors="surrogateescape") as lines:
+        name = next(lines, "").rpartition(" ")[0]
+    image = cv2.imread(told.root_folder + name)
+    return None if image is None else (channels, *image.shape[:2])
+
+
+def _rows(layer: LayerParameter) -> Sequence[Shape]:
+    told = layer.hdf5_data_param
+    names = Path(told.source).read_text(encoding="utf-8", errors="surrogateescape").split()
+    try:
+        with h5py.File(names[0], "r", locking=False) as file:
+            return [(told.batch_size, *file[top].shape[1:]) for top in layer.top]
+    except (OSError, KeyError, AttributeError, IndexError):
+        return ()
