@@ -20,6 +20,7 @@ from pycaffe_prune.formats.files import existing_file
 __all__ = [
     "batch_size",
     "data_layer_of",
+    "is_lmdb",
     "records",
     "replay_plan",
     "resolve_databases",
@@ -70,7 +71,7 @@ def resolve_databases(net: NetParameter, net_path: Path, data: Path | None) -> N
     folder = DataFolder(data)
     for layer in net.layer:
         if layer.type == "Data":
-            source, tried = folder.find(layer.data_param.source, _is_lmdb)
+            source, tried = folder.find(layer.data_param.source, is_lmdb)
             layer.data_param.source = str(source)
             records(layer, net_path, tried[1:])
             if not layer.data_param.batch_size:
@@ -129,7 +130,8 @@ def _text(source: Path) -> str:
     return source.read_text(encoding="utf-8", errors="surrogateescape")
 
 
-def _is_lmdb(path: Path) -> bool:
+def is_lmdb(path: Path) -> bool:
+    """Return whether there is an LMDB in the folder ``path``."""
     return (path / "data.mdb").is_file()
 
 
@@ -147,7 +149,7 @@ def records(layer: LayerParameter, net_path: Path | None = None, tried: Sequence
     source = Path(layer.data_param.source)
     where = f"{net_path or 'net'}: layer '{layer.name}'"
     remedy = "build it with `caffe-prune data …` and name its folder with --data"
-    if not _is_lmdb(source):
+    if not is_lmdb(source):
         others = "".join(f", nor at {place}" for place in tried)
         raise DataError(f"{where}: there is no LMDB at {source}{others}; {remedy}")
     try:

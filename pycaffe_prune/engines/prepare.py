@@ -195,6 +195,7 @@ def prepare_evaluation(
     """
     net, files = _trusted_net(net_path, data, state)
     refuse_repeated_names(net)
+    refuse_faulty_data(net, files, [TEST])
     inputs = _inputs(net, TEST)
     for path in weights:
         require_use(path, caffe_weights(path), net, TEST, inputs)

@@ -9,7 +9,8 @@ from pathlib import Path
 from pycaffe_prune import __version__
 from pycaffe_prune.engines.base import TestScore
 from pycaffe_prune.engines.contents import lmdb_content
-from pycaffe_prune.engines.net_data import resolve_lists
+from pycaffe_prune.engines.data_paths import DataFolder
+from pycaffe_prune.engines.net_data import is_lmdb, resolve_lists
 from pycaffe_prune.engines.net_files import net_files
 from pycaffe_prune.engines.prepare import net_of_solver
 from pycaffe_prune.errors import FormatError
@@ -172,22 +173,25 @@ def _fingerprint(solver: Path, parts: Sequence[str]) -> str:
 
 def _what_else_decides(net: NetParameter, spec: ExperimentSpec, data: Path) -> Iterator[str]:
     """What not every experiment has: its mean image, and other numbers of units than the net's."""
+    folder = DataFolder(data)
     for layer in net.layer:
         if mean := layer.transform_param.mean_file:
-            yield sha256_of(data / mean) if (data / mean).is_file() else mean
+            found, _ = folder.find(mean, Path.is_file)
+            yield sha256_of(found) if found.is_file() else mean
     for name, count in sorted(spec.net.units.items()):
         yield f"{name}={count}"
 
 
 def _other_data(net: NetParameter, net_path: Path, data: Path, data_set: DataSet) -> Iterator[str]:
     """What the net reads and ``data_set`` does not tell, or not truly: by content."""
-    others = NetParameter()
+    others, folder = NetParameter(), DataFolder(data)
     for layer in net.layer:
-        database = data / layer.data_param.source
         if layer.type != "Data":
             others.layer.add().CopyFrom(layer)
             others.layer[-1].ClearField("transform_param")  # the mean image is told already
-        elif (database / "data.mdb").is_file():
+            continue
+        database, _ = folder.find(layer.data_param.source, is_lmdb)
+        if is_lmdb(database):
             found = lmdb_content(database).sha256
             if found not in (data_set.train_sha256, data_set.test_sha256):
                 yield found

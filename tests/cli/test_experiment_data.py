@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import click
+import lmdb
 import pytest
 
 from data_prep.digits import build_digits
+from data_prep.lmdb_writer import lmdb_content_checksum
 from data_prep.manifest import write_manifest
 from pycaffe_prune.cli.experiment_data import data_folder, data_set_of, get_data, known_data_set
 from pycaffe_prune.errors import DataError, FormatError
@@ -83,6 +85,20 @@ def test_a_finished_data_set_that_the_user_names_is_taken_as_it_is(tiny, tmp_pat
     assert (place, found) == (tmp_path / "digits", manifest)
     assert known_data_set(place) == data_set_of(manifest, place)
     assert known_data_set(tmp_path).name == "not built"
+
+
+def test_data_that_are_not_those_of_their_manifest_are_taken_as_they_are_and_it_is_said(
+    tmp_path, capsys
+):
+    manifest = build_digits(tmp_path / "digits")
+    folder = tmp_path / "digits" / "mnist_train_lmdb"
+    with lmdb.open(str(folder)) as environment, environment.begin(write=True) as transaction:
+        transaction.delete(next(iter(transaction.cursor()))[0])
+    found = data_set_of(manifest, tmp_path / "digits")
+    assert (found.train_images, found.test_images) == (1499, 297)
+    assert found.train_sha256 == lmdb_content_checksum(folder) != manifest.splits["train"].sha256
+    assert found.test_sha256 == manifest.splits["test"].sha256
+    assert "mnist_train_lmdb: its records are not those of its manifest" in capsys.readouterr().err
 
 
 def test_a_source_that_is_not_read_is_told(tiny, tmp_path, capsys):

@@ -69,6 +69,21 @@ def test_a_run_leaves_weights_and_a_result_and_says_the_accuracy(work, caffe_pyt
     assert (again.returncode, again.stdout) == (0, done.stdout)
 
 
+def test_several_weights_are_listed_and_a_state_is_gone_on_from(work, caffe_python):
+    first = _run(work, caffe_python, "first", "--max-iter", "20")
+    assert first.returncode == 0, first.stderr
+    final = work / "first" / "final.caffemodel"
+    both = _run(work, caffe_python, "both", "--max-iter", "5", "--weights", f"{final},{final}")
+    assert both.returncode == 0, both.stderr
+    assert both.stderr.count("weights: final.caffemodel: copied ip\n") == 2
+    state = work / "first" / "snapshots" / "snapshot_iter_20.solverstate"
+    on = _run(work, caffe_python, "on", "--max-iter", "30", "--restore", str(state))
+    assert on.returncode == 0, on.stderr
+    assert f"goes on from {state} at iteration 20" in on.stderr
+    result = json.loads((work / "on" / "result.json").read_text())
+    assert (result["restored"]["iteration"], result["iterations"]) == (20, 30)
+
+
 def test_a_dry_run_writes_nothing(work, caffe_python):
     done = _run(work, caffe_python, "dry", "--dry-run")
     assert done.returncode == 0

@@ -1,5 +1,6 @@
 """A whole small experiment with the real Caffe: laws, content keys, kill and resume."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
+import lmdb
 import pytest
 
+from data_prep.lmdb_writer import lmdb_content_checksum
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.pretrained import Pretrained
@@ -18,6 +21,7 @@ from pycaffe_prune.experiments.result import Execution, ExperimentResult, read_r
 from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import read_experiment
 from pycaffe_prune.experiments.stage_kinds import best
+from pycaffe_prune.formats.caffe_pb2 import Datum
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.mask import read_mask
 from pycaffe_prune.pruning.connections import nonzero_where_masked
@@ -66,6 +70,32 @@ def test_keys_change_with_every_setting_and_with_nothing_else(toml, tmp_path, da
     solver = toml.parent / "solver.prototxt"
     solver.write_text(solver.read_text() + "# another solver")
     assert not set(keys()) & set(before)
+
+
+def test_keys_hang_on_what_is_in_the_data(toml, tmp_path, data_set, digits):
+    def keys(data: Path) -> set[str]:
+        told = {
+            f"{name}_sha256": lmdb_content_checksum(data / f"mnist_{name}_lmdb")
+            for name in ("train", "test")
+        }
+        true = {
+            stage.key
+            for stage in _plan(toml, tmp_path, data, data_set.model_copy(update=told)).stages
+        }
+        stale = {stage.key for stage in _plan(toml, tmp_path, data, data_set).stages}
+        assert not true & stale  # what the net reads counts, whatever is told of it
+        return true | stale
+
+    before = keys(digits)
+    shutil.copytree(digits, tmp_path / "copy")
+    assert keys(tmp_path / "copy") == before
+    folder = tmp_path / "copy" / "mnist_test_lmdb"
+    with lmdb.open(str(folder)) as environment, environment.begin(write=True) as transaction:
+        key, value = next(iter(transaction.cursor()))
+        datum = Datum.FromString(value)
+        datum.label = (datum.label + 1) % 10
+        transaction.put(key, datum.SerializeToString())
+    assert not keys(tmp_path / "copy") & before
 
 
 def _labels(plan: Plan, known: set[str]) -> set[str]:
