@@ -56,7 +56,12 @@ def show_model(console: Console, summary: ModelSummary) -> None:
             *([_number(blob.macs)] if wide else []),
         )
     console.print(table)
-    console.print(f"{summary.nonzero:,} of {summary.parameters:,} parameters are not zero")
+    shared = sum(blob.shared_with is not None for blob in summary.blobs)
+    once = f"; {shared} blobs that layers share by param name are counted once" if shared else ""
+    console.print(
+        f"{summary.nonzero:,} of {summary.parameters:,} parameters are not zero{once}",
+        soft_wrap=True,
+    )
     if summary.macs is not None:
         console.print(
             f"{summary.macs:,} MACs per image, {summary.macs_nonzero:,} of them with weights that "

@@ -15,7 +15,7 @@ from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.weights import read_weights
-from pycaffe_prune.net.fit import require_fitting
+from pycaffe_prune.net.fit import refuse_repeated_names, require_fitting
 from pycaffe_prune.net.state_wish import StateWish, in_wished_state, with_state_of
 from pycaffe_prune.pruning.counts import LayerReduction, overall
 
@@ -44,9 +44,10 @@ def read_model(net: Path, weights: Path, state: StateWish) -> tuple[NetParameter
     Raises:
         FormatError: A file is missing, damaged, or of no known form, or ``state`` means nothing to
             the net.
-        SurgeryError: They do not belong together.
+        SurgeryError: They do not belong together, or two layers with weights have one name.
     """
     original, model = read_net(net), read_weights(weights)
+    refuse_repeated_names(original)
     definition = in_wished_state(original, state, net)
     require_fitting(definition, model)
     if not any(layer.type for layer in model.layers):

@@ -21,6 +21,7 @@ from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.state_wish import StateWish, of_chosen_state
 from pycaffe_prune.pruning.counts import deleted_reduction
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
+from pycaffe_prune.pruning.sharing import one_of_each, shared_blobs
 from pycaffe_prune.pruning.units import (
     Kept,
     choose_units,
@@ -169,8 +170,11 @@ def _ratios(
 
 
 def _show(net: NetParameter, model: Caffemodel, small: Caffemodel, kept: Kept) -> None:
-    # The paper counts fully connected layers only; other types show when they lose units.
+    # The paper counts fully connected layers only; other types show when they lose units. Types
+    # are the net's: a caffemodel may call them otherwise.
     shown = {"InnerProduct", *(layer.type for layer in net.layer if layer.name in kept)}
-    names = [layer.name for layer in model.layers if layer.type in shown and layer.blobs]
+    held = {layer.name for layer in model.layers if layer.blobs}
+    names = [layer.name for layer in net.layer if layer.type in shown and layer.name in held]
+    counted = one_of_each(shared_blobs(net), dict.fromkeys(names))
     left = {name: f"{int(keep.sum())} of {keep.size}" for name, keep in kept.items()}
-    show_reductions(deleted_reduction(model, small, names), left)
+    show_reductions(deleted_reduction(model, small, counted), left)

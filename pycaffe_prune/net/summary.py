@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, Layer
+from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.counts import uses_of_a_weight
 from pycaffe_prune.net.shapes import Shape, infer_shapes
@@ -35,6 +36,8 @@ class BlobSummary(_Model):
     shape: tuple[int, ...]
     count: int
     nonzero: int
+    shared_with: str | None
+    """The blob, as ``layer/index``, whose values these are by ``param { name }``; None: its own."""
     finite: bool
     minimum: float
     maximum: float
@@ -53,6 +56,7 @@ class ModelSummary(_Model):
     name: str
     bytes: int
     parameters: int
+    """Values of all blobs; what layers share by ``param { name }`` counts once."""
     nonzero: int
     macs: int | None
     """Sum over the blobs; None: not known, as the layers around the weights are not."""
@@ -78,18 +82,27 @@ def summarise(
         SurgeryError: ``layers`` contradict themselves.
     """
     model = read_weights(path)
-    uses = _own_uses(model, inputs) if layers is None else _uses(layers, inputs)
+    own = [layer.param for layer in model.layers]
+    uses = _own_uses(own, inputs) if layers is None else _uses(layers, inputs)
+    owners = _owners_held(model, own if layers is None else layers)
     blobs = tuple(
-        _summary(layer, index, blob, None if uses is None else uses.get(layer.name, 0))
+        _summary(
+            layer,
+            index,
+            blob,
+            None if uses is None else uses.get(layer.name, 0),
+            owners.get((layer.name, index)),
+        )
         for layer in model.layers
         for index, blob in enumerate(layer.blobs)
     )
+    counted = [blob for blob in blobs if blob.shared_with is None]
     return ModelSummary(
         path=str(path),
         name=model.net.name,
         bytes=path.stat().st_size,
-        parameters=sum(blob.count for blob in blobs),
-        nonzero=sum(blob.nonzero for blob in blobs),
+        parameters=sum(blob.count for blob in counted),
+        nonzero=sum(blob.nonzero for blob in counted),
         macs=_sum([blob.macs for blob in blobs]),
         macs_nonzero=_sum([blob.macs_nonzero for blob in blobs]),
         blobs=blobs,
@@ -99,19 +112,33 @@ def summarise(
 def _uses(layers: Sequence[LayerParameter], inputs: Mapping[str, Shape]) -> dict[str, int | None]:
     shapes = infer_shapes(layers, inputs)
     return {
-        layer.name: uses_of_a_weight(layer, around)
+        layer.name: uses_of_a_weight(layer, around) if around.params else None
         for layer, around in zip(layers, shapes, strict=True)
     }
 
 
-def _own_uses(model: Caffemodel, inputs: Mapping[str, Shape]) -> dict[str, int | None] | None:
+def _owners_held(model: Caffemodel, layers: Sequence[LayerParameter]) -> dict[BlobKey, str]:
+    """For each blob that is another one's, that one, if the file holds it too."""
+    held = {key for key, _ in model.blobs()}
+    return {
+        key: f"{owner[0]}/{owner[1]}"
+        for key, owner in blob_owners(layers).items()
+        if owner != key and owner in held
+    }
+
+
+def _own_uses(
+    layers: Sequence[LayerParameter], inputs: Mapping[str, Shape]
+) -> dict[str, int | None] | None:
     try:
-        return _uses([layer.param for layer in model.layers], inputs)
+        return _uses(layers, inputs)
     except SurgeryError:  # a caffemodel may say anything of its layers: Caffe does not read it
         return None
 
 
-def _summary(layer: Layer, index: int, blob: Blob, uses: int | None) -> BlobSummary:
+def _summary(
+    layer: Layer, index: int, blob: Blob, uses: int | None, shared_with: str | None
+) -> BlobSummary:
     sound = bool(np.isfinite(blob).all())
     measurable = sound and blob.size > 0
     nonzero = int(np.count_nonzero(blob))
@@ -124,6 +151,7 @@ def _summary(layer: Layer, index: int, blob: Blob, uses: int | None) -> BlobSumm
         shape=blob.shape,
         count=blob.size,
         nonzero=nonzero,
+        shared_with=shared_with,
         finite=sound,
         minimum=float(blob.min()) if measurable else 0.0,
         maximum=float(blob.max()) if measurable else 0.0,

@@ -16,7 +16,6 @@ __all__ = [
     "overall",
     "require_finite",
     "weight_counts",
-    "weight_layers",
 ]
 
 
@@ -33,11 +32,6 @@ class LayerReduction:
     def reduction(self) -> float:
         """Share of the weights that is gone, 0 to 1."""
         return 1 - self.kept / self.weights
-
-
-def weight_layers(model: Caffemodel, layer_type: str = "InnerProduct") -> list[str]:
-    """Return the names of the layers of ``layer_type`` that hold weights, in file order."""
-    return [layer.name for layer in model.layers if layer.type == layer_type and layer.blobs]
 
 
 def masked_reduction(masks: Mapping[BlobKey, Mask]) -> list[LayerReduction]:

@@ -201,8 +201,11 @@ def delete_units(
     small_net = NetParameter()
     small_net.CopyFrom(net)
     for definition in small_net.layer:
-        _shrink_definition(definition, channels, gone)
-    layers = [_smaller(layer, channels, gone) for layer in model.layers]
+        _shrink_definition(definition, definition.type, channels, gone)
+    types = {layer.name: layer.type for layer in net.layer}
+    layers = [
+        _smaller(layer, types.get(layer.name, layer.type), channels, gone) for layer in model.layers
+    ]
     return small_net, replace(model, layers=tuple(layers))
 
 
@@ -231,10 +234,11 @@ def _changing_blobs(channels: Channels, model: Caffemodel, gone: Flags) -> list[
     return found
 
 
-def _smaller(layer: Layer, channels: Channels, gone: Flags) -> Layer:
+def _smaller(layer: Layer, net_type: str, channels: Channels, gone: Flags) -> Layer:
+    """The layer of the caffemodel, which may call its type otherwise: Caffe goes by the name."""
     param = LayerParameter()
     param.CopyFrom(layer.param)
-    _shrink_definition(param, channels, gone)
+    _shrink_definition(param, net_type, channels, gone)
     blobs = tuple(
         _without(blob, channels.blobs.get((layer.name, index)), gone)
         for index, blob in enumerate(layer.blobs)
@@ -243,19 +247,21 @@ def _smaller(layer: Layer, channels: Channels, gone: Flags) -> Layer:
     return layer if same and param == layer.param else Layer(param, blobs)
 
 
-def _shrink_definition(definition: LayerParameter, channels: Channels, gone: Flags) -> None:
+def _shrink_definition(
+    definition: LayerParameter, net_type: str, channels: Channels, gone: Flags
+) -> None:
     units = channels.units.get(definition.name)
     if units is not None and gone[units].any():
-        kind = STOCK_TYPES.get(definition.type, definition.type)
-        if kind == "InnerProduct":
-            definition.inner_product_param.num_output = int((~gone[units]).sum())
-        elif kind in ("Convolution", "Deconvolution"):
-            definition.convolution_param.num_output = int((~gone[units]).sum())
-            groups = channels.group_of.get(definition.name)
-            if groups is not None and definition.type != "ConvolutionDepthwise":
-                definition.convolution_param.group = int((~gone[groups]).sum())
+        left = int((~gone[units]).sum())
+        kind = STOCK_TYPES.get(net_type, net_type)
+        settings = "inner_product_param" if kind == "InnerProduct" else "convolution_param"
+        if definition.HasField(settings):  # a fork's caffemodel may have its own instead
+            getattr(definition, settings).num_output = left
+        groups = channels.group_of.get(definition.name)
+        if groups is not None and definition.convolution_param.HasField("group"):
+            definition.convolution_param.group = int((~gone[groups]).sum())
     tops = channels.slices.get(definition.name)
-    if definition.type == "Slice" and tops and any(gone[ids].any() for ids in tops):
+    if net_type == "Slice" and tops and any(gone[ids].any() for ids in tops):
         counts = [int((~gone[ids]).sum()) for ids in tops]
         del definition.slice_param.slice_point[:]
         definition.slice_param.slice_point.extend(np.cumsum(counts[:-1]).tolist())

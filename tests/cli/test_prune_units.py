@@ -52,7 +52,7 @@ def run(files: tuple[str, ...], *arguments: str) -> Result:
 def units_left(out: Path) -> dict[str, int]:
     net, model = read_net(out / "net.prototxt"), read_caffemodel(out / "pruned.caffemodel")
     require_fitting(net, model)
-    return {layer.name: len(layer.blobs[1]) for layer in model.layers}
+    return {layer.name: len(layer.blobs[1]) for layer in model.layers if layer.blobs}
 
 
 FULL = {"conv1": 10, "conv2a": 6, "conv2b": 6, "fc1": 20, "fc2": 4}
@@ -154,3 +154,39 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
 
 def test_a_ratio_that_is_none_is_a_fault_of_the_command_line(files: tuple[str, ...]) -> None:
     assert run(files, "--ratio", "half").exit_code == 2
+
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+def case(name: str, weights: str, out: Path) -> tuple[str, ...]:
+    model = ("--weights", str(CASES / f"{weights}.caffemodel"))
+    return ("--net", str(CASES / f"{name}.prototxt"), *model, "--out", str(out))
+
+
+def test_the_nets_types_count_where_the_caffemodel_calls_them_otherwise(tmp_path: Path) -> None:
+    result = run(case("fork_type_net", "fork_type", tmp_path), "--ratio", "0.5")
+    assert result.exit_code == 0, result.output
+    assert units_left(tmp_path) == {"ip1": 3, "ip2": 2}
+    assert re.search(r"all .* 36 │ +18 │ +50.00", result.output)
+    types = {layer.type for layer in read_caffemodel(tmp_path / "pruned.caffemodel").layers}
+    assert types == {"CInnerProduct"}
+
+
+def test_weights_that_layers_share_are_counted_once(tmp_path: Path) -> None:
+    arguments = ("--layers", "all", "--ratio", "0.3")
+    result = run(case("shared", "shared", tmp_path), *arguments)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"all .* 60 │ +42 │ +30.00", result.output)
+    assert units_left(tmp_path) == {"f1": 7, "g1": 2, "f2": 7, "g2": 2}
+
+
+@pytest.mark.parametrize("method", ["connections", "units"])
+def test_two_layers_of_one_name_are_refused(
+    files: tuple[str, ...], tmp_path: Path, method: str
+) -> None:
+    (tmp_path / "deploy.prototxt").write_text(NET.replace('name: "conv2b"', 'name: "conv2a"'))
+    result = CliRunner().invoke(prune, [method, *files, "--ratio", "0.5"])
+    assert isinstance(result.exception, PruneError)
+    assert "two layers of the name 'conv2a'" in str(result.exception)
+    assert not (tmp_path / "out").exists()

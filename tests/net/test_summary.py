@@ -16,6 +16,7 @@ from pycaffe_prune.formats.caffemodel import (
     read_caffemodel,
     write_caffemodel,
 )
+from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.net.summary import summarise
 
 IMAGE = "input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } }"
@@ -125,3 +126,23 @@ def test_definitions_that_tell_nothing_or_nonsense_leave_macs_unknown(
     assert (found.macs, found.macs_nonzero, found.nonzero) == (None, None, 4 * 27 - 7 + 4)
     unknown = text_format.Parse(NET.replace(IMAGE, ""), NetParameter())
     assert summarise(write_conv(tmp_path / "b.caffemodel", unknown)).macs is None
+
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+def test_what_layers_share_is_counted_once_and_multiplied_by_each() -> None:
+    found = summarise(CASES / "shared.caffemodel")
+    assert (found.parameters, found.nonzero, found.macs) == (72, 60, 120)
+    owners = {f"{row.layer}/{row.index}": row.shared_with for row in found.blobs}
+    assert owners["f1/0"] is None
+    assert {name: owner for name, owner in owners.items() if owner} == {
+        "f2/0": "f1/0", "f2/1": "f1/1", "g2/0": "g1/0", "g2/1": "g1/1"
+    }  # fmt: skip
+
+
+def test_definitions_without_blobs_around_leave_the_macs_unknown() -> None:
+    path = CASES / "fork_type.caffemodel"  # names its layers' types, and nothing else of them
+    assert (summarise(path).parameters, summarise(path).macs) == (44, None)
+    net = read_net(CASES / "fork_type_net.prototxt")
+    assert summarise(path, net.layer).macs == 36
