@@ -182,7 +182,7 @@ class _Walk:
         elif token.kind != "word":
             raise _MalformedError
         elif token.text == "-":
-            self._at += 1
+            self._next()
 
 
 def _tokens(text: str) -> Iterator[_Token]:

@@ -260,7 +260,7 @@ def make_bad_files(folder: Path) -> None:
     (folder / "cut.caffemodel").write_bytes(content[:-100])
     other_net = NET.replace("num_output: 20", "num_output: 21")
     (folder / "other.prototxt").write_text(other_net)
-    (folder / "broken.prototxt").write_text("layer { nmae: 'ip1' }")
+    (folder / "broken.prototxt").write_text("layer { name: 'ip1' ]")
     conv = 'name: "relu1" type: "ReLU"'
     assert conv in NET
     (folder / "mixed.prototxt").write_text(NET.replace(conv, 'name: "mix" type: "SPP"'))

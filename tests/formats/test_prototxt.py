@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.errors import FormatError
@@ -135,6 +135,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_fsync")
 @one_folder
+@example(text="0\r-")
 @given(text=st.text() | st.text("layer{}[]<>:'\"\\0x-1.e#,;/ \n"))
 def test_any_text_is_read_or_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "any.prototxt"
