@@ -71,6 +71,7 @@ def convert(
     Weights   caffemodel (V0 and V1 upgraded), hdf5, sparse, npz, safetensors, onnx
     Nets      prototxt (V0 and V1 upgraded), deploy (of a train_val net)
     Means     npy, binaryproto
+    Forks     stock: a fork's net or weights as stock Caffe has them
 
     \b
     Examples:
@@ -117,6 +118,8 @@ def _require_sense(request: Request, target: str | None, classifiers: Sequence[C
             raise click.UsageError("--phase is for --to deploy and --to onnx")
         return
     chosen = target or _format_of(request.out)
+    if chosen == "stock" and (request.net or request.strip or request.inputs):
+        raise click.UsageError("--to stock takes INPUT alone: a net, or weights with definitions")
     if request.strip and chosen in {"prototxt", *_MEANS}:
         raise click.UsageError("--strip is for weights, --to deploy and --to onnx")
     if request.net is not None and (chosen in _MEANS or holds_text(request.source)):

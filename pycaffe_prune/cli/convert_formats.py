@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.convert.definitions import model_net, with_definitions
 from pycaffe_prune.convert.deploy import deploy_remarks, to_deploy
+from pycaffe_prune.convert.stock import stock_model, stock_net
 from pycaffe_prune.convert.strip import strip_model, strip_training
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
@@ -20,7 +21,7 @@ from pycaffe_prune.formats.mean import read_mean, write_mean, write_mean_npy
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.sparse import write_sparse
 from pycaffe_prune.formats.tensors import write_npz, write_safetensors
-from pycaffe_prune.formats.weights import read_weights
+from pycaffe_prune.formats.weights import read_weights, write_weights
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.shapes import Shape
 from pycaffe_prune.net.state_wish import (
@@ -118,6 +119,14 @@ def _prototxt(request: Request) -> Conversion:
     return Conversion([Output(request.out, lambda path: write_prototxt(path, found))])
 
 
+def _stock(request: Request) -> Conversion:
+    if holds_text(request.source):
+        net = stock_net(read_net(request.source))
+        return Conversion([Output(request.out, lambda path: write_prototxt(path, net))])
+    model = stock_model(read_weights(request.source))
+    return Conversion([Output(request.out, lambda path: write_weights(path, model))])
+
+
 def _deploy(request: Request) -> Conversion:
     if holds_text(request.source):
         net, model = _net_in_state(request.source, request.state), None
@@ -168,6 +177,7 @@ FORMATS: Mapping[str, Callable[[Request], Conversion]] = {
     "prototxt": _prototxt,
     "safetensors": partial(_weights, write_safetensors),
     "sparse": partial(_weights, write_sparse),
+    "stock": _stock,
 }
 """By the name that ``--to`` takes."""
 

@@ -8,7 +8,7 @@ a net's meaning asks for them (`carried_fields`) and refuses them by name or kno
 
 import difflib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ __all__ = [
     "own_fields",
     "parse_text",
     "to_text",
+    "without_carried",
 ]
 
 _M = TypeVar("_M", bound=Message)
@@ -151,6 +152,28 @@ def carried_fields(message: Message, place: str = "") -> list[CarriedField]:
             for inner in values:
                 found += carried_fields(inner, f"{place}{field.name}.")
     return found
+
+
+def without_carried(
+    message: Message, drop: Callable[[CarriedField], bool], place: str = ""
+) -> None:
+    """Take out of ``message``, at any depth, the carried text that ``drop`` says."""
+    found = list(own_fields(message, place))
+    if any(map(drop, found)) and all(field.text for field in found):
+        rest = type(message)()
+        for field, value in message.ListFields():
+            if field.message_type is None and not is_repeated(field):
+                setattr(rest, field.name, value)
+            else:
+                getattr(rest, field.name).MergeFrom(value)
+        message.CopyFrom(rest)
+        for carried in found:
+            if not drop(carried):
+                carry(message, carried.text)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in value if is_repeated(field) else [value]:
+                without_carried(inner, drop, f"{place}{field.name}.")
 
 
 def copy_unknown(source: Message, target: Message, but: Collection[str] = ()) -> None:

@@ -201,10 +201,6 @@ class ChannelTrace:
                         "elsewhere; leave it out with --layers",
                     )
 
-    def channels_of(self, layer: str, index: int) -> BlobChannels:
-        """Return the channels of a parameter blob that was bound before."""
-        return self._blobs[layer, index]
-
     def _require_shape(self, layer: str, index: int, blob: BlobChannels) -> None:
         shape = self._shapes.get((layer, index))
         if shape is None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, Phase
-from pycaffe_prune.net.fork_forms import is_masked, stock_form
+from pycaffe_prune.net.fork_forms import stock_form
 from pycaffe_prune.net.fork_summary import ForkUse, fork_uses
 from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
 from pycaffe_prune.net.state_wish import StateWish, chosen_layers, read_net_in_state
@@ -160,8 +160,6 @@ def _count(layer: LayerParameter, shapes: LayerShapes, owned: set[str]) -> Layer
         0 if index < len(layer.param) and layer.param[index].name in owned else math.prod(shape)
         for index, shape in enumerate(shapes.params)
     ]
-    if is_masked(layer):
-        sizes = sizes[: len(sizes) // 2]
     statistics = sum(sizes[:3]) if layer.type == "BatchNorm" else 0
     weights = sum(sizes[:1]) if _begins_with_weights(layer) else 0
     uses = uses_of_a_weight(layer, shapes)

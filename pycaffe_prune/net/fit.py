@@ -7,7 +7,7 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
-from pycaffe_prune.net.fork_forms import is_masked, open_fields, stock_form
+from pycaffe_prune.net.fork_forms import open_fields, stock_form
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
 from pycaffe_prune.net.loading import LEARNING
 from pycaffe_prune.net.shapes import LayerShapes, Shape, extents, infer_shapes
@@ -86,7 +86,7 @@ def _told(layer: LayerParameter, around: LayerShapes) -> Sequence[_Told] | None:
     """What the net says of the layer's blobs; None = nothing, an unknown extent is None."""
     if around.problem is None:
         return around.params
-    if open_fields(layer) or is_masked(layer):
+    if open_fields(layer):
         return None
     layer = stock_form(layer)
     if layer.type == "InnerProduct":
@@ -125,10 +125,15 @@ def _require_blobs(
             )
         return
     if len(blobs) != len(told) and not (len(blobs) < len(told) and all(shared[len(blobs) :])):
+        remedy = "give the weights of this net, or correct its bias_term"
+        if _may_be_a_forks(layer, told, blobs):
+            remedy = (
+                "they look like a fork's, with masks or a scale: bring them to Caffe's form with "
+                "convert --to stock, and the net if it is the fork's"
+            )
         raise SurgeryError(
             f"layer '{layer.name}': the net says {len(told)} blobs ({_listed(told)}), the "
-            f"caffemodel holds {len(blobs)} ({_listed([blob.shape for blob in blobs])}); give the "
-            "weights of this net, or correct its bias_term"
+            f"caffemodel holds {len(blobs)} ({_listed([blob.shape for blob in blobs])}); {remedy}"
         )
     for index, (wanted, blob) in enumerate(zip(told, blobs, strict=False)):
         if not _is(wanted, blob.shape):
@@ -137,6 +142,16 @@ def _require_blobs(
                 f"holds {extents(blob.shape)}; give the weights of this net, or correct the "
                 "layer's parameters or the input's shape"
             )
+
+
+def _may_be_a_forks(layer: LayerParameter, told: Sequence[_Told], blobs: Sequence[Blob]) -> bool:
+    """Whether blobs of the shapes of the first ones follow these, or NVIDIA's in a BatchNorm."""
+    if layer.type == "BatchNorm":
+        return len(blobs) == 5
+    extra = blobs[len(told) :]
+    return bool(extra) and all(
+        mask.shape == blob.shape for mask, blob in zip(extra, blobs, strict=False)
+    )
 
 
 def _is(wanted: _Told, shape: Shape) -> bool:

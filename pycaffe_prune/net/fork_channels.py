@@ -21,8 +21,6 @@ from pycaffe_prune.net.shapes import LayerShapes
 
 __all__ = ["rule_for"]
 
-_MASKED = frozenset({"CConvolution", "CInnerProduct"})
-
 
 def _not_understood(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
@@ -74,24 +72,8 @@ def _upsample(trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: Lay
     return joined(trace, layer, bottoms)
 
 
-def _with_masks(
-    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
-) -> Flows:
-    """As the layer of Caffe's own; behind its blobs come their masks, of the same shapes."""
-    stock = stock_form(layer)
-    tops = channel_rules.rule_for(stock)(trace, stock, bottoms, shapes)
-    is_convolution = stock.type == "Convolution"
-    settings = stock.convolution_param if is_convolution else stock.inner_product_param
-    blobs = 2 if settings.bias_term else 1
-    for index in range(blobs):
-        trace.bind(layer.name, blobs + index, trace.channels_of(layer.name, index))
-    return tops
-
-
 _RULES: Mapping[str, Rule] = {
     "BN": _bn,
-    "CConvolution": _with_masks,
-    "CInnerProduct": _with_masks,
     "DetectionEvaluate": end,
     "DetectionOutput": end,
     "Interp": carry,

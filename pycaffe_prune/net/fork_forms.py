@@ -10,7 +10,7 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter, PoolingParameter
 from pycaffe_prune.formats.carried import CarriedField, carried_fields
 from pycaffe_prune.formats.forks import STOCK_TYPES, fork_part, is_known
 
-__all__ = ["has_own_scale", "is_masked", "open_fields", "stock_form"]
+__all__ = ["has_own_scale", "is_understood", "open_fields", "stock_form"]
 
 # How a layer computes, with what precision, or what its loss weighs: no shape depends on these.
 _WITHOUT_SHAPE = frozenset(
@@ -55,10 +55,11 @@ _OF_ENDS = {
 
 def open_fields(layer: LayerParameter) -> list[CarriedField]:
     """Return what ``layer`` carries that is not understood, so that its shapes are not known."""
-    return [field for field in carried_fields(layer) if not _is_understood(layer, field)]
+    return [field for field in carried_fields(layer) if not is_understood(layer, field)]
 
 
-def _is_understood(layer: LayerParameter, field: CarriedField) -> bool:
+def is_understood(layer: LayerParameter, field: CarriedField) -> bool:
+    """Tell whether the rules of `net.fork_shapes` take account of ``field`` or need not."""
     if field.full_name in _WITHOUT_SHAPE or (layer.type, field.name) in _OF_ENDS:
         return bool(field.text)
     if field.full_name not in _READ.get(layer.type, ()):
@@ -99,8 +100,3 @@ def has_own_scale(layer: LayerParameter) -> bool:
     part = fork_part(layer.batch_norm_param)
     fillers = part.HasField("scale_filler") or part.HasField("bias_filler")
     return bool(part.scale_bias or fillers)
-
-
-def is_masked(layer: LayerParameter) -> bool:
-    """Tell whether the second half of the layer's blobs are masks of the first."""
-    return layer.type in ("CConvolution", "CInnerProduct")

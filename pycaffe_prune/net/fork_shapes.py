@@ -127,17 +127,9 @@ def _prior_box(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
     return Inferred([(1, 2, places * boxes * 4)])
 
 
-def _with_masks(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
-    stock = stock_form(param)
-    inferred = RULES[stock.type].infer(stock, bottoms)
-    return Inferred(inferred.tops, (*inferred.params, *inferred.params))
-
-
 _TELLING = {"BN": "bn_param", "Upsample": "upsample_param"}
 _RULES: Mapping[str, Rule] = {
     "BN": Rule(_bn),
-    "CConvolution": Rule(_with_masks, 1, None),
-    "CInnerProduct": Rule(_with_masks),
     "DetectionEvaluate": Rule(_told_by_data, 2, 2),
     "DetectionOutput": Rule(_told_by_data, 3, 5),
     "Interp": Rule(_interp),

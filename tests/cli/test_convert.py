@@ -14,6 +14,7 @@ from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter, V1LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.carried import carried_fields
 from pycaffe_prune.formats.mean import read_mean, write_mean
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.formats.weights import read_weights, write_weights
@@ -127,7 +128,7 @@ def test_weights_of_every_form_come_back_exactly(
 
 
 def test_an_ending_tells_the_format_and_to_overrules_it(weights: Path, tmp_path: Path) -> None:
-    assert set(ENDINGS.values()) == set(FORMATS) - {"deploy"}
+    assert set(ENDINGS.values()) == set(FORMATS) - {"deploy", "stock"}
     done(weights, "--out", tmp_path / "x.bin", "--to", "npz")
     assert (tmp_path / "x.bin").read_bytes().startswith(b"PK")
     result = run(weights, "--out", tmp_path / "y.bin")
@@ -431,6 +432,18 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(
     assert {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path)} == before
 
 
+def test_a_fork_s_files_are_brought_to_caffe_s_own_layers(tmp_path: Path) -> None:
+    cases = Path(__file__).parents[1] / "cases"
+    out = tmp_path / "stock.caffemodel"
+    done(cases / "fork_type.caffemodel", "--to", "stock", "--out", out)
+    assert [layer.type for layer in read_caffemodel(out).layers] == ["InnerProduct"] * 2
+    net = tmp_path / "fork.prototxt"
+    net.write_text('layer { name: "a" type: "ReLU6" bottom: "b" top: "b" forward_type: FLOAT }')
+    done(net, "--to", "stock", "--out", tmp_path / "stock.prototxt")
+    (layer,) = read_net(tmp_path / "stock.prototxt").layer
+    assert (layer.type, layer.clip_param.max, carried_fields(layer)) == ("Clip", 6, [])
+
+
 def test_values_that_are_not_finite_are_carried_over_with_a_warning(
     net: Path, weights: Path, tmp_path: Path
 ) -> None:
@@ -450,6 +463,8 @@ WRONG_COMMANDS = [
     (("{weights}", "--to", "prototxt", "--strip", "--out", "x"), "--strip is for"),
     (("{net}", "--net", "{net}", "--out", "x.prototxt"), "--net goes with weights"),
     (("{weights}", "--net", "{net}", "--out", "x.npy"), "--net goes with weights"),
+    (("{weights}", "--net", "{net}", "--to", "stock", "--out", "x"), "takes INPUT alone"),
+    (("{weights}", "--to", "stock", "--strip", "--out", "x"), "takes INPUT alone"),
     (("{weights}", "--to", "magic", "--out", "x"), "Invalid value for '--to'"),
 ]
 

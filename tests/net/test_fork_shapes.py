@@ -119,13 +119,13 @@ def test_opencv_makes_a_top_of_this_shape(
             "CConvolution",
             "convolution_param { num_output: 3 kernel_size: 3 } cconvolution_param { c_rate: 1 }",
             (2, 3, 8, 5),
-            [(3, 4, 3, 3), (3,)] * 2,
+            [(3, 4, 3, 3), (3,)],
         ),
         (
             "CInnerProduct",
             "inner_product_param { num_output: 3 bias_term: false }",
             (2, 3),
-            [(3, 280)] * 2,
+            [(3, 280)],
         ),
         ("ReLU", "forward_type: FLOAT16 relu_param { engine: MKL2017 }", (2, 4, 10, 7), []),
     ],
@@ -184,7 +184,7 @@ def test_caffe_s_own_types_keep_their_rules() -> None:
         assert shape_rule(LayerParameter(type=kind)) is rule
 
 
-def test_a_depthwise_layer_counts_as_a_convolution_and_masks_count_for_nothing() -> None:
+def test_a_fork_s_convolution_counts_as_caffe_s() -> None:
     conv = "convolution_param { num_output: 4 kernel_size: 3 %s }"
     nets = [
         net_of("Convolution", conv % "group: 4"),

@@ -165,22 +165,3 @@ def test_what_mixes_channels_keeps_them_and_is_named(between: str, reason: str) 
     found = {channels.fixed[channel] for channel in channels.units["a"].tolist()}
     (text,) = found
     assert re.search(reason, text)
-
-
-def test_masks_in_a_layer_s_own_blobs_lose_the_units_too() -> None:
-    text = LAYERS.replace('type: "Convolution" bottom', 'type: "CConvolution" bottom')
-    net = parse_text(text % ("", "a"), NetParameter())
-    model = Caffemodel(
-        tuple(
-            Layer(layer, tuple(np.ones(shape, np.float32) for shape in around.params))
-            for layer, around in zip(net.layer, infer_shapes(net.layer), strict=True)
-        )
-    )
-    smaller, weights = delete_units(net, model, choose_units(net, model, {"a": 0.5}))
-    shapes = [blob.shape for blob in weights.layer("a").blobs]
-    assert shapes == [(2, 3, 3, 3), (2,), (2, 3, 3, 3), (2,)]
-    assert [blob.shape for blob in weights.layer("b").blobs] == [(2, 2, 3, 3), (2,)] * 2
-    found = infer_shapes(smaller.layer)
-    assert [around.params for around in found[1:]] == [
-        tuple(blob.shape for blob in layer.blobs) for layer in weights.layers[1:]
-    ]
