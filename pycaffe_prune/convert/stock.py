@@ -42,11 +42,11 @@ def stock_net(net: NetParameter) -> NetParameter:
 def _stock_layers(layer: LayerParameter) -> Iterator[LayerParameter]:
     plain = LayerParameter()
     plain.CopyFrom(stock_form(layer))
-    if not is_fork_type(plain.type):  # what a fork's own type reads stays
-        without_carried(plain, lambda field: is_understood(layer, field))
     if layer.type == "ReLU6":
         plain.type = "Clip"
         plain.clip_param.min, plain.clip_param.max = 0, 6
+    if not is_fork_type(plain.type):  # what a fork's own type reads stays
+        without_carried(plain, lambda field: is_understood(layer, field))
     if not has_own_scale(layer):
         yield plain
         return
