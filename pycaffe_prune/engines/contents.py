@@ -6,9 +6,10 @@ folder cannot be written to, together with the data file's size, times of change
 
 import hashlib
 import json
+import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,9 +25,14 @@ from pycaffe_prune.formats.files import sha256_of, write_text
 
 __all__ = ["NOTES_ENDING", "Content", "file_contents", "lmdb_content"]
 
+_log = logging.getLogger(__name__)
+
 NOTES_ENDING = ".contents.json"
 _UNSETTLED_NS = 2 * 10**9
 """A file that changed so lately may change again without another time (a file system's clock)."""
+
+_MUCH = 2 * 10**9
+"""Bytes whose reading takes so long that it is said."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}  # by colour type, as OpenCV decodes them
@@ -104,19 +110,31 @@ def _known(
 ) -> dict[Path, Content]:
     places = (beside, _in_cache(beside))
     notes = next(filter(None, map(_read_notes, places)), {})
-    found, is_new = {}, False
-    for file in files:
-        began, stamp = time.time_ns(), _stamp(file)
-        name = os.path.relpath(file, beside.parent)
-        note = notes.get(name)
-        if note is None or note.stamp != stamp:
-            note = _Note(stamp=stamp, content=find(file))
-            if _stamp(file) == stamp and began - max(stamp[1:3]) > _UNSETTLED_NS:
-                notes[name], is_new = note, True
-        found[file] = note.content
+    names = {file: os.path.relpath(file, beside.parent) for file in files}
+    began, stamps = time.time_ns(), {file: _stamp(file) for file in names}
+    unread = [file for file in names if not _is_noted(notes.get(names[file]), stamps[file])]
+    _say_if_much(beside.parent, [stamps[file][0] for file in unread])
+    again = set(unread)
+    found = {file: notes[names[file]].content for file in names if file not in again}
+    is_new = False
+    for file in unread:
+        stamp, found[file] = stamps[file], find(file)
+        if _stamp(file) == stamp and began - max(stamp[1:3]) > _UNSETTLED_NS:
+            notes[names[file]], is_new = _Note(stamp=stamp, content=found[file]), True
     if is_new:
         _write_notes(places, notes)
     return found
+
+
+def _is_noted(note: _Note | None, stamp: _Stamp) -> bool:
+    return note is not None and note.stamp == stamp
+
+
+def _say_if_much(folder: Path, sizes: Sequence[int]) -> None:
+    if sum(sizes) > _MUCH:
+        _log.warning(
+            "%s: %.1f GB are read once, to know them by their content", folder, sum(sizes) / 1e9
+        )
 
 
 def _stamp(path: Path) -> _Stamp:

@@ -138,6 +138,16 @@ def test_files_are_read_again_only_where_they_changed(tmp_path: Path, settled: N
         file_contents(paths, tmp_path / "list.txt")
 
 
+def test_reading_much_is_said_once(
+    tmp_path: Path, settled: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_lmdb(tmp_path / "lmdb", [grey(0)])
+    monkeypatch.setattr(contents, "_MUCH", (folder / "data.mdb").stat().st_size - 1)
+    for _ in range(2):
+        lmdb_content(folder)
+    assert [f"{folder}: 0.0 GB are read once" in text for text in caplog.messages] == [True]
+
+
 def test_what_is_no_lmdb_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read as an LMDB"):
         lmdb_content(tmp_path)

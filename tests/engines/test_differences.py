@@ -75,6 +75,15 @@ def test_a_run_of_an_older_version_is_told_to_be_one(request_for, tmp_path: Path
         prepare(request, folder)
 
 
+@pytest.mark.parametrize(("old", "read"), [(None, ()), ("a", ("a",)), (["a", "b"], ("a", "b"))])
+def test_the_one_file_of_weights_of_older_versions_is_read(
+    request_for, tmp_path: Path, old: object, read: tuple[str, ...]
+) -> None:
+    fields = prepare(request_for(), RunFolder(tmp_path / "run")).model_dump()
+    job = Job.model_validate({**fields, "weights": old, "weights_sha256": old})
+    assert (job.weights, job.weights_sha256) == (read, read)
+
+
 def test_many_differences_are_counted(request_for, tmp_path: Path) -> None:
     request: TrainRequest = request_for()
     folder = RunFolder(tmp_path / "run")

@@ -15,7 +15,7 @@ from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
 from pycaffe_prune.formats.mask import MaskFile, write_mask
-from pycaffe_prune.formats.solverstate import Solverstate, read_solverstate
+from pycaffe_prune.formats.solverstate import Solverstate, read_solverstate, write_solverstate
 
 
 def ignore(event: Event) -> None:
@@ -84,6 +84,21 @@ def left(tmp_path: Path, request_for, torch_engine) -> Path:
     train(request_for(max_iter=5), tmp_path / "part", torch_engine, ignore)
     shutil.move(RunFolder(tmp_path / "part").snapshots, tmp_path / "left")
     return tmp_path / "left" / "snapshot_iter_5.solverstate"
+
+
+def test_weights_are_found_beside_a_state_that_names_them_from_elsewhere(
+    tmp_path: Path, request_for, torch_engine, left: Path
+) -> None:
+    state = read_solverstate(left)
+    named = replace(state, learned_net="examples/mnist/lenet_iter_5.caffemodel")
+    renamed = left.with_name("lenet_iter_5.solverstate")
+    write_solverstate(renamed, named)
+    left.with_suffix(".caffemodel").rename(renamed.with_suffix(".caffemodel"))
+    left.unlink()
+    request = request_for(max_iter=9, restore=renamed)
+    result = train(request, tmp_path / "run", torch_engine, ignore)
+    whole = train(request_for(max_iter=9), tmp_path / "whole", torch_engine, ignore)
+    assert result.weights_sha256 == whole.weights_sha256
 
 
 def test_what_cannot_be_gone_on_from_is_refused(
