@@ -6,7 +6,8 @@ from pathlib import Path
 import cv2
 import h5py
 
-from pycaffe_prune.engines.lmdb_images import stored_images
+from pycaffe_prune.engines.datum import decode_datum
+from pycaffe_prune.engines.lmdb_files import opened_lmdb
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.net.shapes import Shape
 
@@ -52,12 +53,15 @@ def _images(layer: LayerParameter, batch: int, image: Shape | None) -> Sequence[
 
 
 def _stored(layer: LayerParameter) -> Shape | None:
-    first = next(stored_images(Path(layer.data_param.source)), None)
-    if first is None:
-        return None
-    told = layer.transform_param
-    channels = 3 if told.force_color else 1 if told.force_gray else first.shape[0]
-    return (channels, *first.shape[1:])
+    told, source = layer.transform_param, Path(layer.data_param.source)
+    flag = cv2.IMREAD_UNCHANGED
+    if told.force_color or told.force_gray:  # of images that are encoded
+        flag = cv2.IMREAD_COLOR if told.force_color else cv2.IMREAD_GRAYSCALE
+    with opened_lmdb(source) as environment, environment.begin() as transaction:
+        cursor = transaction.cursor()
+        if not cursor.first():
+            return None
+        return decode_datum(cursor.value(), f"{source}: the first record", flag).shape
 
 
 def _listed(layer: LayerParameter) -> Shape | None:

@@ -21,6 +21,7 @@ CROP = "transform_param { crop_size: 2 }"
     [
         'type: "Data"' + DATA,
         'type: "Data" transform_param { crop_size: 5 }' + DATA,
+        'type: "Data" transform_param { force_color: true }' + DATA,  # not of raw pixels
         'type: "ImageData"' + LIST.replace("SETTINGS", ""),
         'type: "ImageData"' + LIST.replace("SETTINGS", "is_color: false") + CROP,
         'type: "ImageData"' + LIST.replace("SETTINGS", "new_height: 6 new_width: 5"),
