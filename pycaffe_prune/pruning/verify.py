@@ -20,6 +20,7 @@ from pycaffe_prune.formats.prototxt import read_net, refuse_python_layers, write
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.graph import with_state
+from pycaffe_prune.net.index_inputs import IndexUse, index_uses, require_indices
 from pycaffe_prune.net.inference import inference_net, input_shapes, output_blobs
 from pycaffe_prune.net.shapes import Shape, extents
 from pycaffe_prune.net.state_wish import OWN_STATE, StateWish, only_layers_of, require_named
@@ -46,8 +47,10 @@ TOLERANCE = 1e-4
 Data = Mapping[str, NDArray[np.float32]]
 """Arrays by blob name, float32."""
 
-InputSource = Callable[[Mapping[str, Shape | None]], Data]
-"""Makes the input for data blobs of these shapes, whose batch size does not count."""
+InputSource = Callable[[Mapping[str, Shape | None], Mapping[str, Sequence[IndexUse]]], Data]
+"""Makes the input for data blobs of these shapes, whose batch size does not count.
+
+The second argument has the blobs that layers take as whole numbers (`net.index_inputs`)."""
 
 Forward = Callable[[Path, Path, Data, Sequence[str]], list[NDArray[np.float32]]]
 """Runs a net and its weights and returns blobs, as `CaffeEngine.forward` does."""
@@ -225,7 +228,7 @@ def verify(
 
     Raises:
         SurgeryError: The models have no output in common or other inputs, net and weights do not
-            fit, or weights are not finite.
+            fit, weights are not finite, or the input is no valid index where a layer takes it so.
         FormatError: A file is damaged, a net has a Python layer, or ``state`` means nothing to
             either net.
         EngineError: The first judge refused a net.
@@ -234,7 +237,9 @@ def verify(
     require_named(nets, state, f"{first.net} and {second.net}")
     models = [_model(*one, state) for one in zip((first, second), nets, strict=True)]
     outputs, only_in_one = _common_outputs(models)
-    data = source(_common_inputs(models, outputs, shapes or {}))
+    uses = _common_uses(models)
+    data = source(_common_inputs(models, outputs, shapes or {}), uses)
+    require_indices(data, uses)
     with tempfile.TemporaryDirectory(prefix="caffe-prune-") as folder:
         prepared = [
             _prepare(model, data, outputs, Path(folder, name))
@@ -284,6 +289,14 @@ def _common_inputs(
             )
         common[name] = other if shape is None else shape
     return common
+
+
+def _common_uses(models: Sequence[_Model]) -> dict[str, list[IndexUse]]:
+    uses: dict[str, list[IndexUse]] = {}
+    for model in models:
+        for name, found in index_uses(model.net).items():
+            uses.setdefault(name, []).extend(found)
+    return uses
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """What two models are compared on: random values, an array, or the images of an LMDB."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,18 +11,26 @@ from numpy.typing import NDArray
 from pycaffe_prune.engines.lmdb_images import as_data_layer, stored_images
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.files import existing_file
+from pycaffe_prune.net.index_inputs import IndexUse
 from pycaffe_prune.net.shapes import Shape, extents
 from pycaffe_prune.pruning.verify import Data, InputSource
 
 __all__ = ["array_input", "lmdb_input", "random_input"]
 
 Image = NDArray[np.float32]
+Uses = Mapping[str, Sequence[IndexUse]]
+
+_NO_USES: Uses = MappingProxyType({})
 
 
 def random_input(images: int, *, seed: int = 0, scale: float = 1.0) -> InputSource:
-    """Return a source of normally distributed values with mean 0 and deviation ``scale``."""
+    """Return a source of normally distributed values with mean 0 and deviation ``scale``.
 
-    def make(shapes: Mapping[str, Shape | None]) -> Data:
+    Where layers take the values as whole numbers (`net.index_inputs`), each of those that all of
+    them take is as likely as any other.
+    """
+
+    def make(shapes: Mapping[str, Shape | None], uses: Uses = _NO_USES) -> Data:
         random = np.random.default_rng(seed)
         made = {}
         for name, shape in shapes.items():
@@ -30,7 +39,14 @@ def random_input(images: int, *, seed: int = 0, scale: float = 1.0) -> InputSour
                     f"neither net tells the shape of its data blob '{name}'; give it with "
                     f"--input-shape {name}=NxCxHxW, or give real input"
                 )
-            made[name] = random.normal(0, scale, (images, *shape[1:])).astype(np.float32)
+            whole = (images, *shape[1:])
+            if name in uses:
+                bound = min(images if use.bound is None else use.bound for use in uses[name])
+                values = random.integers(0, max(bound, 1), whole)
+                values[0] = max(bound, 1) - 1  # a Filter that selects nothing has no output
+                made[name] = values.astype(np.float32)
+            else:
+                made[name] = random.normal(0, scale, whole).astype(np.float32)
         return made
 
     return make
@@ -42,7 +58,7 @@ def array_input(path: Path) -> InputSource:
     The values go in as they are: a mean is subtracted, and a scale applied, before.
     """
 
-    def make(shapes: Mapping[str, Shape | None]) -> Data:
+    def make(shapes: Mapping[str, Shape | None], _uses: Uses = _NO_USES) -> Data:
         name, shape = _only_one(shapes)
         existing_file(path, "a .npy array")
         try:
@@ -77,7 +93,7 @@ def lmdb_input(
         mean: ``transform_param.mean_file``: channels × height × width.
     """
 
-    def make(shapes: Mapping[str, Shape | None]) -> Data:
+    def make(shapes: Mapping[str, Shape | None], _uses: Uses = _NO_USES) -> Data:
         name, shape = _only_one(shapes)
         found = [
             as_data_layer(stored.pixels, shape, mean=mean, scale=scale)

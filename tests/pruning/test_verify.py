@@ -21,7 +21,7 @@ from pycaffe_prune.formats.prototxt import write_prototxt
 from pycaffe_prune.net.shapes import infer_shapes
 from pycaffe_prune.pruning.units import choose_units, delete_units, mask_units
 from pycaffe_prune.pruning.verify import Judge, ModelFiles, compare_blobs, verify
-from pycaffe_prune.pruning.verify_input import random_input
+from pycaffe_prune.pruning.verify_input import array_input, random_input
 
 NET = """
 name: "small"
@@ -285,3 +285,34 @@ def test_not_finite_is_never_the_same_even_as_itself(values, bad, place) -> None
 def test_a_difference_from_nothing_is_infinite() -> None:
     zero = np.zeros((2, 3), np.float32)
     assert compare_blobs("x", zero, zero + 1).relative_difference == np.inf
+
+
+WITH_INDICES = """
+layer { name: "words" type: "Input" top: "words" top: "which" top: "rows"
+  input_param { shape { dim: 4 dim: 3 } shape { dim: 4 dim: 1 } shape { dim: 4 } } }
+layer { name: "embed" type: "Embed" bottom: "words" top: "e"
+  embed_param { input_dim: 100 num_output: 5 } }
+layer { name: "filter" type: "Filter" bottom: "e" bottom: "which" top: "f" }
+layer { name: "reindex" type: "BatchReindex" bottom: "e" bottom: "rows" top: "r" }
+"""
+
+
+@pytest.mark.real_caffe
+def test_a_net_with_indices_equals_itself(put: Put, caffe_python: Path, tmp_path: Path) -> None:
+    files = put("one", net_of(WITH_INDICES))
+    caffe = Judge("caffe", CaffeEngine(caffe_python).forward)
+    for seed in range(3):
+        found = verify(files, files, [caffe], random_input(4, seed=seed, scale=1e6))
+        assert found.is_same
+        assert all(blob.max_difference == 0 < blob.largest for blob in found.judged[0].blobs)
+    alone = put(
+        "alone",
+        net_of(
+            WITH_INDICES.partition('layer { name: "filter')[0]
+            .replace('top: "which" top: "rows"', "")
+            .replace("shape { dim: 4 dim: 1 } shape { dim: 4 }", "")
+        ),
+    )
+    np.save(tmp_path / "words.npy", np.full((4, 3), 100))
+    with pytest.raises(SurgeryError, match="whole numbers from 0 to 99 are needed"):
+        verify(alone, alone, [caffe], array_input(tmp_path / "words.npy"))

@@ -11,6 +11,7 @@ from pycaffe_prune.errors import DataError, FormatError, PruneError, SurgeryErro
 from pycaffe_prune.formats.caffe_pb2 import Datum, LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.mean import read_mean
+from pycaffe_prune.net.index_inputs import IndexUse
 from pycaffe_prune.pruning.verify_input import array_input, lmdb_input, random_input
 
 NET = """
@@ -55,6 +56,19 @@ def test_random_input_has_the_shape_the_size_and_the_seed_asked_for() -> None:
     again, other = (random_input(4, seed=seed, scale=20)(shapes) for seed in (3, 4))
     np.testing.assert_array_equal(made["data"], again["data"])
     assert not np.array_equal(made["data"], other["data"])
+
+
+def test_random_indices_are_valid_for_every_layer_that_takes_them() -> None:
+    uses = {
+        "word": [IndexUse("a", "Embed", 9), IndexUse("b", "Embed", 5)],
+        "rows": [IndexUse("c", "BatchReindex", None)],
+    }
+    shapes = {"word": (1, 50), "rows": (1,), "x": (1, 50)}
+    made = random_input(6, scale=100)(shapes, uses)
+    assert set(made["word"].ravel()) == set(range(5))
+    assert set(made["rows"]) <= set(range(6))
+    assert made["word"].shape == (6, 50)
+    assert np.abs(made["x"]).max() > 100
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
