@@ -248,7 +248,8 @@ def verify(
         judged, refused = [], []
         for judge in judges:
             try:
-                judged.append(_judge(judge, prepared, data, outputs))
+                with _naming_originals(prepared, (first, second)):
+                    judged.append(_judge(judge, prepared, data, outputs))
             except EngineError as error:
                 if not judged:
                     raise
@@ -305,6 +306,20 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except PruneError as error:
         raise type(error)(f"{path}: {error}") from error
+
+
+@contextmanager
+def _naming_originals(
+    prepared: Sequence[ModelFiles], given: Sequence[ModelFiles]
+) -> Iterator[None]:
+    """Name the user's nets in an error, and not the parts of them that judges get."""
+    try:
+        yield
+    except PruneError as error:
+        sentence = str(error)
+        for part, files in zip(prepared, given, strict=True):
+            sentence = sentence.replace(str(part.net), str(files.net))
+        raise type(error)(sentence) from error
 
 
 def _prepare(model: _Model, data: Data, outputs: Sequence[str], folder: Path) -> ModelFiles:

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from pycaffe_prune.engines import opencv_net
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
-from pycaffe_prune.errors import EngineError, PruneError, SurgeryError
+from pycaffe_prune.errors import EngineError, FormatError, PruneError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
@@ -204,6 +204,17 @@ def test_a_later_judge_may_refuse_the_first_one_may_not(put: Put) -> None:
     assert [refusal.judge for refusal in found.refused] == ["strict"]
     with pytest.raises(EngineError, match="'odd'"):
         verify(files, files, [Judge("strict", refuse), OPENCV], SOURCE)
+
+
+def test_a_refusal_names_the_net_that_was_given_and_not_the_part_of_it_that_judges_get(
+    put: Put,
+) -> None:
+    def strict(net: Path, *arguments: object) -> list[np.ndarray]:
+        raise FormatError(f"{net}: layer 'odd' is of a fork")
+
+    files = put("one")
+    with pytest.raises(FormatError, match=f"^{files.net}: layer 'odd' is of a fork$"):
+        verify(files, files, [Judge("strict", strict)], SOURCE)
 
 
 def test_one_judge_that_finds_a_difference_is_enough(put: Put) -> None:
