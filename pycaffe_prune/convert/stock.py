@@ -22,6 +22,15 @@ __all__ = ["stock_model", "stock_net"]
 _LEAST_EPS = 1e-5  # NVIDIA's and cuDNN's: a smaller eps counts as this
 _WITH_MASKS = {"Convolution", "InnerProduct", *STOCK_TYPES}
 
+# Settings of NVIDIA's nets that choose a precision or a library.
+_OF_NVIDIA_S_NETS = frozenset(
+    {
+        "default_backward_math", "default_backward_type", "default_conv_algos_override",
+        "default_cudnn_math_override", "default_forward_math", "default_forward_type",
+        "eltwise_mem_sharing", "reduce_buckets",
+    }
+)  # fmt: skip
+
 
 def stock_net(net: NetParameter) -> NetParameter:
     """Return ``net`` with the layers of forks as Caffe's own where one computes the same.
@@ -34,6 +43,7 @@ def stock_net(net: NetParameter) -> NetParameter:
     new = NetParameter()
     new.CopyFrom(net)
     del new.layer[:]
+    without_carried(new, lambda field: not field.place and field.name in _OF_NVIDIA_S_NETS)
     for layer in net.layer:
         new.layer.extend(_stock_layers(with_names(layer)))
     return new

@@ -18,6 +18,7 @@ from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, named_blobs, n
 from pycaffe_prune.formats.files import atomic_write, existing_file
 from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.formats.solverstate import Solverstate
+from pycaffe_prune.formats.text_bytes import bytes_of
 
 __all__ = ["read_hdf5_solverstate", "read_hdf5_weights", "write_hdf5_weights"]
 
@@ -35,8 +36,8 @@ def write_hdf5_weights(path: Path, model: Caffemodel) -> None:
 
     Raises:
         FormatError: A layer's name is none that Caffe could give back from an HDF5 file (it
-            aborts when it saves a name with a slash, and passes over one when it loads), or two
-            layers have the same.
+            aborts when it saves a name with a slash, and passes over one when it loads), two
+            layers have the same, or a name is not UTF-8.
         PruneError: The folder cannot be written to or the disk is full.
     """
     blobs = named_blobs(model)
@@ -45,6 +46,11 @@ def write_hdf5_weights(path: Path, model: Caffemodel) -> None:
             raise FormatError(
                 f"layer '{name}': Caffe can neither save nor load a layer of this name in HDF5; "
                 "rename it, or write a .caffemodel, .npz or .safetensors"
+            )
+        if bytes_of(name) != name.encode():
+            raise FormatError(
+                f"layer '{name}': its name is not UTF-8, and such names are not written to HDF5; "
+                "rename it, or write a .caffemodel"
             )
     owners = blob_owners(layer.param for layer in model.layers)
     with atomic_write(path) as temporary, h5py.File(temporary, "w", locking=False) as file:

@@ -16,6 +16,9 @@ from pycaffe_prune.formats.upgrade import upgrade_net
 __all__ = ["read_net", "read_solver", "refuse_carried", "refuse_python_layers", "write_prototxt"]
 
 _M = TypeVar("_M", bound=Message)
+_REMEDY = (
+    "Correct or remove it, or use one of Caffe's own; convert --to stock does so for common forks."
+)
 
 
 def _read(path: Path, message: _M, what: str) -> _M:
@@ -128,11 +131,10 @@ def refuse_carried(message: NetParameter | SolverParameter, source: Path, purpos
         for field in carried_fields(layer):
             raise FormatError(
                 f"{source}: layer '{layer.name}' ({layer.type}) has the field {field}, which stock "
-                f"Caffe does not know; {purpose} needs its meaning. Remove the field or replace it "
-                "by one of Caffe's own."
+                f"Caffe does not know; {purpose} needs its meaning. {_REMEDY}"
             )
     for field in carried_fields(message):
         raise FormatError(
             f"{source}: has the field {field}, which stock Caffe does not know; {purpose} needs "
-            "its meaning. Remove the field or replace it by one of Caffe's own."
+            f"its meaning. {_REMEDY}"
         )

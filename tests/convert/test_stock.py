@@ -194,6 +194,11 @@ def test_a_fork_s_weights_are_refused_for_a_stock_net_with_the_remedy() -> None:
     require_fitting(net, stock_model(model))
 
 
+def test_settings_of_precision_go_and_others_stay() -> None:
+    net = parse_text("default_forward_type: FLOAT16 own: 1 " + DATA, NetParameter())
+    assert [field.text for field in carried_fields(stock_net(net))] == ["own: 1"]
+
+
 def test_what_has_no_stock_form_stays_carried(tmp_path: Path) -> None:
     permute = 'layer { name: "p" type: "Permute" bottom: "data" top: "p" %s }'
     net = net_of(permute % "permute_param { order: 0 own: 1 } own: 2 forward_type: FLOAT")

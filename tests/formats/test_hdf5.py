@@ -187,6 +187,13 @@ def test_the_real_caffe_cannot_save_a_name_with_a_slash_nor_do_we(
         run_caffe("save_hdf5", "net.prototxt", "theirs.h5", "weights", "saved.npz", cwd=tmp_path)
 
 
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    model = named_model({("caf\U0010ffe9", 0): np.ones(2, np.float32)})
+    with pytest.raises(FormatError, match="its name is not UTF-8"):
+        write_hdf5_weights(tmp_path / "x.h5", model)
+    assert not (tmp_path / "x.h5").exists()
+
+
 @pytest.mark.parametrize("name", ["fire2/squeeze1x1", "/", "", ".", "nul\0"])
 def test_a_name_that_caffe_would_not_give_back_is_refused(tmp_path: Path, name: str) -> None:
     model = named_model({("ip1", 0): np.ones(2, np.float32), (name, 0): np.ones(3, np.float32)})

@@ -138,6 +138,11 @@ def test_jobs_at_the_same_time_have_a_worker_each(own, make, tmp_path) -> None:
             "layer 'relu1' is of type 'Im2col', which .* does not have; use --engine caffe",
         ),
         (
+            'type: "ReLU" bottom: "ip1"',
+            'type: "ReLU6" bottom: "ip1"',
+            "layer 'relu1' is of type 'ReLU6', which .* have; it is a fork's: convert --to stock",
+        ),
+        (
             'bottom: "ip1" top: "ip2"',
             'bottom: "data" bottom: "ip1" top: "ip2"',
             r"layer 'ip2'",

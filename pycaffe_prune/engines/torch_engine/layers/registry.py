@@ -17,6 +17,7 @@ from pycaffe_prune.engines.torch_engine.layers import (
 from pycaffe_prune.engines.torch_engine.layers.base import Layer, LayerSetup
 from pycaffe_prune.errors import EngineError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.net.fork_shapes import is_fork_type
 
 __all__ = ["LAYERS", "make_layer", "require_known"]
 
@@ -42,9 +43,14 @@ def require_known(layer: LayerParameter) -> None:
         EngineError: It is of such a type.
     """
     if layer.type not in LAYERS:
+        remedy = "use --engine caffe"
+        if is_fork_type(layer.type):
+            remedy = (
+                "it is a fork's: convert --to stock makes it Caffe's own where one does the same"
+            )
         raise EngineError(
             f"layer '{layer.name}' is of type '{layer.type}', which the torch engine does not "
-            "have; use --engine caffe"
+            f"have; {remedy}"
         )
 
 
