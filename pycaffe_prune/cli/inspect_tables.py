@@ -93,9 +93,10 @@ def show_net(console: Console, counts: NetCounts) -> None:
     console.print(table)
     statistics = f" + {counts.statistics:,} BatchNorm statistics" if counts.statistics else ""
     at_least = "at least " if counts.problems else ""
+    least_macs = "at least " if None in [layer.macs for layer in counts.layers] else ""
     console.print(
         f"{at_least}{counts.parameters:,} parameters ({counts.weights:,} weights + "
-        f"{counts.biases:,} biases{statistics}), {counts.macs:,} MACs and "
+        f"{counts.biases:,} biases{statistics}), {least_macs}{counts.macs:,} MACs and "
         f"{counts.activations:,} activations per image",
         soft_wrap=True,
     )

@@ -1,6 +1,7 @@
 """Options that give one value to all layers or one to each: ``V`` and ``LAYER=V``, repeatable."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import click
 
@@ -9,8 +10,14 @@ from pycaffe_prune.pruning.selection import select_layers
 __all__ = ["layer_values"]
 
 
+_NO_REASONS: Mapping[str, str] = MappingProxyType({})
+
+
 def layer_values(
-    texts: Sequence[str], candidates: Sequence[tuple[str, str]], chosen: str | None
+    texts: Sequence[str],
+    candidates: Sequence[tuple[str, str]],
+    chosen: str | None,
+    left_out: Mapping[str, str] = _NO_REASONS,
 ) -> dict[str, float]:
     """Return the value of each layer that gets one, in the candidates' order.
 
@@ -20,6 +27,7 @@ def layer_values(
             of equals the last.
         candidates: Name and type of each layer that may be named.
         chosen: The layers that a plain V is for, as `select_layers` takes them.
+        left_out: Why other layers are none of the candidates, as for `select_layers`.
 
     Raises:
         SurgeryError: A LAYER, or ``chosen`` where a plain V is given, names none of the candidates.
@@ -33,11 +41,11 @@ def layer_values(
         layer, equals, number = text.rpartition("=")
         value = _number(number, text)
         if not equals:
-            plain = dict.fromkeys(select_layers(candidates, chosen), value)
+            plain = dict.fromkeys(select_layers(candidates, chosen, left_out), value)
         elif layer in names:
             exact[layer] = value
         else:
-            broad |= dict.fromkeys(select_layers(candidates, layer), value)
+            broad |= dict.fromkeys(select_layers(candidates, layer, left_out), value)
     values = plain | broad | exact
     return {name: values[name] for name in dict(candidates) if name in values}
 

@@ -1,17 +1,19 @@
 """``caffe-prune prune connections``: zero small weights and write their mask."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from pycaffe_prune.cli.layer_values import layer_values
 from pycaffe_prune.cli.options import path_type, state_options
 from pycaffe_prune.cli.prune_output import (
     naming_inputs,
     read_model,
+    show_left_out,
     show_reductions,
     write_model,
 )
@@ -31,14 +33,15 @@ from pycaffe_prune.pruning.connections import (
     prune_to_ratios,
     resulting_thresholds,
 )
-from pycaffe_prune.pruning.counts import masked_reduction
-from pycaffe_prune.pruning.selection import connection_layers
+from pycaffe_prune.pruning.counts import masked_reduction, require_finite
+from pycaffe_prune.pruning.selection import chooses_all, connection_layers, select_layers
 from pycaffe_prune.pruning.sharing import (
+    first_of_each,
     masks_for_all,
-    one_of_each,
     require_equal_blobs,
     shared_blobs,
 )
+from pycaffe_prune.pruning.weight_blobs import left_out_of_connections, weight_blobs
 
 __all__ = ["connections"]
 
@@ -61,6 +64,9 @@ _LAYER, _GLOBAL = "layer", "global"
     multiple=True,
     metavar="R | LAYER=R",
     help="Instead: prune this share of the weights, 0 to 1, lowest |w| first.",
+)
+@click.option(
+    "--mask-zeros", is_flag=True, help="Instead: the mask of the weights that are zero already."
 )
 @click.option("--out", type=path_type, required=True, help="Folder for the pruned model.")
 @click.option(
@@ -95,6 +101,7 @@ def connections(
     weights: Path,
     alphas: tuple[str, ...],
     ratios: tuple[str, ...],
+    mask_zeros: bool,
     out: Path,
     layers: str,
     scope: str,
@@ -108,7 +115,8 @@ def connections(
 
     Sigma is the standard deviation of each layer's weights in the trained, unpruned network; in
     later rounds give that network as --original and the last mask as --mask. With --ratio, what the
-    last mask pruned counts.
+    last mask pruned counts. --mask-zeros changes no weight: with its mask, `train --mask` keeps the
+    zeros of a sparse model that came without one.
 
     \b
     Examples:
@@ -120,25 +128,40 @@ def connections(
           --layers all --ratio 0.9 --ratio 'conv*=0.5' --out pruned
       caffe-prune prune connections --net train_val.prototxt --weights final.caffemodel \\
           --layers all --ratio 0.9 --scope global --out pruned
+      caffe-prune prune connections --net train_val.prototxt --weights sparse.caffemodel \\
+          --layers all --mask-zeros --out masked
     """
-    _require_consistent(alphas, ratios, scope, sigma, mask, original)
+    if mask_zeros:
+        _require_zeros_alone(alphas or ratios, scope, sigma, original)
+    else:
+        _require_consistent(alphas, ratios, scope, sigma, mask, original)
     definition, model = read_model(net, weights, state)
     candidates = of_chosen_state(connection_layers(definition, model), definition, state)
-    values = layer_values(alphas or ratios, candidates, layers)
+    left_out = left_out_of_connections(definition, model)
+    if mask_zeros:
+        values = dict.fromkeys(select_layers(candidates, layers, left_out), 0.0)
+    else:
+        values = layer_values(alphas or ratios, candidates, layers, left_out)
     shared = shared_blobs(definition)
-    names = one_of_each(shared, values)
-    require_equal_blobs(shared, model, names)
+    keys = first_of_each(shared, _weights_of(values, dict(candidates), model))
+    require_equal_blobs(shared, model, keys)
     earlier = masks_for_all(shared, model, read_mask(mask).masks) if mask else {}
-    chosen = {name: values[name] for name in names}
-    if alphas:
+    chosen = {key: values[key[0]] for key in keys}
+    if mask_zeros:
+        pruned = _zeros(model, keys, earlier)
+    elif alphas:
         first = read_weights(original) if original else model
         rule = SigmaRule(sigma) if sigma else DEFAULT_SIGMA_RULE
         pruned = _by_alpha(first, model, chosen, scope, rule, earlier)
     else:
         pruned = _by_ratio(model, chosen, scope, earlier)
     masks = masks_for_all(shared, model, pruned.masks)
-    counted = one_of_each(shared, dict.fromkeys(name for name, _ in masks))
-    show_reductions(masked_reduction({key: masks[key] for key in masks if key[0] in counted}))
+    counted = first_of_each(shared, masks)
+    show_reductions(masked_reduction({key: masks[key] for key in counted}))
+    if chooses_all(layers):
+        show_left_out(of_chosen_state(list(left_out.items()), definition, state), definition)
+    if ratios:
+        _warn_of_zeros(model, {key: masks[key] for key in keys})
     if dry_run:
         return
     parameters = {
@@ -153,6 +176,41 @@ def connections(
     click.echo(f"written to {out}")
 
 
+def _weights_of(
+    layers: Iterable[str], types: Mapping[str, str], model: Caffemodel
+) -> list[BlobKey]:
+    return [
+        (name, index)
+        for name in layers
+        for index in weight_blobs(types[name], model.layer(name).blobs)
+    ]
+
+
+def _require_zeros_alone(
+    values: Sequence[str], scope: str, sigma: str | None, original: Path | None
+) -> None:
+    if values or sigma or original or scope == _GLOBAL:
+        raise click.UsageError(
+            "--mask-zeros takes no --alpha, --ratio, --scope, --sigma, --original"
+        )
+
+
+def _warn_of_zeros(model: Caffemodel, masks: Mapping[BlobKey, Mask]) -> None:
+    """Say where a ratio prunes fewer places than are zero already: the others may grow again."""
+    sparse = []
+    for (name, index), mask in masks.items():
+        blob = model.layer(name).blobs[index]
+        zeros, pruned = blob.size - int(np.count_nonzero(blob)), mask.size - int(mask.sum())
+        if zeros > pruned:
+            sparse.append(f"{name} ({zeros:,} of {blob.size:,} are zero, {pruned:,} are masked)")
+    if sparse:
+        click.echo(
+            f"warning: more weights are zero already than the ratio prunes in {', '.join(sparse)}; "
+            "those that no mask keeps at zero grow again in training: --mask-zeros masks them all",
+            err=True,
+        )
+
+
 def _require_consistent(
     alphas: Sequence[str],
     ratios: Sequence[str],
@@ -162,7 +220,7 @@ def _require_consistent(
     original: Path | None,
 ) -> None:
     if bool(alphas) == bool(ratios):
-        raise click.UsageError("give either --alpha or --ratio")
+        raise click.UsageError("give either --alpha or --ratio, or --mask-zeros")
     if ratios and (sigma or original):
         raise click.UsageError("--sigma and --original go with --alpha; a ratio needs no sigma")
     if scope == _GLOBAL and (len(alphas or ratios) > 1 or "=" in (alphas or ratios)[0]):
@@ -185,7 +243,7 @@ class _Pruned:
 def _by_alpha(
     original: Caffemodel,
     model: Caffemodel,
-    alphas: Mapping[str, float],
+    alphas: Mapping[BlobKey, float],
     scope: str,
     rule: SigmaRule,
     earlier: Mapping[BlobKey, Mask],
@@ -202,7 +260,7 @@ def _by_alpha(
 
 def _by_ratio(
     model: Caffemodel,
-    ratios: Mapping[str, float],
+    ratios: Mapping[BlobKey, float],
     scope: str,
     earlier: Mapping[BlobKey, Mask],
 ) -> _Pruned:
@@ -211,13 +269,23 @@ def _by_ratio(
         _, masks = prune_to_global_ratio(model, ratio, ratios, earlier)
     else:
         _, masks = prune_to_ratios(model, ratios, earlier)
-    limits = resulting_thresholds(model, {(name, 0): masks[name, 0] for name in ratios})
+    limits = resulting_thresholds(model, {key: masks[key] for key in ratios})
     if scope == _GLOBAL:
         limits = dict.fromkeys(limits, min(limits.values()))
     return _Pruned(masks, "ratio", limits, {"ratio": _one_or_each(ratios)})
 
 
-def _one_or_each(values: Mapping[str, float]) -> float | dict[str, float]:
+def _zeros(model: Caffemodel, keys: Sequence[BlobKey], earlier: Mapping[BlobKey, Mask]) -> _Pruned:
+    require_finite(model, dict.fromkeys(name for name, _ in keys))
+    masks = dict(earlier)
+    for key in keys:
+        kept = model.layer(key[0]).blobs[key[1]] != 0
+        masks[key] = kept & masks.get(key, kept)
+    return _Pruned(masks, "zeros", {}, {})
+
+
+def _one_or_each(values: Mapping[BlobKey, float]) -> float | dict[str, float]:
     """The value, where all layers have the same, else each layer's."""
-    different = set(values.values())
-    return different.pop() if len(different) == 1 else dict(values)
+    of_layers = {name: value for (name, _), value in values.items()}
+    different = set(of_layers.values())
+    return different.pop() if len(different) == 1 else of_layers

@@ -6,6 +6,7 @@ from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
 
+import click
 from rich.table import Table
 
 from pycaffe_prune.cli.tables import table_console
@@ -19,7 +20,7 @@ from pycaffe_prune.net.fit import refuse_repeated_names, require_fitting
 from pycaffe_prune.net.state_wish import StateWish, in_wished_state, with_state_of
 from pycaffe_prune.pruning.counts import LayerReduction, overall
 
-__all__ = ["naming_inputs", "read_model", "show_reductions", "write_model"]
+__all__ = ["naming_inputs", "read_model", "show_left_out", "show_reductions", "write_model"]
 
 
 _NO_UNITS: Mapping[str, str] = MappingProxyType({})
@@ -78,6 +79,21 @@ def show_reductions(rows: Sequence[LayerReduction], units: Mapping[str, str] = _
     blank = [""] if units else []
     table.add_row("all", *blank, f"{weights:,}", f"{kept:,}", f"{100 * overall(rows):.2f}")
     table_console().print(table)
+
+
+def show_left_out(left_out: Sequence[tuple[str, str]], net: NetParameter) -> None:
+    """Print the layers that ``--layers all`` leaves out, by the reason, and their types.
+
+    Args:
+        left_out: Names with the end of a sentence that begins with the layer.
+        net: The net of these layers.
+    """
+    types = {layer.name: layer.type for layer in net.layer}
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, reason in left_out:
+        alike.setdefault((types[name], reason), []).append(name)
+    for (kind, reason), names in alike.items():
+        click.echo(f"left out: {', '.join(names)} ({kind}): {reason}")
 
 
 def write_model(out: Path, source: Path, net: NetParameter, model: Caffemodel) -> None:

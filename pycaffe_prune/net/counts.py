@@ -19,6 +19,9 @@ __all__ = ["LayerCounts", "NetCounts", "count_file", "count_layers", "uses_of_a_
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
 
 
+_RECURRENT = frozenset({"LSTM", "RNN"})
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -161,7 +164,12 @@ def _count(layer: LayerParameter, shapes: LayerShapes, owned: set[str]) -> Layer
         for index, shape in enumerate(shapes.params)
     ]
     statistics = sum(sizes[:3]) if layer.type == "BatchNorm" else 0
-    weights = sum(sizes[:1]) if _begins_with_weights(layer) else 0
+    if layer.type in _RECURRENT:
+        weights = sum(
+            size for size, shape in zip(sizes, shapes.params, strict=True) if len(shape) > 1
+        )
+    else:
+        weights = sum(sizes[:1]) if _begins_with_weights(layer) else 0
     uses = uses_of_a_weight(layer, shapes)
     return LayerCounts(
         name=layer.name,
@@ -202,6 +210,8 @@ def uses_of_a_weight(layer: LayerParameter, shapes: LayerShapes) -> int | None:
         places, axis = shapes.bottoms, layer.convolution_param.axis
     elif layer.type == "InnerProduct":
         places, axis = shapes.tops, -1
+    elif layer.type in _RECURRENT:
+        return None  # each of their matrices is used another number of times
     else:
         return 0
     return sum(_places(shape, axis) for shape in places if shape is not None)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
-from pycaffe_prune.net import shape_sources, shape_windows
+from pycaffe_prune.net import shape_recurrent, shape_sources, shape_windows
 from pycaffe_prune.net.axes import Shape, canonical_axis, extents
 
 __all__ = ["RULES", "Inferred", "Rule"]
@@ -49,6 +49,14 @@ def _convolution(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
 
 def _deconvolution(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
     return Inferred(*shape_windows.deconvolution(param, bottoms))
+
+
+def _lstm(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    return Inferred(*shape_recurrent.lstm(param, bottoms))
+
+
+def _rnn(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    return Inferred(*shape_recurrent.rnn(param, bottoms))
 
 
 def _inner_product(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
@@ -373,12 +381,14 @@ RULES: Mapping[str, Rule] = {
     "InnerProduct": Rule(_inner_product),
     "Input": _source(shape_sources.input_),
     "LRN": Rule(_lrn),
+    "LSTM": Rule(_lstm, 2, None),
     "MVN": Rule(_mvn),
     "MemoryData": _source(shape_sources.memory_data),
     "MultinomialLogisticLoss": Rule(_loss, 2, 2),
     "PReLU": Rule(_prelu),
     "Parameter": Rule(_parameter, 0, 0),
     "Pooling": Rule(_pooling),
+    "RNN": Rule(_rnn, 2, None),
     "Reduction": Rule(_reduction),
     "Reshape": Rule(_reshape),
     "Scale": Rule(_scale, 1, 2),

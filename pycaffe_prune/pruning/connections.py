@@ -6,8 +6,8 @@ trained, unpruned network; it is taken once and the thresholds stay fixed throug
 pruning and retraining. The other readings are named in `SigmaRule`; the default stands here only.
 
 Beyond the paper: an alpha for each layer, one threshold for all layers together, and ratios, which
-say how many weights go and leave the threshold to the weights. Any layer's blob 0 can be pruned so,
-a convolution's too.
+say how many weights go and leave the threshold to the weights. Any matrix of weights can be pruned
+so (`pruning.weight_blobs`); where a function takes layers, a name stands for the layer's blob 0.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +27,7 @@ from pycaffe_prune.pruning.criteria.connections import (
     smallest_kept,
     weights_to_prune,
 )
+from pycaffe_prune.pruning.weight_blobs import as_key
 
 __all__ = [
     "DEFAULT_SIGMA_RULE",
@@ -57,6 +58,10 @@ class SigmaRule(StrEnum):
 
 DEFAULT_SIGMA_RULE = SigmaRule.INITIAL
 
+Places = Iterable[str] | Iterable[BlobKey]
+"""Blobs; a layer's name stands for its blob 0."""
+Values = Mapping[str, float] | Mapping[BlobKey, float]
+
 _HUGE = 1e6  # no weight is so many sigmas large, unless all of them are equal
 
 
@@ -64,7 +69,7 @@ def thresholds(
     original: Caffemodel,
     current: Caffemodel,
     alpha: float,
-    layers: Iterable[str],
+    layers: Places,
     *,
     masks: Mapping[BlobKey, Mask] | None = None,
     rule: SigmaRule = DEFAULT_SIGMA_RULE,
@@ -75,7 +80,7 @@ def thresholds(
         original: The trained, unpruned network.
         current: The network as it is before this round (the first round: the same).
         alpha: Multiple of the standard deviation, not negative.
-        layers: Names of layers whose blob 0 is pruned.
+        layers: The blobs that are pruned.
         masks: The masks so far, for `SigmaRule.SURVIVORS`.
         rule: Which sigma.
 
@@ -84,14 +89,14 @@ def thresholds(
             networks or a mask and its blob differ in shape.
         FormatError: A layer is not in the model.
     """
-    alphas = dict.fromkeys(layers, alpha)
+    alphas = {as_key(place): alpha for place in layers}
     return layer_thresholds(original, current, alphas, masks=masks, rule=rule)
 
 
 def layer_thresholds(
     original: Caffemodel,
     current: Caffemodel,
-    alphas: Mapping[str, float],
+    alphas: Values,
     *,
     masks: Mapping[BlobKey, Mask] | None = None,
     rule: SigmaRule = DEFAULT_SIGMA_RULE,
@@ -101,16 +106,17 @@ def layer_thresholds(
     Args:
         original: The trained, unpruned network.
         current: The network as it is before this round (the first round: the same).
-        alphas: Per layer, the multiple of its standard deviation, not negative.
+        alphas: Per blob, the multiple of its standard deviation, not negative.
         masks: The masks so far, for `SigmaRule.SURVIVORS`.
         rule: Which sigma.
 
     Raises:
         As `thresholds`.
     """
-    weights = _judged_weights(original, current, alphas, masks or {}, rule)
+    by_key = _by_key(alphas)
+    weights = _judged_weights(original, current, by_key, masks or {}, rule)
     return {
-        key: _checked(alphas[key[0]]) * pooled_sigma([blob], [kept])
+        key: _checked(by_key[key]) * pooled_sigma([blob], [kept])
         for key, (blob, kept) in weights.items()
     }
 
@@ -119,7 +125,7 @@ def global_thresholds(
     original: Caffemodel,
     current: Caffemodel,
     alpha: float,
-    layers: Iterable[str],
+    layers: Places,
     *,
     masks: Mapping[BlobKey, Mask] | None = None,
     rule: SigmaRule = DEFAULT_SIGMA_RULE,
@@ -128,11 +134,20 @@ def global_thresholds(
 
     Args and errors are those of `thresholds`.
     """
-    names = dict.fromkeys(layers, _checked(alpha))
-    weights = _judged_weights(original, current, names, masks or {}, rule)
+    _checked(alpha)
+    keys = _keys(layers)
+    weights = _judged_weights(original, current, keys, masks or {}, rule)
     blobs = [blob for blob, _ in weights.values()]
     sigma = pooled_sigma(blobs, [kept for _, kept in weights.values()])
     return dict.fromkeys(weights, alpha * sigma)
+
+
+def _keys(places: Places) -> list[BlobKey]:
+    return list(dict.fromkeys(as_key(place) for place in places))
+
+
+def _by_key(values: Values) -> dict[BlobKey, float]:
+    return {as_key(place): value for place, value in values.items()}
 
 
 def _checked(alpha: float) -> float:
@@ -144,25 +159,26 @@ def _checked(alpha: float) -> float:
 def _judged_weights(
     original: Caffemodel,
     current: Caffemodel,
-    layers: Iterable[str],
+    keys: Iterable[BlobKey],
     masks: Mapping[BlobKey, Mask],
     rule: SigmaRule,
 ) -> dict[BlobKey, tuple[Blob, Mask | None]]:
     """The weights that the rule takes sigma over, each with the mask that restricts it."""
-    names = list(layers)
+    wanted = list(keys)
     source = original if rule is SigmaRule.INITIAL else current
-    require_finite(source, names)
+    require_finite(source, dict.fromkeys(name for name, _ in wanted))
     require_fitting_masks(source, masks)
     found = {}
-    for name in names:
-        weights, now = _blob(source, name, 0), _blob(current, name, 0)
+    for name, index in wanted:
+        weights, now = _blob(source, name, index), _blob(current, name, index)
         if weights.shape != now.shape:
             shapes = ["x".join(map(str, blob.shape)) for blob in (weights, now)]
             raise SurgeryError(
                 f"layer '{name}': the unpruned weights are {shapes[0]}, those to prune "
                 f"{shapes[1]}; name the unpruned network of these weights"
             )
-        found[name, 0] = (weights, masks.get((name, 0)) if rule is SigmaRule.SURVIVORS else None)
+        kept = masks.get((name, index)) if rule is SigmaRule.SURVIVORS else None
+        found[name, index] = (weights, kept)
     return found
 
 
@@ -198,16 +214,16 @@ def prune_connections(
 
 def prune_to_ratios(
     model: Caffemodel,
-    ratios: Mapping[str, float],
+    ratios: Values,
     previous: Mapping[BlobKey, Mask] | None = None,
 ) -> tuple[Caffemodel, dict[BlobKey, Mask]]:
-    """Zero exactly round(ratio * n) of the n weights of each layer, those with the lowest |w|.
+    """Zero exactly round(ratio * n) of the n weights of each blob, those with the lowest |w|.
 
     What ``previous`` pruned stays pruned and counts: a layer that lost more already loses no more.
 
     Args:
         model: The network to prune.
-        ratios: Per layer, the share of its weights (blob 0) that is gone afterwards.
+        ratios: Per blob, the share of its weights that is gone afterwards.
         previous: Masks of the round before.
 
     Returns:
@@ -218,34 +234,33 @@ def prune_to_ratios(
         FormatError: A layer is not in the model.
     """
     masks = dict(previous or {})
-    for name, ratio in ratios.items():
-        count = weights_to_prune(_blob(model, name, 0).size, ratio)
-        masks |= _ranked(model, [name], count, previous or {})
+    for key, ratio in _by_key(ratios).items():
+        count = weights_to_prune(_blob(model, *key).size, ratio)
+        masks |= _ranked(model, [key], count, previous or {})
     return apply_masks(model, masks), masks
 
 
 def prune_to_global_ratio(
     model: Caffemodel,
     ratio: float,
-    layers: Iterable[str],
+    layers: Places,
     previous: Mapping[BlobKey, Mask] | None = None,
 ) -> tuple[Caffemodel, dict[BlobKey, Mask]]:
     """Zero exactly round(ratio * n) of the n weights of all layers together, the lowest |w| first.
 
     Args, results and errors are those of `prune_to_ratios`, with one ratio for all.
     """
-    names = list(dict.fromkeys(layers))
-    count = weights_to_prune(sum(_blob(model, name, 0).size for name in names), ratio)
-    masks = dict(previous or {}) | _ranked(model, names, count, previous or {})
+    keys = _keys(layers)
+    count = weights_to_prune(sum(_blob(model, *key).size for key in keys), ratio)
+    masks = dict(previous or {}) | _ranked(model, keys, count, previous or {})
     return apply_masks(model, masks), masks
 
 
 def _ranked(
-    model: Caffemodel, names: Sequence[str], count: int, previous: Mapping[BlobKey, Mask]
+    model: Caffemodel, keys: Sequence[BlobKey], count: int, previous: Mapping[BlobKey, Mask]
 ) -> dict[BlobKey, Mask]:
-    require_finite(model, names)
+    require_finite(model, dict.fromkeys(name for name, _ in keys))
     require_fitting_masks(model, previous)
-    keys = [(name, 0) for name in names]
     blobs = [_blob(model, *key) for key in keys]
     masks = rank_masks(blobs, count, [previous.get(key) for key in keys])
     return dict(zip(keys, masks, strict=True))

@@ -35,10 +35,15 @@ class LayerReduction:
 
 
 def masked_reduction(masks: Mapping[BlobKey, Mask]) -> list[LayerReduction]:
-    """Count what connection pruning left in each masked weight blob."""
+    """Count what connection pruning left in the masked blobs of each layer."""
+    of_layer: dict[str, list[Mask]] = {}
+    for (layer, _), mask in masks.items():
+        of_layer.setdefault(layer, []).append(mask)
     return [
-        LayerReduction(layer, mask.size, int(np.count_nonzero(mask)))
-        for (layer, _), mask in masks.items()
+        LayerReduction(
+            layer, sum(mask.size for mask in held), sum(int(mask.sum()) for mask in held)
+        )
+        for layer, held in of_layer.items()
     ]
 
 

@@ -1,20 +1,25 @@
 """Which layers a command works on: by name, by shell pattern or by type, as the user typed it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
-from pycaffe_prune.formats.forks import STOCK_TYPES
+from pycaffe_prune.pruning.weight_blobs import weight_blobs
 
-__all__ = ["connection_layers", "select_layers"]
+__all__ = ["chooses_all", "connection_layers", "select_layers"]
 
 _ALL = "all"
-_WEIGHTED = frozenset({"Convolution", "InnerProduct"})
+_NO_REASONS: Mapping[str, str] = MappingProxyType({})
 
 
-def select_layers(candidates: Sequence[tuple[str, str]], text: str | None) -> list[str]:
+def select_layers(
+    candidates: Sequence[tuple[str, str]],
+    text: str | None,
+    left_out: Mapping[str, str] = _NO_REASONS,
+) -> list[str]:
     """Return the candidates' names that ``text`` chooses, in the candidates' order.
 
     Args:
@@ -22,19 +27,30 @@ def select_layers(candidates: Sequence[tuple[str, str]], text: str | None) -> li
         text: Comma-separated, each a layer's name, a shell pattern of names (``conv*``), a layer
             type (``Convolution``) or ``all``; where a layer is called so, its name comes first.
             None: all of them.
+        left_out: Layers that are no candidates, each with the reason: the end of a sentence that
+            begins with the layer.
 
     Raises:
         SurgeryError: There is no candidate, or a part of ``text`` chooses none; the sentence lists
             those that there are.
     """
     if not candidates:
-        raise SurgeryError("the net has no layer that can be pruned so")
+        reasons = "; ".join(f"layer '{name}' {reason}" for name, reason in left_out.items())
+        because = f": {reasons}" if reasons else ""
+        raise SurgeryError(f"the net has no layer that can be pruned so{because}")
     parts = [_ALL] if text is None else [part.strip() for part in text.split(",")]
-    chosen = {name for part in parts for name in _matching(candidates, part)}
+    chosen = {name for part in parts for name in _matching(candidates, part, left_out)}
     return [name for name in dict.fromkeys(name for name, _ in candidates) if name in chosen]
 
 
-def _matching(candidates: Sequence[tuple[str, str]], part: str) -> set[str]:
+def chooses_all(text: str) -> bool:
+    """Tell whether ``text``, as for `select_layers`, asks for all layers."""
+    return _ALL in [part.strip() for part in text.split(",")]
+
+
+def _matching(
+    candidates: Sequence[tuple[str, str]], part: str, left_out: Mapping[str, str]
+) -> set[str]:
     names = {name for name, _ in candidates}
     if part in names:
         return {part}
@@ -45,20 +61,19 @@ def _matching(candidates: Sequence[tuple[str, str]], part: str) -> set[str]:
     }
     if not found:
         listed = ", ".join(f"{name} ({layer_type})" for name, layer_type in candidates)
-        raise SurgeryError(f"no layer '{part}' can be pruned so; the layers that can: {listed}")
+        because = f": it {left_out[part]}" if part in left_out else ""
+        raise SurgeryError(
+            f"no layer '{part}' can be pruned so{because}; the layers that can: {listed}"
+        )
     return found
 
 
 def connection_layers(net: NetParameter, model: Caffemodel) -> list[tuple[str, str]]:
     """Return name and type of the net's layers whose connections can be pruned, in its order.
 
-    Those are its InnerProduct and Convolution layers for which the model holds weights. Types are
+    Those are the layers of which the model holds matrices of weights (`weight_blobs`). Types are
     the net's: weights read from some formats have none.
     """
-    held = {layer.name for layer in model.layers if layer.blobs}
+    held = {layer.name: layer.blobs for layer in model.layers if layer.blobs}
     types = {layer.name: layer.type for layer in net.layer}
-    return [
-        (name, kind)
-        for name, kind in types.items()
-        if STOCK_TYPES.get(kind, kind) in _WEIGHTED and name in held
-    ]
+    return [(name, kind) for name, kind in types.items() if weight_blobs(kind, held.get(name, ()))]

@@ -10,8 +10,16 @@ from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.formats.mask import Mask, require_fitting_masks
 from pycaffe_prune.formats.sharing import blob_owners
+from pycaffe_prune.pruning.weight_blobs import as_key
 
-__all__ = ["SharedBlobs", "masks_for_all", "one_of_each", "require_equal_blobs", "shared_blobs"]
+__all__ = [
+    "SharedBlobs",
+    "first_of_each",
+    "masks_for_all",
+    "one_of_each",
+    "require_equal_blobs",
+    "shared_blobs",
+]
 
 SharedBlobs = Mapping[BlobKey, tuple[BlobKey, ...]]
 """Each shared blob, with all the blobs that are the same memory in Caffe (itself included)."""
@@ -30,24 +38,35 @@ def shared_blobs(net: NetParameter) -> dict[BlobKey, tuple[BlobKey, ...]]:
 
 def one_of_each(shared: SharedBlobs, layers: Iterable[str]) -> list[str]:
     """Return ``layers`` without those whose weights (blob 0) are an earlier one's."""
-    chosen: list[str] = []
-    for name in layers:
-        partners = {partner for partner, _ in shared.get((name, 0), ())}
-        if not partners.intersection(chosen):
-            chosen.append(name)
-    return chosen
+    return [name for name, _ in first_of_each(shared, ((name, 0) for name in layers))]
 
 
-def require_equal_blobs(shared: SharedBlobs, model: Caffemodel, layers: Iterable[str]) -> None:
-    """See that the weights that ``layers`` share with others are the same in the caffemodel.
+def first_of_each(shared: SharedBlobs, keys: Iterable[BlobKey]) -> list[BlobKey]:
+    """Return ``keys`` without the blobs that are the same memory as an earlier one."""
+    chosen: dict[BlobKey, None] = {}
+    for key in keys:
+        if not chosen.keys() & set(shared.get(key, ())):
+            chosen[key] = None
+    return list(chosen)
+
+
+def require_equal_blobs(
+    shared: SharedBlobs, model: Caffemodel, places: Iterable[str] | Iterable[BlobKey]
+) -> None:
+    """See that weights that layers share are the same in the caffemodel.
+
+    Args:
+        shared: What is shared.
+        model: The weights.
+        places: The blobs to look at; a layer's name stands for its blob 0.
 
     Raises:
         SurgeryError: They differ: Caffe would load the last one for all.
         FormatError: A layer is not in the model.
     """
-    for name in layers:
-        (weights, *_) = model.layer(name).blobs
-        for other, index in shared.get((name, 0), ()):
+    for name, place in map(as_key, places):
+        weights = model.layer(name).blobs[place]
+        for other, index in shared.get((name, place), ()):
             theirs = _held(model, other, index)
             if theirs is not None and not np.array_equal(theirs.reshape(-1), weights.reshape(-1)):
                 raise SurgeryError(

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 
 from pycaffe_prune.cli.prune import prune
 from pycaffe_prune.errors import PruneError
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
 from pycaffe_prune.formats.mask import MaskFile, read_mask, write_mask
@@ -238,3 +238,66 @@ def test_bad_input_is_one_sentence_and_leaves_no_file(
     assert message in str(result.exception)
     assert "\n" not in str(result.exception)
     assert set(tmp_path.iterdir()) == before
+
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+def case(name: str) -> tuple[str, ...]:
+    net, weights = (str(CASES / f"{name}.{ending}") for ending in ("prototxt", "caffemodel"))
+    return ("--net", net, "--weights", weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "pruned_of"),
+    [
+        ("deconv_group", {("c1", 0): 65, ("up", 0): 38, ("c2", 0): 5}),
+        ("lstm", {("fc", 0): 13, ("lstm1", 0): 42, ("lstm1", 2): 30, ("out", 0): 4}),
+        ("shared", {("f1", 0): 12, ("f2", 0): 12, ("g1", 0): 6, ("g2", 0): 6}),
+    ],
+)
+def test_all_layers_are_all_matrices_of_weights(
+    tmp_path: Path, name: str, pruned_of: dict[tuple[str, int], int]
+) -> None:
+    result = run(*case(name), "--layers", "all", "--ratio", 0.3, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    _, mask_file = pruned(tmp_path)
+    assert {key: int((~mask).sum()) for key, mask in mask_file.masks.items()} == pruned_of
+    assert "left out" not in result.output
+
+
+def test_what_all_leaves_out_is_named_with_its_reason(
+    files: tuple[str, ...], tmp_path: Path
+) -> None:
+    slopes = '\nlayer { name: "slopes" type: "PReLU" bottom: "ip1" top: "slopes" }\n'
+    (tmp_path / "net.prototxt").write_text(NET + slopes)
+    model = random_model(0)
+    slope = LayerParameter(name="slopes", type="PReLU")
+    held = Layer(slope, (np.ones(10, np.float32),))
+    write_caffemodel(tmp_path / "w.caffemodel", Caffemodel((*model.layers, held)))
+    result = run(*files, "--layers", "all", "--ratio", 0.5, "--dry-run", "--out", tmp_path)
+    assert "left out: slopes (PReLU): holds the slope" in result.output
+    named = run(*files, "--layers", "slopes", "--ratio", 0.5, "--out", tmp_path)
+    assert "no layer 'slopes' can be pruned so: it holds the slope" in str(named.exception)
+
+
+def test_a_ratio_below_the_zeros_says_so_and_their_mask_changes_nothing(
+    files: tuple[str, ...], tmp_path: Path
+) -> None:
+    first, zeros = tmp_path / "first", tmp_path / "zeros"
+    run(*files, "--layers", "all", "--ratio", 0.6, "--out", first)
+    sparse = (*files[:3], first / "pruned.caffemodel", "--layers", "all")
+    low = run(*sparse, "--ratio", 0.5, "--dry-run", "--out", zeros)
+    assert "more weights are zero already" in low.stderr
+    assert "--mask-zeros" in low.stderr
+    assert "warning" not in run(*sparse, "--ratio", 0.7, "--dry-run", "--out", zeros).stderr
+    result = run(*sparse, "--mask-zeros", "--out", zeros)
+    assert result.exit_code == 0, result.output
+    before, one = pruned(first)
+    after, other = pruned(zeros)
+    assert other.criterion == "zeros"
+    assert counts(other) == counts(one)
+    for (_, blob), (_, same) in zip(before.blobs(), after.blobs(), strict=True):
+        np.testing.assert_array_equal(blob, same)
+    both = run(*sparse, "--mask-zeros", "--ratio", 0.5, "--out", zeros)
+    assert both.exit_code == 2

@@ -103,13 +103,16 @@ def test_an_inner_product_multiplies_each_weight_once_per_place_before_its_axis(
         ("PReLU", "prelu_param { channel_shared: true }", 1, 0, 0),
         ("InnerProduct", "inner_product_param { num_output: 4 bias_term: false }", 24, 0, 0),
         ("Embed", "embed_param { num_output: 4 input_dim: 9 }", 36, 4, 0),
+        ("LSTM", 'bottom: "cont" recurrent_param { num_output: 4 }', 16 * 2 + 16 * 4, 16, 0),
+        ("RNN", 'bottom: "cont" recurrent_param { num_output: 4 }', 4 * 2 + 4 * 4 * 2, 4 + 4, 0),
         ("ReLU", "", 0, 0, 0),
     ],
 )
 def test_weights_biases_and_statistics_are_told_apart(
     kind: str, settings: str, weights: int, biases: int, statistics: int
 ) -> None:
-    found = counts_of(input_layer(5, 3, 2) + layer(kind, settings))["x"]
+    marks = input_layer(5, 3).replace('"data"', '"cont"')
+    found = counts_of(input_layer(5, 3, 2) + marks + layer(kind, settings))["x"]
     assert (found.weights, found.biases, found.statistics) == (weights, biases, statistics)
 
 

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from google.protobuf import text_format
 
+from pycaffe_prune.cli.prune import prune
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
-from pycaffe_prune.formats.mask import MaskFile, write_mask
+from pycaffe_prune.formats.mask import MaskFile, read_mask, write_mask
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.pruning.connections import nonzero_where_masked, prune_to_global_ratio
 from pycaffe_prune.pruning.selection import connection_layers
@@ -127,3 +129,63 @@ def test_shared_convolutions_have_the_same_zeros_after_training(
     left, right = final.layer("left").blobs[0], final.layer("right").blobs[0]
     np.testing.assert_array_equal(left, right)
     np.testing.assert_array_equal(left != 0, masks["left", 0])
+
+
+MATRICES = """
+layer { name: "data" type: "DummyData" top: "word" top: "cont" top: "map" top: "label"
+  dummy_data_param { shape { dim: 4 dim: 2 } shape { dim: 4 dim: 2 }
+    shape { dim: 4 dim: 2 dim: 3 dim: 3 } shape { dim: 4 dim: 2 }
+    data_filler { type: "uniform" max: 8.9 } data_filler { type: "constant" value: 1 }
+    data_filler { type: "gaussian" } data_filler { type: "constant" value: 1 } } }
+layer { name: "embed" type: "Embed" bottom: "word" top: "embed"
+  embed_param { input_dim: 9 num_output: 6 weight_filler { type: "xavier" } } }
+layer { name: "up" type: "Deconvolution" bottom: "map" top: "up"
+  convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "flat" type: "Reshape" bottom: "up" top: "flat"
+  reshape_param { shape { dim: 4 dim: 2 dim: 25 } } }
+layer { name: "both" type: "Concat" bottom: "embed" bottom: "flat" top: "both"
+  concat_param { axis: 2 } }
+layer { name: "lstm" type: "LSTM" bottom: "both" bottom: "cont" top: "lstm"
+  recurrent_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "rnn" type: "RNN" bottom: "lstm" bottom: "cont" top: "rnn"
+  recurrent_param { num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "ip" type: "InnerProduct" bottom: "rnn" top: "ip"
+  inner_product_param { num_output: 3 axis: 2 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss"
+  softmax_param { axis: 2 } include { phase: TRAIN } }
+"""
+
+
+def test_matrices_of_every_type_stay_zero_where_masked_and_move_elsewhere(
+    tmp_path: Path, caffe_python: Path
+) -> None:
+    """In LSTM and RNN each step of the unrolled net shares the hidden weights."""
+    (tmp_path / "net.prototxt").write_text(MATRICES)
+    engine = CaffeEngine(caffe_python)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    start = train_briefly(tmp_path / "first", engine, tmp_path / "net.prototxt")
+    out = tmp_path / "pruned"
+    asked = ("--net", tmp_path / "net.prototxt", "--weights", start, "--out", out)
+    arguments = ["connections", *map(str, asked), "--layers", "all", "--ratio", "0.5"]
+    result = CliRunner().invoke(prune, arguments)
+    assert result.exit_code == 0, result.output
+    masks = read_mask(out / "kept.mask.h5").masks
+    assert set(masks) == {
+        ("embed", 0), ("up", 0), ("lstm", 0), ("lstm", 2), ("rnn", 0), ("rnn", 2), ("rnn", 3),
+        ("ip", 0),
+    }  # fmt: skip
+    final = read_caffemodel(
+        train_briefly(
+            tmp_path / "second",
+            engine,
+            tmp_path / "net.prototxt",
+            weights=out / "pruned.caffemodel",
+            mask=out / "kept.mask.h5",
+        )
+    )
+    before = read_caffemodel(out / "pruned.caffemodel")
+    assert set(nonzero_where_masked(final, masks).values()) == {0}
+    for (name, index), mask in masks.items():
+        one, other = before.layer(name).blobs[index], final.layer(name).blobs[index]
+        assert (one[mask] != other[mask]).any(), (name, index)
