@@ -178,6 +178,11 @@ def test_weights_of_another_width_are_refused_with_both(ask, folder, tmp_path):
     )
 
 
+def test_two_layers_of_one_name_with_weights_are_refused(ask, folder):
+    _edit(ask.solver, '{ name: "ip2"', '{ name: "ip1"')
+    _refused(ask, folder, SurgeryError, r"two layers of the name 'ip1' \(InnerProduct and Inner")
+
+
 def test_a_mask_of_another_net_is_refused(ask, folder, tmp_path):
     write_mask(tmp_path / "m.mask.h5", MaskFile({("fc6", 0): np.ones((2, 2), bool)}, "", ""))
     _refused(replace(ask, mask=tmp_path / "m.mask.h5"), folder, SurgeryError, "fc6")
