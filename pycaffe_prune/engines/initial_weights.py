@@ -169,6 +169,6 @@ def _refuse_nvidias(path: Path, model: Caffemodel, found: Copied) -> None:
         if layer.type == "BatchNorm" and len(layer.blobs) == _NVIDIA_BLOBS:
             raise SurgeryError(
                 f"{path}: layer '{name}' (BatchNorm) has 5 blobs, those of NVIDIA's Caffe, where "
-                "scale and bias are part of it; BVLC Caffe's has 3 (mean, variance, their factor) "
-                "and a Scale layer after it"
+                "scale and bias are part of it; `caffe-prune convert --to stock` makes of it, in "
+                "net and weights alike, a BatchNorm of 3 blobs and a Scale, as BVLC Caffe has them"
             )
