@@ -62,7 +62,12 @@ _TYPES_OF: Mapping[str, frozenset[str]] = {
     "upsample_param": frozenset({"Upsample"}),
 }
 # Numbers that other forks give to the same field.
-_OTHER_NUMBERS = {("ROIPooling", 150): 8266711, ("ROIPooling", 154): 8266711}
+_OTHER_NUMBERS = {
+    ("CConvolution", 150): 140,
+    ("CInnerProduct", 151): 141,
+    ("ROIPooling", 150): 8266711,
+    ("ROIPooling", 154): 8266711,
+}
 
 
 def fork_part(message: Message) -> Any:

@@ -17,6 +17,7 @@ _WITHOUT_SHAPE = frozenset(
     {
         "backward_math", "backward_type", "batch_norm_param.engine", "convolution_param.engine",
         "convolution_param.conv_algos_override", "cudnn_math_override", "debug",
+        "convolution_param.conv_algorithm", "engine", "quantization_param",
         "convolution_param.cudnn_convolution_algo_seeker", "dropout_param.sample_weights_test",
         "dropout_param.scale_train",
         "forward_math", "forward_type", "loss_param.class_weighting",

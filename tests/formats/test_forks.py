@@ -37,6 +37,7 @@ def texts(layer: LayerParameter) -> list[str]:
         ("ROIPooling", 154, b"\x08\x07", "roi_pooling_param {\n  pooled_h: 7\n}"),
         ("Upsample", 137, b"\x08\x02", "upsample_param {\n  scale: 2\n}"),
         ("Interp", 143, b"\x18\x08", "interp_param {\n  zoom_factor: 8\n}"),
+        ("CInnerProduct", 151, b"\x48\x01", "cinner_product_param {\n  is_pruning: true\n}"),
         ("CConvolution", 140, b"\x25\x00\x00\x00\x40", "cconvolution_param {\n  c_rate: 2.0\n}"),
     ],
 )
