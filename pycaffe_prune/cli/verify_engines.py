@@ -21,11 +21,14 @@ from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.engines.base import Engine, Observer
 from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.engine_comparison import Difference, EngineComparison
+from pycaffe_prune.engines.gradient_warnings import gradient_warning
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.parity import compare_engines, run_name, store_runs
+from pycaffe_prune.engines.prepare import net_of_solver
 from pycaffe_prune.engines.stored_runs import StoredRuns
 from pycaffe_prune.errors import EngineError, PruneError
+from pycaffe_prune.formats.prototxt import read_net
 
 __all__ = ["NamedEngine", "parse_engines", "verify_engines"]
 
@@ -116,7 +119,13 @@ def verify_engines(
         else:
             _show(found, table_console())
     if found.difference is not None:
-        raise PruneError(found.difference)
+        raise PruneError(found.difference + _explanation(request))
+
+
+def _explanation(request: TrainRequest) -> str:
+    """The sentence about layers whose gradient the real Caffe gets wrong, where there are some."""
+    told = gradient_warning(read_net(request.net or net_of_solver(request.solver)))
+    return f"; {told}" if told else ""
 
 
 def _engine(

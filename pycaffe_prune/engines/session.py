@@ -17,6 +17,7 @@ from pycaffe_prune.engines.base import (
     tests_in_log,
     write_result,
 )
+from pycaffe_prune.engines.gradient_warnings import gradient_warnings
 from pycaffe_prune.engines.initial_weights import beginning
 from pycaffe_prune.engines.job import EvaluationJob, ForwardJob, Job
 from pycaffe_prune.engines.restoring import restored_events
@@ -43,6 +44,12 @@ _LOGGED = frozenset(
 )
 
 
+def _beginning(folder: RunFolder, job: Job) -> Iterator[Event]:
+    """What a run's log has before all that its worker says; once, not in each part of it."""
+    warnings = gradient_warnings(read_net(folder.net))
+    return chain(restored_events(job), beginning(job), warnings)
+
+
 def follow_training(
     engine: str, events: Iterator[Event], folder: RunFolder, job: Job, observe: Observer
 ) -> TrainResult:
@@ -53,7 +60,7 @@ def follow_training(
         InterruptedRunError: It was stopped and left a snapshot.
     """
     last: dict[str, Event] = {}
-    began = () if folder.log.exists() else chain(restored_events(job), beginning(job))
+    began = () if folder.log.exists() else _beginning(folder, job)
     with folder.log.open("a", encoding="utf-8") as log:
         for event in chain(began, events):
             last[event.event] = event
