@@ -137,8 +137,9 @@ def _as_text(part: wire.Field, value: bytes, stock: Any, layer_type: str) -> str
         return None
     of_types = _TYPES_OF.get(field.name) if stock.name == "LayerParameter" else None
     own = stock.fields_by_number.get(part.number)
-    is_caffes = own is not None and (own.message_type is not None) == (
-        part.wire_type == wire.LENGTH
+    # Caffe's own fields of a layer's message that forks have numbers of are messages themselves.
+    is_caffes = own is not None and (
+        stock.name != "LayerParameter" or part.wire_type == wire.LENGTH
     )
     if layer_type not in of_types if of_types is not None else is_caffes:
         return None

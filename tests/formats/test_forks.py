@@ -12,6 +12,7 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.carried import carried_fields, carry, own_fields, parse_text, to_text
 from pycaffe_prune.formats.forks import fork_part, is_known, with_names
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
+from pycaffe_prune.share import share_root
 
 FORMATS = Path(forks.__file__).parent
 
@@ -77,6 +78,12 @@ def test_fields_of_caffe_s_own_keep_their_names() -> None:
     layer.input_param.shape.add().dim.append(3)
     layer.parameter_param.shape.dim.append(3)
     assert with_names(layer) is layer
+
+
+@pytest.mark.parametrize("path", sorted((share_root() / "prototxt").glob("*/*.prototxt")), ids=str)
+def test_no_field_of_a_stock_net_is_taken_for_a_fork_s(path: Path) -> None:
+    for layer in read_net(path).layer:
+        assert with_names(layer) is layer
 
 
 def test_fields_within_a_message_of_caffe_s_get_their_names_too() -> None:
