@@ -216,6 +216,9 @@ def _verify_units(case: Case) -> None:
 
 def _verify_deploy(case: Case) -> None:
     _needs(case, "deploy.prototxt", "inputs.json")
+    settings = (one.batch_norm_param for one in read_net(case.path).layer)
+    if any(one.HasField("use_global_stats") and not one.use_global_stats for one in settings):
+        raise LeftOutError("the deploy net goes by stored statistics, as the command says")
     _same(case, f"{case.path}:{case.filled}", f"{case.work / 'deploy.prototxt'}:{case.filled}")
 
 
