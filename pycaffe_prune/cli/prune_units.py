@@ -10,6 +10,7 @@ from pycaffe_prune.cli.options import path_type, state_options
 from pycaffe_prune.cli.prune_output import (
     naming_inputs,
     read_model,
+    show_left_out,
     show_reductions,
     write_model,
 )
@@ -21,12 +22,14 @@ from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.state_wish import StateWish, of_chosen_state
 from pycaffe_prune.pruning.counts import deleted_reduction
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
+from pycaffe_prune.pruning.selection import chooses_all
 from pycaffe_prune.pruning.sharing import one_of_each, shared_blobs
 from pycaffe_prune.pruning.units import (
     Kept,
     choose_units,
     delete_units,
     keep_lrn_neighbours,
+    left_out_of_units,
     lrn_layers_changed,
     mask_units,
     prunable_layers,
@@ -112,6 +115,9 @@ def units(
         source = mask_units(whole, model, chosen)
     small_net, small = delete_units(whole, source, kept)
     _show(whole, model, small, kept)
+    if chooses_all(layers):
+        left_out = list(left_out_of_units(whole, model).items())
+        show_left_out(of_chosen_state(left_out, definition, state), whole)
     if not exact_lrn:
         _warn_of_lrn(lrn_layers_changed(whole, model, kept))
     if dry_run:
@@ -163,7 +169,8 @@ def _ratios(
     free = set(prunable_layers(net, model))
     prunable = [(name, kind) for name, kind in candidates if name in free]
     named = layer_values([text for text in texts if "=" in text], candidates, None)
-    plain = layer_values([text for text in texts if "=" not in text], prunable, layers)
+    unnamed = [text for text in texts if "=" not in text]
+    plain = layer_values(unnamed, prunable, layers, left_out_of_units(net, model))
     together = units_together(net, model)
     spoken_for = {name for group in together if named.keys() & set(group) for name in group}
     return {name: share for name, share in plain.items() if name not in spoken_for} | named

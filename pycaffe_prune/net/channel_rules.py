@@ -5,6 +5,7 @@ nothing is known of it) to what flows along axis 1 of each top. A type without a
 the channels that it reads cannot be deleted, and the reason names the layer.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -145,26 +146,9 @@ def _convolution(
     if _axis_of(param.axis, shapes) != 1:
         return stop(trace, layer, bottoms, f" with axis {param.axis}")
     units = trace.units(layer.name, param.num_output)
-    flow = bottoms[0]
-    for extent in (len(units), *([len(flow.ids)] if flow is not None else [])):
-        if extent % param.group:
-            raise SurgeryError(
-                f"layer '{layer.name}': {extent} channels do not divide into group {param.group}"
-            )
-    inputs: Ids | None = None
-    if flow is not None:
-        if param.group > 1 and len(flow.ids) == param.group:
-            trace.unite(np.repeat(flow.ids, len(units) // param.group), units)
-            trace.group_by(layer.name, flow.ids)
-        else:
-            trace.read(layer.name, flow.ids)
-            inputs = flow.ids
-            if param.group > 1:
-                inputs = flow.ids.reshape(param.group, -1)
-                trace.group(layer.name, inputs)
-                trace.group(layer.name, units.reshape(param.group, -1))
-    elif param.group > 1:
-        trace.group(layer.name, units.reshape(param.group, -1))
+    inputs = _grouped_inputs(trace, layer, bottoms[0], units)
+    if inputs is not None and param.group > 1:
+        inputs = inputs.reshape(param.group, -1)
     weights = trace.param_shape(layer.name, 0, shapes.params)
     spatial = (None,) * (len(weights) - 2 if weights else 2)
     trace.bind(layer.name, 0, BlobChannels((units, inputs, *spatial), reads=1))
@@ -173,20 +157,54 @@ def _convolution(
     return [Flow(units)]
 
 
+def _grouped_inputs(
+    trace: ChannelTrace, layer: LayerParameter, flow: Flow | None, units: Ids
+) -> Ids | None:
+    """Note what a Convolution or Deconvolution reads, and its groups.
+
+    Returns:
+        The channels that its weights read; None where each channel that it reads is one with the
+        filters of its group (or is not known).
+    """
+    group = layer.convolution_param.group
+    for extent in (len(units), *([len(flow.ids)] if flow is not None else [])):
+        if extent % group:
+            raise SurgeryError(
+                f"layer '{layer.name}': {extent} channels do not divide into group {group}"
+            )
+    if flow is not None and group == len(flow.ids) > 1:
+        filters = len(units) // group
+        # Several filters of each channel may go one by one where the channels cannot.
+        if filters == 1 or not trace.all_fixed(flow.ids):
+            trace.unite(np.repeat(flow.ids, filters), units)
+            trace.group_by(layer.name, flow.ids)
+            return None
+    if group > 1:
+        trace.group(layer.name, units.reshape(group, -1))
+    if flow is None:
+        return None
+    trace.read(layer.name, flow.ids)
+    if group > 1:
+        trace.group(layer.name, flow.ids.reshape(group, -1))
+    return flow.ids
+
+
 def _deconvolution(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
 ) -> list[Flow | None]:
     param = layer.convolution_param
-    if param.group > 1 or _axis_of(param.axis, shapes) != 1:
-        return stop(trace, layer, bottoms, f" with group {param.group}, axis {param.axis}")
-    units = trace.units(layer.name, param.num_output)
-    inputs = None
-    if bottoms[0] is not None:
-        inputs = bottoms[0].ids
-        trace.read(layer.name, inputs)
+    if _axis_of(param.axis, shapes) != 1:
+        return stop(trace, layer, bottoms, f" with axis {param.axis}")
+    flow, units = bottoms[0], trace.units(layer.name, param.num_output)
+    inputs = _grouped_inputs(trace, layer, flow, units)
     weights = trace.param_shape(layer.name, 0, shapes.params)
     spatial = (None,) * (len(weights) - 2 if weights else 2)
-    trace.bind(layer.name, 0, BlobChannels((inputs, units, *spatial), reads=0))
+    if flow is not None and inputs is None:
+        blob = BlobChannels((flow.ids, None, *spatial))
+    else:
+        outputs = units.reshape(param.group, -1) if param.group > 1 else units
+        blob = BlobChannels((inputs, outputs, *spatial), reads=0)
+    trace.bind(layer.name, 0, blob)
     if param.bias_term:
         trace.bind(layer.name, 1, BlobChannels((units,)))
     return [Flow(units)]
@@ -331,13 +349,36 @@ def _reshape(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
 ) -> list[Flow | None]:
     param = layer.reshape_param
-    dims = list(param.shape.dim)
+    dims, flow = list(param.shape.dim), bottoms[0]
+    top, bottom = shapes.tops[0], shapes.bottoms[0]
+    if flow is None:
+        return [None]
+    if param.axis == 0 and dims[1:2] > [0] and top is not None and bottom is not None:
+        if top[:2] == (bottom[0], len(flow.ids)) and bottom[1] == len(flow.ids):
+            trace.reshape(layer.name, flow.ids)
+            return [flow]
+        if top[0] == bottom[0] and math.prod(top[1:]) == top[1]:
+            flat = _flattened(flow, bottom)
+            if flat is not None and len(flat.ids) == top[1]:
+                trace.reshape(layer.name, flat.ids)
+                return [flat]
     if param.axis == 0 and param.num_axes == -1:
         if dims[:2] == [0, 0]:
             return [bottoms[0]]
         if dims[:2] == [0, -1] and all(extent == 1 for extent in dims[2:]):
             return [_flattened(bottoms[0], shapes.bottoms[0])]
     return stop(trace, layer, bottoms)
+
+
+def _tile(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    axis, flow = _axis_of(layer.tile_param.axis, shapes), bottoms[0]
+    if flow is None or axis < 0 or (axis == 1 and flow.is_flat):
+        return stop(trace, layer, bottoms, " on a blob of unknown shape")
+    if axis != 1:
+        return [flow]
+    return [Flow(np.tile(flow.ids, layer.tile_param.tiles))]
 
 
 def _lrn(
@@ -392,6 +433,7 @@ _RULES: dict[str, Rule] = {
     "Scale": _scale,
     "Silence": _silence,
     "Slice": _slice,
+    "Tile": _tile,
 }
 
 

@@ -31,7 +31,7 @@ class BlobChannels:
 
     axes: tuple[Ids | None, ...]
     """Per axis, shape (extent,); None: this axis has no channels. Along axis 1 of a Convolution
-    with groups, shape (group, extent): each group of filters has other inputs."""
+    or Deconvolution with groups, shape (group, extent): each group has other inputs, or filters."""
     reads: int | None = None
     """The axis along which the layer reads its bottom."""
 
@@ -72,6 +72,8 @@ class Channels:
     """Per Convolution with one input channel a group, the channel of each group."""
     slices: Mapping[str, tuple[Ids, ...]]
     """Per Slice layer along the channel axis, the channels of each top."""
+    reshapes: Mapping[str, Ids]
+    """Per Reshape layer whose definition counts the channels of its top, these."""
     lrn: tuple[LrnWindow, ...]
 
 
@@ -97,6 +99,7 @@ class ChannelTrace:
         self._groupings: list[Grouping] = []
         self._group_of: dict[str, Ids] = {}
         self._slices: dict[str, tuple[Ids, ...]] = {}
+        self._reshapes: dict[str, Ids] = {}
         self._lrn: list[LrnWindow] = []
         self._owners = blob_owners(net.layer)
         self._shapes: dict[BlobKey, Shape] = (
@@ -151,6 +154,11 @@ class ChannelTrace:
         for atom in ids.reshape(-1).tolist():
             self._fixed.setdefault(atom, reason)
 
+    def all_fixed(self, ids: Ids) -> bool:
+        """Tell whether all of these are known to stay by now."""
+        fixed = {self._find(atom) for atom in self._fixed}
+        return all(self._find(atom) in fixed for atom in ids.reshape(-1).tolist())
+
     def read(self, layer: str, ids: Ids) -> None:
         """Note that the weights of a layer read these channels."""
         self._readers.setdefault(layer, []).append(ids)
@@ -166,6 +174,10 @@ class ChannelTrace:
     def slice(self, layer: str, tops: tuple[Ids, ...]) -> None:
         """Note how a Slice layer deals out channels."""
         self._slices[layer] = tops
+
+    def reshape(self, layer: str, ids: Ids) -> None:
+        """Note the channels that the definition of a Reshape layer counts."""
+        self._reshapes[layer] = ids
 
     def lrn(self, layer: str, ids: Ids, local_size: int) -> None:
         """Note a sum over neighbouring channels."""
@@ -248,5 +260,6 @@ class ChannelTrace:
             slices={
                 name: tuple(number[ids] for ids in tops) for name, tops in self._slices.items()
             },
+            reshapes={name: number[ids] for name, ids in self._reshapes.items()},
             lrn=tuple(LrnWindow(name, number[ids], size) for name, ids, size in self._lrn),
         )

@@ -41,10 +41,8 @@ def weights_around(
     require_finite(model, dict.fromkeys([*layers, *(name for name, _ in readers)]))
     incoming = []
     for name in layers:
-        units_axis = 0 if channels.blobs[name, 0].reads == 1 else 1
-        blob = np.moveaxis(_weights(model, (name, 0)), units_axis, 0)
-        rows = blob.reshape(len(blob), -1).T
-        incoming.append(_by_channel(rows, place[channels.units[name]], len(ids)))
+        rows = _rows(_weights(model, (name, 0)), channels.blobs[name, 0], channels.units[name].size)
+        incoming.append(_by_channel(rows.T, place[channels.units[name]], len(ids)))
     outgoing = []
     for key in readers:
         columns, read = _columns_read(_weights(model, key), channels.blobs[key])
@@ -67,6 +65,15 @@ def _weights(model: Caffemodel, key: BlobKey) -> Blob:
             "belongs to this net"
         )
     return layer.blobs[key[1]]
+
+
+def _rows(weights: Blob, blob: BlobChannels, units: int) -> Blob:
+    """Return weights with one row a unit, (units, inputs)."""
+    if blob.reads == 0:  # Deconvolution, whose second axis are the filters of a group; transposed
+        ids = blob.axes[1]
+        groups = len(ids) if ids is not None and ids.ndim == 2 else 1
+        weights = np.moveaxis(weights.reshape(groups, -1, *weights.shape[1:]), 2, 1)
+    return weights.reshape(units, -1)
 
 
 def _columns_read(weights: Blob, blob: BlobChannels) -> tuple[Blob, Ids]:

@@ -21,12 +21,14 @@ from pycaffe_prune.net.channels import BlobChannels, Channels
 from pycaffe_prune.pruning.coupled import Coupled, channels_to_delete, coupled_layers
 from pycaffe_prune.pruning.criteria.units import unit_criterion
 from pycaffe_prune.pruning.unit_weights import weights_around
+from pycaffe_prune.pruning.weight_blobs import weight_blobs
 
 __all__ = [
     "Kept",
     "choose_units",
     "delete_units",
     "keep_lrn_neighbours",
+    "left_out_of_units",
     "lrn_layers_changed",
     "mask_units",
     "prunable_layers",
@@ -52,6 +54,23 @@ def prunable_layers(net: NetParameter, model: Caffemodel | None = None) -> list[
         for name, ids in channels.units.items()
         if any(channel not in channels.fixed for channel in ids.tolist())
     ]
+
+
+def left_out_of_units(net: NetParameter, model: Caffemodel) -> dict[str, str]:
+    """Return the layers with weights of which no unit can be deleted, each with the reason.
+
+    The reason is the end of a sentence that begins with the layer.
+    """
+    channels = trace_channels(net, model)
+    held = {layer.name: layer.blobs for layer in model.layers}
+    reasons = {}
+    for layer in net.layer:
+        ids = channels.units.get(layer.name)
+        if ids is None and weight_blobs(layer.type, held.get(layer.name, ())):
+            reasons[layer.name] = "makes no channels along axis 1 that could be followed"
+        elif ids is not None and all(channel in channels.fixed for channel in ids.tolist()):
+            reasons[layer.name] = channels.fixed[int(ids[0])]
+    return reasons
 
 
 def units_together(net: NetParameter, model: Caffemodel | None = None) -> list[tuple[str, ...]]:
@@ -260,6 +279,9 @@ def _shrink_definition(
         groups = channels.group_of.get(definition.name)
         if groups is not None and definition.convolution_param.HasField("group"):
             definition.convolution_param.group = int((~gone[groups]).sum())
+    counted = channels.reshapes.get(definition.name)
+    if net_type == "Reshape" and counted is not None and gone[counted].any():
+        definition.reshape_param.shape.dim[1] = int((~gone[counted]).sum())
     tops = channels.slices.get(definition.name)
     if net_type == "Slice" and tops and any(gone[ids].any() for ids in tops):
         counts = [int((~gone[ids]).sum()) for ids in tops]

@@ -190,3 +190,26 @@ def test_two_layers_of_one_name_are_refused(
     assert isinstance(result.exception, PruneError)
     assert "two layers of the name 'conv2a'" in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("deconv_group", {"c1": (6, 1), "up": (6, 6)}), ("group_multiplier", {"c1": (18, 3)})],
+)
+def test_units_go_through_depthwise_layers_and_their_multipliers(
+    tmp_path: Path, name: str, left: dict[str, tuple[int, int]]
+) -> None:
+    result = run(case(name, name, tmp_path), "--layers", "all", "--ratio", "0.3")
+    assert result.exit_code == 0, result.output
+    net = read_net(tmp_path / "net.prototxt")
+    require_fitting(net, read_caffemodel(tmp_path / "pruned.caffemodel"))
+    settings = {layer.name: layer.convolution_param for layer in net.layer}
+    found = {name: (settings[name].num_output, settings[name].group) for name in left}
+    assert found == left
+    assert "left out: c2 (Convolution): is an output layer" in result.output
+
+
+def test_where_nothing_can_be_pruned_each_layer_has_its_reason(tmp_path: Path) -> None:
+    result = run(case("lstm", "lstm", tmp_path), "--layers", "all", "--ratio", "0.3")
+    for name in ("fc", "lstm1", "out"):
+        assert f"layer '{name}' makes no channels along axis 1" in str(result.exception)

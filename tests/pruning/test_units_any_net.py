@@ -91,9 +91,18 @@ def test_what_deleted_units_compute_reaches_no_output_of_the_masked_net(
     masked = mask_units(net, model, kept)
     scrambled: dict[BlobKey, np.ndarray] = {}
     transposed = {layer.name for layer in net.layer if layer.inner_product_param.transpose}
+    groups = {
+        layer.name: layer.convolution_param.group
+        for layer in net.layer
+        if layer.type == "Deconvolution"
+    }
     for name, keep in kept.items():
         weights = masked.layer(name).blobs[0].copy()
-        (weights.T if name in transposed else weights)[~keep] = 7
+        if name in groups:  # the filters of a group are along axis 1, for each of its inputs
+            grouped = weights.reshape(groups[name], -1, *weights.shape[1:]).swapaxes(1, 2)
+            grouped[~keep.reshape(groups[name], -1)] = 7
+        else:
+            (weights.T if name in transposed else weights)[~keep] = 7
         scrambled[name, 0] = weights
     one = caffe_forward(net, masked, images())
     assert_same(one, caffe_forward(net, masked.with_blobs(scrambled), images()))
