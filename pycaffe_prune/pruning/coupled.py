@@ -91,7 +91,23 @@ def channels_to_delete(channels: Channels, coupled: Coupled, scores: Scores, rat
         chosen = [
             taken[:most] if same else taken for taken, same in zip(chosen, equal, strict=True)
         ]
-    return np.array([channel for taken in chosen for channel in taken], np.int64)
+    return _evened(coupled, [channel for taken in chosen for channel in taken])
+
+
+def _evened(coupled: Coupled, gone: list[int]) -> Ids:
+    """Let the last chosen stay until equally many do in every group: groupings may overlap."""
+    left = list(gone)
+    uneven = True
+    while uneven:
+        uneven = False
+        for grouping in coupled.groupings:
+            counts = np.isin(grouping.ids, left).sum(axis=1)
+            for row, count in zip(grouping.ids.tolist(), counts.tolist(), strict=True):
+                extra = count - int(counts.min())
+                for channel in [one for one in left if one in row][::-1][:extra]:
+                    left.remove(channel)
+                    uneven = True
+    return np.array(left, np.int64)
 
 
 def _cells(coupled: Coupled) -> Iterator[Ids]:
