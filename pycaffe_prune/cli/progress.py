@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from pycaffe_prune.engines.base import Event, Observer
+from pycaffe_prune.engines.base import Event, Observer, TestScore
 from pycaffe_prune.experiments.scheduler import StageObserver
 from pycaffe_prune.experiments.stages import Stage
 
@@ -54,12 +54,10 @@ def _detail(event: Event) -> str:
 
 
 def _test_line(event: Event) -> str:
-    found = event.model_extra or {}
-    loss = "not finite" if event.loss is None else f"{event.loss:.4f}"
-    return (
-        f"iteration {event.iteration}: accuracy {100 * found['accuracy']:.2f} % "
-        f"({found['correct']} of {found['images']}), loss {loss}"
-    )
+    score = TestScore.model_validate(event.model_dump())
+    lost = "none" if score.finite else "not finite"
+    loss = lost if score.loss is None else f"{score.loss:.4g}"
+    return f"iteration {event.iteration}: {score.told}, loss {loss}"
 
 
 @contextmanager

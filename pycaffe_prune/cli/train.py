@@ -125,9 +125,5 @@ def train(
     ):
         result = run(request, out, chosen, observe)
     if result.tests:
-        score = result.final_test
-        click.echo(
-            f"accuracy {100 * score.accuracy:.2f} % ({score.correct} of {score.images}) after "
-            f"{result.iterations} iterations"
-        )
+        click.echo(f"{result.final_test.told} after {result.iterations} iterations")
     click.echo(f"weights {out / 'final.caffemodel'}")

@@ -59,24 +59,35 @@ Observer = Callable[[Event], None]
 
 
 class TestScore(BaseModel):
-    """A test over exactly ``images`` images, each counted once."""
+    """A test over exactly ``images`` images, each counted once, or each of their pixels once."""
 
     __test__ = False  # pytest: not a test class
     model_config = ConfigDict(frozen=True)
 
     iteration: int
+    accuracy_name: str | None = None
+    """The Accuracy layer whose answers these are, or the loss whose scores were judged."""
     images: int
+    counted: int | None = None
+    """Labels that are not ignored; None, as older versions wrote it: one for each image."""
     correct: int
     accuracy: float
-    """Share of the images, 0 to 1; images with a score that is not finite count as wrong."""
+    """Share of those, 0 to 1; places with a score that is not finite count as wrong."""
     loss: float | None
-    """Mean of SoftmaxWithLoss over the images; None when scores are not finite."""
+    """The mean loss of the same head; None when scores are not finite, or the net has none."""
     finite: bool
     cycled: float | None = None
     """Share of right answers that Caffe's own test would give: the solver's ``test_iter`` batches
     from the first image on, round and round. None: each image once, as above."""
     cycled_images: int | None = None
     """Images in that test, those that come again counted again."""
+
+    @property
+    def told(self) -> str:
+        """Accuracy, counts and the name of the judged layer, for a sentence."""
+        name = f" in '{self.accuracy_name}'" if self.accuracy_name else ""
+        counted = self.images if self.counted is None else self.counted
+        return f"accuracy {100 * self.accuracy:.2f} % ({self.correct} of {counted}){name}"
 
 
 class TrainResult(BaseModel):

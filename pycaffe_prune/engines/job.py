@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from pycaffe_prune.engines.test_plan import TestPlan
+
 __all__ = [
     "EvaluationJob",
     "ForwardJob",
@@ -140,8 +142,8 @@ class Job(BaseModel):
     test_images: int
     cycled_images: int = 0
     """Images that the solver's ``test_iter`` batches have, where that is more than there are."""
-    scores_blob: str | None
-    label_blob: str | None
+    test: TestPlan | None = None
+    """None: there is nothing to test."""
     losses: tuple[tuple[str, float], ...] = ()
     """The blobs that add to the training loss, with their weights."""
     replay: tuple[tuple[str, int], ...]
@@ -186,8 +188,7 @@ class EvaluationJob(BaseModel):
     rewind: bool
     """Whether each caffemodel needs a net of its own: Caffe's Data layers never rewind, so only
     whole passes in whole batches leave the next one the same batches."""
-    scores_blob: str
-    label_blob: str
+    test: TestPlan
     device: str = "cpu"
     threads: int = 1
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,7 +26,6 @@ from pycaffe_prune.engines.job import (
 from pycaffe_prune.engines.losses import loss_weights
 from pycaffe_prune.engines.net_data import (
     batch_size,
-    data_layer_of,
     records,
     replay_plan,
     resolve_databases,
@@ -36,6 +34,7 @@ from pycaffe_prune.engines.net_data import (
 from pycaffe_prune.engines.net_files import NetFile, net_files
 from pycaffe_prune.engines.restoring import Restored, read_restored
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.test_plan import label_source, test_plan
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
     TEST,
@@ -201,18 +200,19 @@ def prepare_evaluation(
         require_use(path, caffe_weights(path), net, TEST, inputs)
     _require_same_blobs(weights)
     test = layers_in_state(net, NetState.of(net, TEST))
-    judged = _judged(test)
-    if judged is None:
+    plan = test_plan(test)
+    if plan is None:
         raise FormatError(
             f"{net_path}: has no Accuracy or SoftmaxWithLoss layer with labels to test with"
         )
-    if judged.source.type != "Data":
+    source = label_source(test, plan)
+    if source.type != "Data":
         raise FormatError(
-            f"{net_path}: the labels '{judged.labels}' of its TEST phase come from the layer "
-            f"'{judged.source.name}' ({judged.source.type}), whose images are not counted; bring "
+            f"{net_path}: the labels '{plan.labels}' of its TEST phase come from the layer "
+            f"'{source.name}' ({source.type}), whose images are not counted; bring "
             "them with a Data layer, from an LMDB"
         )
-    there = records(judged.source)
+    there = records(source)
     wanted = there if images is None else images
     if wanted > there:
         raise DataError(f"{net_path}: its test LMDB holds {there} images, fewer than {wanted}")
@@ -220,9 +220,8 @@ def prepare_evaluation(
         net_sha256=net_fingerprint(net, files),
         weights=tuple(str(path.resolve()) for path in weights),
         test_images=wanted,
-        rewind=wanted < there or there % judged.source.data_param.batch_size != 0,
-        scores_blob=judged.scores,
-        label_blob=judged.labels,
+        rewind=wanted < there or there % source.data_param.batch_size != 0,
+        test=plan,
         device=device,
         threads=threads,
     )
@@ -316,9 +315,11 @@ def _job(
 ) -> Job:
     train = layers_in_state(net, NetState(TRAIN))
     # Without test_iter engines build no net for the phase TEST.
-    judged = _judged(layers_in_state(net, NetState(TEST))) if solver.test_iter else None
-    if judged is not None and judged.source.type != "Data":
-        judged = None  # nothing says which of its images were tested
+    test = layers_in_state(net, NetState.of(net, TEST)) if solver.test_iter else []
+    plan = test_plan(test)
+    source = label_source(test, plan) if plan else None
+    if source is not None and source.type != "Data":
+        plan = source = None  # nothing says which of its images were tested
     interval = original.test_interval if request.test_interval is None else request.test_interval
     return Job(
         net_sha256=net_fingerprint(net, files),
@@ -335,10 +336,9 @@ def _job(
         test_interval=interval,
         display=original.display or 100,
         batch=next((size for size in map(batch_size, train) if size), 0),
-        test_images=records(judged.source) if judged else 0,
-        cycled_images=_cycled(original, judged.source) if judged else 0,
-        scores_blob=judged.scores if judged else None,
-        label_blob=judged.labels if judged else None,
+        test_images=records(source) if source else 0,
+        cycled_images=_cycled(original, source) if source else 0,
+        test=plan,
         losses=tuple(
             (top, weight)
             for layer in train
@@ -379,22 +379,3 @@ def _name_losses(net: NetParameter) -> None:
     for layer in net.layer:
         if layer.type.endswith("Loss") and not layer.top:
             layer.top.append(f"(automatic) {layer.name}")
-
-
-class _Judged(NamedTuple):
-    """What a test reads."""
-
-    scores: str
-    labels: str
-    source: LayerParameter
-    """The data layer that brings the labels."""
-
-
-def _judged(test: Sequence[LayerParameter]) -> _Judged | None:
-    """The blobs of class scores and labels: what Accuracy reads, else SoftmaxWithLoss."""
-    for kind in ("Accuracy", "SoftmaxWithLoss"):
-        for layer in test:
-            if layer.type == kind and len(layer.bottom) >= 2:
-                source = data_layer_of(test, layer.bottom[1])
-                return _Judged(layer.bottom[0], layer.bottom[1], source) if source else None
-    return None

@@ -64,6 +64,7 @@ def test_a_run_leaves_weights_and_a_result_and_says_the_accuracy(work, caffe_pyt
     assert result["iterations"] == 100
     last = result["tests"][-1]
     assert f"accuracy {100 * last['accuracy']:.2f} % ({last['correct']} of 297)" in done.stdout
+    assert f"in '{last['accuracy_name']}' after 100 iterations" in done.stdout
     assert (work / "run" / "final.caffemodel").is_file()
     again = _run(work, caffe_python, "run")
     assert (again.returncode, again.stdout) == (0, done.stdout)

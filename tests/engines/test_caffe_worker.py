@@ -1,4 +1,4 @@
-"""The worker's arithmetic, without Caffe: which answers are right, which bits are zeroed."""
+"""The worker's arithmetic, without Caffe: which bits are zeroed."""
 
 import subprocess
 from pathlib import Path
@@ -10,91 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pycaffe_prune.engines.caffe_worker import loop, testing
+from pycaffe_prune.engines.caffe_worker import loop
 from pycaffe_prune.engines.caffe_worker.masks import Masks
 from pycaffe_prune.engines.prepare import solver_settings
 from pycaffe_prune.formats.prototxt import read_solver
-
-SCORES = st.floats(-1e4, 1e4, width=32)
-
-
-@given(
-    scores=arrays(np.float32, (7, 4), elements=SCORES),
-    labels=arrays(np.int64, 7, elements=st.integers(0, 3)),
-)
-def test_an_answer_is_right_when_no_other_score_reaches_the_true_one(scores, labels):
-    right, loss, finite = testing.judge(scores, labels)
-    expected = sum(
-        all(row[label] > other for place, other in enumerate(row) if place != label)
-        for row, label in zip(scores, labels, strict=True)
-    )
-    assert (right.sum(), finite) == (expected, True)
-    assert loss >= 0
-
-
-def test_equal_scores_are_wrong_and_cost_the_logarithm_of_the_classes():
-    right, loss, finite = testing.judge(np.zeros((3, 10), np.float32), np.array([0, 4, 9]))
-    assert (right.sum(), finite) == (0, True)
-    assert loss == pytest.approx(3 * np.log(10))
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_row_that_is_not_finite_is_never_right(bad):
-    scores = np.zeros((2, 3), np.float32)
-    scores[:, 1] = 5
-    scores[0, 2] = bad
-    right, loss, finite = testing.judge(scores, np.array([1, 1]))
-    assert (right.tolist(), finite) == ([False, True], False)
-    assert np.isnan(loss)
-
-
-def test_a_hopeless_score_costs_no_more_than_caffes_smallest_probability():
-    scores = np.array([[1000.0, 0.0]], np.float32)
-    _, loss, _ = testing.judge(scores, np.array([1]))
-    assert loss == pytest.approx(-np.log(np.finfo(np.float32).tiny))
-
-
-class _Net:
-    """A test net whose scores come in batches from a ring of images."""
-
-    def __init__(self, scores, labels, batch):
-        self._ring, self._batch, self._at = (scores, labels), batch, 0
-        self.blobs = {"s": SimpleNamespace(data=None), "l": SimpleNamespace(data=None)}
-
-    def forward(self):
-        places = np.arange(self._at, self._at + self._batch) % len(self._ring[1])
-        self._at += self._batch
-        self.blobs["s"].data = self._ring[0][places]
-        self.blobs["l"].data = self._ring[1][places].astype(np.float32)
-
-
-@given(
-    images=st.integers(1, 40),
-    batch=st.integers(1, 17),
-    seed=st.integers(0, 99),
-    more=st.integers(1, 99),
-)
-def test_each_image_counts_once_whatever_the_batch_and_wherever_the_cursor_is(
-    images, batch, seed, more
-):
-    random = np.random.default_rng(seed)
-    scores = random.normal(size=(images, 5)).astype(np.float32)
-    labels = random.integers(0, 5, images)
-    whole = testing.judge(scores, labels)
-    job = {"test_images": images, "scores_blob": "s", "label_blob": "l"}
-    tester = testing.Tester(_Net(scores, labels, batch), job)
-    job = job | {"cycled_images": images + more}
-    cycling = testing.Tester(_Net(scores, labels, batch), job)
-    round_and_round = [whole[0][place % images] for place in range(images + more)]
-    for _ in range(3):
-        found = tester.run()
-        assert (found["images"], found["correct"]) == (images, whole[0].sum())
-        assert found["loss"] == pytest.approx(whole[1] / images)
-        both = cycling.run()
-        assert both == found | {
-            "cycled": sum(round_and_round) / (images + more),
-            "cycled_images": images + more,
-        }
 
 
 @given(

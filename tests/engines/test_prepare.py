@@ -54,12 +54,9 @@ def test_the_folder_holds_all_that_a_worker_needs(ask, folder, digits):
     solver = read_solver(folder.solver)
     assert solver.net == str(folder.net)
     assert (solver.random_seed, solver.max_iter, solver.base_lr) == (3, 200, pytest.approx(0.01))
-    assert (job.test_images, job.batch, job.scores_blob, job.label_blob) == (
-        297,
-        64,
-        "ip2",
-        "label",
-    )
+    assert (job.test_images, job.batch) == (297, 64)
+    assert job.test is not None
+    assert (job.test.layer, job.test.scores, job.test.labels) == ("accuracy", "ip2", "label")
 
 
 def test_a_data_layer_comes_round_after_the_least_common_multiple(ask, folder):
@@ -259,7 +256,7 @@ def test_tests_of_other_layers_than_data_are_not_made_and_evaluations_refused(
     (data / "a.h5").write_bytes(b"not read")
     (data / "list.txt").write_text(f"{data / 'a.h5'}\n")
     job = prepare(replace(ask, data=data), folder)
-    assert (job.test_images, job.scores_blob, job.label_blob) == (0, None, None)
+    assert (job.test_images, job.test) == (0, None)
     assert read_net(folder.net).layer[1].hdf5_data_param.source == str(data / "list.txt")
     weights = [_weights(tmp_path / "w.caffemodel")]
     with pytest.raises(FormatError, match=r"labels 'label' .* layer 'data' \(HDF5Data\)"):

@@ -81,7 +81,7 @@ def train(caffe, job, emit):
         emit(event="resumed", iteration=done)
     if masks and masks.revived():
         raise SystemExit("%d masked weights are not zero after loading" % masks.revived())
-    tester = Tester(solver.test_nets[0], job) if job["scores_blob"] else None
+    tester = Tester(solver.test_nets[0], job) if job["test"] else None
     keep = job["keep_snapshots"]
     iteration = run(solver, tester, job, done, emit, lambda at: take_snapshot(solver, at, keep))
     if iteration < job["max_iter"]:

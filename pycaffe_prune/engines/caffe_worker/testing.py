@@ -2,6 +2,8 @@
 
 import numpy as np
 
+_FLT_MIN = np.finfo(np.float32).tiny
+
 
 class Tester:
     """Accuracy and loss over exactly N test images, each counted once.
@@ -11,58 +13,162 @@ class Tester:
 
     Caffe's own figure for a test of ``cycled_images`` from the first image on, round and round the
     ring, follows from the same answers.
+
+    What is judged, and how, is the job's ``test`` (`engines.test_plan.TestPlan`). An image has one
+    label, or one for each pixel: right answers and places are counted by image.
     """
 
     def __init__(self, net, job):
         self.net = net
         self.images = job["test_images"]
         self.cycled_images = job.get("cycled_images", 0)
-        self.scores, self.labels = job["scores_blob"], job["label_blob"]
+        self.plan = job["test"]
         self._at = 0  # the image that the next test begins with
 
     def run(self):
-        """Return a dict: images, correct, accuracy, loss (None unless finite), finite.
+        """Return a dict: accuracy_name, images, counted, correct, accuracy, loss, finite.
 
-        And cycled (the accuracy) with cycled_images where the job asks for it.
+        ``counted`` are the places with a label that is not ignored, ``loss`` is None where it is
+        not finite, or the net has none. And cycled (the accuracy) with cycled_images where the job
+        asks for it.
         """
-        start, seen, answers, loss, finite = self._at, 0, [], 0.0, True
+        start, seen, finite = self._at, 0, True
+        rights, counts, loss = [], [], _Loss(self.plan)
         while seen < self.images:
             self.net.forward()
-            labels = self.net.blobs[self.labels].data.reshape(-1).astype(np.int64)
-            scores = self.net.blobs[self.scores].data.reshape(len(labels), -1)
-            take = min(len(labels), self.images - seen)
-            right, lost, sound = judge(scores[:take], labels[:take])
-            answers.append(right)
-            seen, loss, finite = seen + take, loss + lost, finite and sound
-            self._at = (self._at + len(labels)) % self.images
-        right = np.roll(np.concatenate(answers), start)  # by the images' order
-        correct, mean = int(right.sum()), loss / seen
+            batch, right, counted, sound = self._answers()
+            take = min(batch, self.images - seen)
+            rights.append(right[:take])
+            counts.append(counted[:take])
+            loss.add(self.net, batch, take)
+            finite = finite and sound[:take].all() and np.isfinite(loss.sum)
+            seen += take
+            self._at = (self._at + batch) % self.images
+        right = np.roll(np.concatenate(rights), start)  # by the images' order
+        counted = np.roll(np.concatenate(counts), start)
+        correct, mean = int(right.sum()), loss.mean()
         found = {
+            "accuracy_name": self.plan["layer"],
             "images": seen,
+            "counted": int(counted.sum()),
             "correct": correct,
-            "accuracy": correct / seen,
-            "loss": mean if np.isfinite(mean) else None,
+            "accuracy": correct / max(int(counted.sum()), 1),
+            "loss": mean if mean is not None and np.isfinite(mean) else None,
             "finite": bool(finite),
         }
         if self.cycled_images:
-            whole, rest = divmod(self.cycled_images, self.images)
-            cycled = whole * correct + int(right[:rest].sum())
-            found.update(cycled=cycled / self.cycled_images, cycled_images=self.cycled_images)
+            cycled = _cycled(right, counted, self.cycled_images, batch)
+            found.update(cycled=cycled, cycled_images=self.cycled_images)
         return found
 
+    def _answers(self):
+        """Of the last batch: images in it; right answers, places and finiteness of each image."""
+        plan = self.plan
+        scores, labels = places(self.net, plan["scores"], plan["labels"], plan["axis"])
+        right, counted, sound = judge(scores, labels, plan["top_k"], plan["ignore_label"])
+        batch = plan["batch"]
+        if len(labels) % batch:
+            raise SystemExit(
+                "layer '%s' compares %d labels in a batch of %d images, which share them unevenly; "
+                "bring a whole number of labels with each image"
+                % (plan["layer"], len(labels), batch)
+            )
+        by_image = [each.reshape(batch, -1) for each in (right, counted, sound)]
+        return (batch, by_image[0].sum(1), by_image[1].sum(1), by_image[2].all(1))
 
-def judge(scores, labels):
-    """Tell which answers of one batch are right, and add up its losses.
 
-    A row is right when no other score reaches the true one (ties lose, as in Caffe's Accuracy
-    layer) and every score is finite: a NaN would count as right in Caffe. The loss is
-    SoftmaxWithLoss's: -log of the softmax, at least FLT_MIN.
+class _Loss:
+    """The mean loss of a head over images, as its layer normalizes it."""
+
+    def __init__(self, plan):
+        self.plan, self.sum, self.divisor = plan, 0.0, 0.0
+
+    def add(self, net, batch, take):
+        """Add the first ``take`` images of a batch."""
+        told = self.plan["loss"]
+        if told is not None:
+            scores, labels = places(net, told["scores"], told["labels"], told["axis"])
+            here = len(labels) * take // batch
+            lost, counted = softmax_loss(scores[:here], labels[:here], told["ignore_label"])
+            outer = int(np.prod(net.blobs[told["scores"]].data.shape[: told["axis"]], dtype=int))
+            self.sum += lost
+            self.divisor += {
+                "VALID": counted,
+                "FULL": here,
+                "BATCH_SIZE": outer * take / batch,
+                "NONE": take / batch,
+            }[told["normalization"]]
+        elif self.plan["loss_blob"] is not None:
+            self.sum += float(net.blobs[self.plan["loss_blob"]].data.sum()) * take
+            self.divisor += take
+
+    def mean(self):
+        """Return the mean; None: the head has no loss."""
+        if self.plan["loss"] is None and self.plan["loss_blob"] is None:
+            return None
+        return self.sum / max(self.divisor, 1e-30)
+
+
+def places(net, scores, labels, axis):
+    """Return scores (places, classes) and labels (places,) as Caffe's layers pair them."""
+    scores = np.moveaxis(net.blobs[scores].data, axis, -1)
+    labels = net.blobs[labels].data.reshape(-1).astype(np.int64)
+    return scores.reshape(-1, scores.shape[-1]), labels
+
+
+def judge(scores, labels, top_k=1, ignore_label=None):
+    """Tell of each place whether its answer is right, whether it counts, whether it is finite.
+
+    An answer is right when fewer than ``top_k`` other scores reach the true one (ties lose, as in
+    `src/caffe/layers/accuracy_layer.cpp`) and every score is finite: a NaN would count as right in
+    Caffe. A place with ``ignore_label`` does not count.
+
+    Raises:
+        SystemExit: A label names no class.
     """
+    counted = np.ones(len(labels), bool) if ignore_label is None else labels != ignore_label
+    true = _true_scores(scores, labels, counted)
     sound = np.isfinite(scores).all(axis=1)
-    true = scores[np.arange(len(labels)), labels]
-    right = ((scores >= true[:, None]).sum(axis=1) == 1) & sound
-    if not sound.all():
-        return right, float("nan"), False
-    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
-    log_p = shifted[np.arange(len(labels)), labels] - np.log(np.exp(shifted).sum(axis=1))
-    return right, float(-np.maximum(log_p, np.log(np.finfo(np.float32).tiny)).sum()), True
+    right = ((scores >= true[:, None]).sum(axis=1) <= top_k) & sound & counted
+    return right, counted, sound
+
+
+def softmax_loss(scores, labels, ignore_label=None):
+    """Return SoftmaxWithLoss's sum over the places that count, and how many they are.
+
+    A place loses -log of its softmax, at least FLT_MIN; the sum is NaN where a score is not finite.
+
+    Raises:
+        SystemExit: A label names no class.
+    """
+    if ignore_label is not None:
+        scores, labels = scores[labels != ignore_label], labels[labels != ignore_label]
+    if not np.isfinite(scores).all():
+        return float("nan"), len(labels)
+    true = _true_scores(scores, labels, np.ones(len(labels), bool))
+    largest = scores.max(axis=1) if len(labels) else np.zeros(0)
+    shifted = scores.astype(np.float64) - largest[:, None]
+    log_p = true.astype(np.float64) - largest - np.log(np.exp(shifted).sum(axis=1))
+    return float(-np.maximum(log_p, np.log(_FLT_MIN)).sum()), len(labels)
+
+
+def _true_scores(scores, labels, counted):
+    wrong = counted & ((labels < 0) | (labels >= scores.shape[1]))
+    if wrong.any():
+        raise SystemExit(
+            "a label of the test data is %d, but there are scores of %d classes, 0 to %d; correct "
+            "the labels, the number of classes, or ignore_label"
+            % (labels[wrong][0], scores.shape[1], scores.shape[1] - 1)
+        )
+    return scores[np.arange(len(labels)), np.where(counted, labels, 0)]
+
+
+def _cycled(right, counted, images, batch):
+    """Caffe's accuracy over ``images`` round and round: the mean of those of its batches."""
+    if (counted == counted[0]).all():
+        whole, rest = divmod(images, len(right))
+        correct = whole * int(right.sum()) + int(right[:rest].sum())
+        return correct / max(images * int(counted[0]), 1)
+    round_about = np.arange(images).reshape(-1, batch) % len(right)
+    shares = right[round_about].sum(1) / np.maximum(counted[round_about].sum(1), 1)
+    return float(shares.mean())

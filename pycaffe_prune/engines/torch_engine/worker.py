@@ -240,7 +240,7 @@ class _Run:
         self.step = step
         job = self._job
         with closing(self.solver):
-            tester = Tester(self.test_nets[0], job) if job["scores_blob"] else None
+            tester = Tester(self.test_nets[0], job) if job["test"] else None
             iteration = loop.run(self, tester, job, self.solver.iter, self.emit, self._snapshot)
             if iteration < job["max_iter"]:
                 self.emit(event="stopped", iteration=iteration)

@@ -1,0 +1,175 @@
+"""What a test of a net reads: which scores it judges, by which labels, and how Caffe would."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pycaffe_prune.engines.losses import loss_weights
+from pycaffe_prune.engines.net_data import batch_size, data_layer_of
+from pycaffe_prune.errors import FormatError
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter, LossParameter
+
+__all__ = ["SoftmaxLoss", "TestPlan", "label_source", "test_plan"]
+
+_SAME_HEAD = frozenset(
+    {"Dropout", "Exp", "Flatten", "Log", "Power", "ReLU", "Reshape", "Sigmoid", "Softmax", "Split"}
+)
+"""Layers behind which scores are still those of the same head."""
+
+
+class SoftmaxLoss(BaseModel):
+    """A SoftmaxWithLoss layer (`src/caffe/layers/softmax_loss_layer.cpp`)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    scores: str
+    labels: str
+    axis: int
+    ignore_label: int | None
+    normalization: Literal["FULL", "VALID", "BATCH_SIZE", "NONE"]
+
+
+class TestPlan(BaseModel):
+    """The scores that a test judges: those of the net's headline.
+
+    That is the Accuracy layer on the scores of the loss with the greatest weight (ties: the last;
+    of several on one head the one with the lowest ``top_k``), or else that loss.
+    """
+
+    __test__ = False  # pytest: not a test class
+    model_config = ConfigDict(frozen=True)
+
+    layer: str
+    """The headline's name."""
+    scores: str
+    labels: str
+    axis: int
+    """Of the classes in the scores; a negative one counts from the end."""
+    top_k: int
+    ignore_label: int | None
+    batch: int
+    """Images that come with one forward pass."""
+    loss: SoftmaxLoss | None
+    """That of the same head."""
+    loss_blob: str | None
+    """The head's loss where it is another one than SoftmaxWithLoss."""
+
+
+def label_source(test: Sequence[LayerParameter], plan: TestPlan) -> LayerParameter:
+    """Return the layer that brings the plan's labels.
+
+    Raises:
+        FormatError: It is not in the net.
+    """
+    source = data_layer_of(test, plan.labels)
+    if source is None:
+        raise FormatError(f"no layer brings the labels '{plan.labels}'")
+    return source
+
+
+def test_plan(test: Sequence[LayerParameter]) -> TestPlan | None:
+    """Choose what a test of the net judges; None: nothing compares scores with labels.
+
+    Args:
+        test: The layers of the TEST net, in its order.
+
+    Raises:
+        SurgeryError: A layer's ``loss_weight`` are not one for each top.
+    """
+    losses = _losses_by_rank(test)
+    chosen = _headline(test, losses)
+    if chosen is None:
+        return None
+    source = data_layer_of(test, chosen.bottom[1])
+    if source is None:
+        return None
+    loss = _loss_of(test, chosen, losses)
+    is_accuracy = chosen.type == "Accuracy"
+    told = chosen.accuracy_param if is_accuracy else chosen.loss_param
+    return TestPlan(
+        layer=chosen.name,
+        scores=chosen.bottom[0],
+        labels=chosen.bottom[1],
+        axis=chosen.accuracy_param.axis if is_accuracy else chosen.softmax_param.axis,
+        top_k=chosen.accuracy_param.top_k if is_accuracy else 1,
+        ignore_label=told.ignore_label if told.HasField("ignore_label") else None,
+        batch=batch_size(source) or 0,
+        loss=_softmax_loss(loss) if loss is not None and loss.type == "SoftmaxWithLoss" else None,
+        loss_blob=loss.top[0] if loss is not None and loss.type != "SoftmaxWithLoss" else None,
+    )
+
+
+test_plan.__test__ = False  # type: ignore[attr-defined]  # pytest: no test
+
+
+def _losses_by_rank(test: Sequence[LayerParameter]) -> list[LayerParameter]:
+    """The layers that add to the loss, the greatest weight first, of equal ones the last."""
+    weighted = [
+        (max(loss_weights(layer)), place, layer)
+        for place, layer in enumerate(test)
+        if layer.top and layer.bottom and any(loss_weights(layer))
+    ]
+    return [layer for _, _, layer in sorted(weighted, key=lambda one: one[:2], reverse=True)]
+
+
+def _headline(
+    test: Sequence[LayerParameter], losses: Sequence[LayerParameter]
+) -> LayerParameter | None:
+    judges = [layer for layer in test if layer.type == "Accuracy" and _is_labelled(test, layer)]
+    if not judges:
+        return next(
+            (one for one in losses if one.type == "SoftmaxWithLoss" and _is_labelled(test, one)),
+            None,
+        )
+    last_place = {layer.bottom[0]: place for place, layer in enumerate(judges)}
+
+    def rank(place: int) -> tuple[int, int, int, int]:
+        layer = judges[place]
+        loss = _loss_of(test, layer, losses)
+        behind = len(losses) if loss is None else losses.index(loss)
+        return -behind, last_place[layer.bottom[0]], -layer.accuracy_param.top_k, place
+
+    by_loss = max(range(len(judges)), key=rank)
+    return judges[by_loss]
+
+
+def _is_labelled(test: Sequence[LayerParameter], layer: LayerParameter) -> bool:
+    return len(layer.bottom) > 1 and data_layer_of(test, layer.bottom[1]) is not None
+
+
+def _loss_of(
+    test: Sequence[LayerParameter], judge: LayerParameter, losses: Sequence[LayerParameter]
+) -> LayerParameter | None:
+    """The first of ``losses`` on the same head as ``judge``."""
+    if judge in losses:
+        return judge
+    head = _head(test, judge.bottom[0])
+    return next(
+        (one for one in losses if head & ({*one.top[1:]} | _head(test, one.bottom[0]))), None
+    )
+
+
+def _head(test: Sequence[LayerParameter], blob: str) -> frozenset[str]:
+    """The blob, and those before it whose scores it carries on."""
+    found = {blob}
+    for layer in reversed(test):
+        if layer.type in _SAME_HEAD and layer.bottom and found & set(layer.top):
+            found.add(layer.bottom[0])
+    return frozenset(found)
+
+
+def _softmax_loss(layer: LayerParameter) -> SoftmaxLoss:
+    told = layer.loss_param
+    normalization = LossParameter.NormalizationMode.Name(told.normalization)
+    if told.HasField("normalize") and not told.HasField("normalization"):
+        normalization = "VALID" if told.normalize else "BATCH_SIZE"
+    return SoftmaxLoss.model_validate(
+        {
+            "scores": layer.bottom[0],
+            "labels": layer.bottom[1],
+            "axis": layer.softmax_param.axis,
+            "ignore_label": told.ignore_label if told.HasField("ignore_label") else None,
+            "normalization": normalization,
+        }
+    )

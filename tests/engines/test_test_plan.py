@@ -1,0 +1,144 @@
+"""Which of a net's heads a test judges, and what both engines find there, as Caffe does."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+
+from pycaffe_prune.engines.job import TrainRequest
+from pycaffe_prune.engines.run import train
+from pycaffe_prune.engines.test_plan import test_plan as plan_of
+from pycaffe_prune.formats.caffe_pb2 import NetParameter
+
+CASES = Path(__file__).parent.parent / "cases"
+DATA = 'layer { name: "d" type: "Data" top: "x" top: "label" data_param { batch_size: 5 } }'
+
+
+def _head(name: str, weight: float, *top_ks: int) -> str:
+    judges = "".join(
+        f'layer {{ name: "{name}/top-{k}" type: "Accuracy" bottom: "{name}" bottom: "label" '
+        f'top: "{name}/top-{k}" accuracy_param {{ top_k: {k} }} }}'
+        for k in top_ks
+    )
+    loss = (
+        f'layer {{ name: "{name}/loss" type: "SoftmaxWithLoss" bottom: "{name}" bottom: "label" '
+        f'top: "{name}/loss" loss_weight: {weight} }}'
+    )
+    return (
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "x" top: "{name}" }}'
+        f"{loss if weight else ''}{judges}"
+    )
+
+
+def _plan(*layers: str):
+    return plan_of(text_format.Parse(DATA + "".join(layers), NetParameter()).layer)
+
+
+@pytest.mark.parametrize(
+    ("heads", "headline"),
+    [
+        ([("a", 0.3, 1, 5), ("b", 1, 1, 5)], "b/top-1"),
+        ([("b", 1, 5, 1), ("a", 0.3, 1)], "b/top-1"),
+        ([("a", 1, 1), ("b", 1, 5)], "b/top-5"),  # ties: the last head
+        ([("a", 0, 1, 5), ("b", 0, 1, 5)], "b/top-1"),  # no losses in the phase TEST
+        ([("a", 0.3, 1), ("b", 1)], "a/top-1"),  # the main head has no Accuracy
+        ([("a", 0.3), ("b", 1)], "b/loss"),
+        ([("b", 1), ("a", 0.3)], "b/loss"),
+        ([("a", 1), ("b", 1)], "b/loss"),
+    ],
+)
+def test_the_headline_is_that_of_the_heaviest_loss(heads, headline):
+    plan = _plan(*(_head(*head) for head in heads))
+    assert plan.layer == headline
+    assert plan.scores == headline[0]
+    assert (plan.loss is None) == all(weight == 0 for _, weight, *_ in heads)
+    assert plan.loss is None or plan.loss.scores == plan.scores
+
+
+def test_scores_belong_to_a_loss_through_softmax_too():
+    behind = (
+        'layer { name: "p" type: "Softmax" bottom: "a" top: "p" }'
+        'layer { name: "acc" type: "Accuracy" bottom: "p" bottom: "label" top: "acc" }'
+    )
+    plan = _plan(_head("a", 1), behind, _head("b", 0.3, 1))
+    assert (plan.layer, plan.scores, plan.loss.scores) == ("acc", "p", "a")
+
+
+def test_what_the_layers_say_is_in_the_plan():
+    plan = _plan(
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "x" bottom: "label" top: "loss" '
+        "softmax_param { axis: 2 } loss_param { ignore_label: 255 normalize: false } }",
+        'layer { name: "acc" type: "Accuracy" bottom: "x" bottom: "label" top: "acc" '
+        "accuracy_param { axis: -1 top_k: 3 ignore_label: 0 } }",
+    )
+    assert (plan.axis, plan.top_k, plan.ignore_label, plan.batch) == (-1, 3, 0, 5)
+    assert (plan.loss.axis, plan.loss.ignore_label) == (2, 255)
+    assert plan.loss.normalization == "BATCH_SIZE"
+
+
+def test_another_loss_is_read_from_its_own_blob():
+    plan = _plan(
+        'layer { name: "hinge" type: "HingeLoss" bottom: "x" bottom: "label" top: "h" }'
+        'layer { name: "acc" type: "Accuracy" bottom: "x" bottom: "label" top: "acc" }'
+    )
+    assert (plan.layer, plan.loss, plan.loss_blob) == ("acc", None, "h")
+
+
+def test_a_net_that_compares_no_scores_with_labels_has_no_plan():
+    assert _plan('layer { name: "e" type: "EuclideanLoss" bottom: "x" bottom: "label" }') is None
+
+
+# Caffe's Solver::Test on a new net, one epoch of whole batches: the outputs' means.
+OWN_TEST = """
+import sys, caffe
+net, batches = caffe.Net(sys.argv[1], sys.argv[2], caffe.TEST), int(sys.argv[3])
+found = [{k: float(v.sum()) for k, v in net.forward().items()} for _ in range(batches)]
+for name in found[0]:
+    print(name, sum(one[name] for one in found) / batches)
+"""
+
+
+def _caffes_own(caffe_python: Path, folder: Path, batches: int) -> dict[str, float]:
+    files = [folder / "net.prototxt", folder / "final.caffemodel"]
+    own = subprocess.run(
+        [caffe_python, "-c", OWN_TEST, *files, str(batches)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"GLOG_minloglevel": "2"},
+    )
+    return {name: float(mean) for name, mean in map(str.split, own.stdout.splitlines())}
+
+
+@pytest.mark.real_caffe
+@pytest.mark.parametrize(
+    ("case", "batches", "counted"),
+    [("aux_heads", 3, 297), ("ignore_label", 3, 270), ("topk", 3, 297), ("seg", 10, 2560)],
+)
+def test_accuracy_and_loss_are_those_of_caffes_own_layers(
+    case, batches, counted, engine, digits, caffe_python, tmp_path
+):
+    data = digits
+    if case == "seg":
+        data = tmp_path / "data"
+        for lmdb in ("seg_image_lmdb", "seg_label_lmdb"):
+            shutil.copytree(CASES / lmdb, data / lmdb)
+    request = TrainRequest(CASES / f"{case}_solver.prototxt", data=data, test_interval=0)
+    found = train(request, tmp_path / "run", engine, lambda _: None).final_test
+    own = _caffes_own(caffe_python, tmp_path / "run", batches)
+    name = "acc" if case == "seg" else "top-1"
+    # Where labels are ignored batches count unlike many places, which Caffe's mean does not weigh.
+    slack = 0.01 if case == "ignore_label" else 1e-6
+    assert (found.accuracy_name, found.counted) == (name, counted)
+    assert found.accuracy == pytest.approx(own[name], abs=slack)
+    assert found.loss == pytest.approx(own["loss"], rel=1e-4, abs=1e-7)
+    if (case, engine.name) == ("aux_heads", "caffe"):
+        assert (found.accuracy, own["aux/top-1"]) == (
+            pytest.approx(0.811, abs=5e-4),
+            pytest.approx(0.114, abs=5e-4),
+        )
+    if (case, engine.name) == ("seg", "caffe"):
+        assert (found.accuracy, found.loss) == (1.0, pytest.approx(3.4e-5, rel=0.02))
