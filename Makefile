@@ -15,7 +15,7 @@ REPRODUCE_ARGS ?=
 EXTRAS ?= dev,sample,flowers,convert,torch,cluster
 PYTEST_ARGS ?= -n auto
 
-.PHONY: help environment setup test check reproduce bench gpu-check images schema constraints clean
+.PHONY: help environment setup test check reproduce bench gpu-check images schema fields constraints clean
 
 help:
 	@echo "make reproduce   LeNet-300-100 on MNIST with the real Caffe, in minutes: table, figure, report"
@@ -27,6 +27,7 @@ help:
 	@echo "make gpu-check   all that waits for a GPU: parity, speed, experiments (resumable; hours)"
 	@echo "make images      the container images, with Docker (docs/containers.md)"
 	@echo "make schema      compile caffe.proto and forks.proto again"
+	@echo "make fields      docs/fields.md from the table of fields"
 	@echo "make constraints write the installed versions to constraints.txt"
 	@echo "make clean       remove the virtual environment and all caches of this checkout"
 
@@ -87,6 +88,9 @@ schema: $(INSTALLED)
 		--descriptor_set_out=caffe.fds --pyi_out=. caffe.proto
 	cd pycaffe_prune/formats && ../../$(BIN)/python -m grpc_tools.protoc -I. \
 		--descriptor_set_out=forks.fds forks.proto
+
+fields: $(INSTALLED)
+	$(BIN)/python -m pycaffe_prune.formats.field_page > docs/fields.md
 
 constraints: $(INSTALLED)
 	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } \

@@ -7,7 +7,6 @@ import numpy as np
 
 from pycaffe_prune.convert import onnx_windows
 from pycaffe_prune.convert.onnx_graph import Context
-from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import EltwiseParameter, LRNParameter
 from pycaffe_prune.net.axes import canonical_axis
 from pycaffe_prune.net.shapes import Shape
@@ -140,11 +139,6 @@ def _threshold(context: Context) -> None:
 
 def _batch_norm(context: Context) -> None:
     settings = context.layer.batch_norm_param
-    if settings.HasField("use_global_stats") and not settings.use_global_stats:
-        raise SurgeryError(
-            f"layer '{context.layer.name}' (BatchNorm) takes its statistics from the batch "
-            "(use_global_stats: false), which no fixed graph does; take that field out"
-        )
     mean, variance, factor = context.blobs[:3]
     # batch_norm_layer.cpp: the sums are divided by the third blob; a factor of 0 makes them 0.
     share = np.float32(1 / factor.item()) if factor.item() else np.float32(0)

@@ -12,6 +12,7 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
+from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.graph import NetGraph, NetState, Top, layers_in_state
 from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
@@ -38,11 +39,14 @@ def to_onnx(net: NetParameter, model: Caffemodel) -> onnx.ModelProto:
         model: Its weights.
 
     Raises:
+        FormatError: A layer has a field that no ONNX model follows.
         SurgeryError: A layer has no ONNX form here, net and weights do not belong together, or
             weights are not finite; the sentence names the layer.
     """
     layers = layers_in_state(net, NetState.of(net, TEST))
     _require_known(layers)
+    for layer in layers:
+        refuse_unhonoured(layer, "onnx")
     require_fitting(net, model)
     require_finite(model, {layer.name for layer in model.layers} & {layer.name for layer in layers})
     shapes = infer_shapes(layers)

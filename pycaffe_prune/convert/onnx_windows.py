@@ -74,11 +74,10 @@ def _require_channel_axis(context: Context) -> None:
 def pooling(context: Context) -> None:
     """Pooling (`pooling_layer.cpp`), MAX and AVE."""
     settings = context.layer.pooling_param
-    if settings.pool == PoolingParameter.STOCHASTIC or len(context.outputs) > 1:
-        what = "STOCHASTIC pooling" if len(context.outputs) == 1 else "a second top (the mask)"
+    if len(context.outputs) > 1:
         raise SurgeryError(
-            f"layer '{context.layer.name}' (Pooling) has {what}, which has no ONNX form here; take "
-            "it out of the net first"
+            f"layer '{context.layer.name}' (Pooling) has a second top (the mask), which has no "
+            "ONNX form here; take it out of the net first"
         )
     is_max = settings.pool == PoolingParameter.MAX
     if settings.global_pooling:

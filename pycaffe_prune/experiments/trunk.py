@@ -13,6 +13,7 @@ from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import read_caffemodel
+from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.inference import inference_net, input_shapes
@@ -75,7 +76,7 @@ def cut_trunk(
         grid: See `pool_to_grid`; None: the whole blob.
 
     Raises:
-        FormatError: Net or weights cannot be read.
+        FormatError: Net or weights cannot be read, or a layer computes as in training.
         SurgeryError: There is no such blob, it depends on more than one data blob, the weights do
             not fit, or the grid does not.
     """
@@ -89,6 +90,8 @@ def cut_trunk(
     ((data, told),) = inputs.items()
     input_shape = (1, *(told or (1, *image))[1:])
     trunk = inference_net(net, {data: input_shape}, [blob])
+    for layer in trunk.layer:
+        refuse_unhonoured(layer, "features")
     require_fitting(trunk, read_caffemodel(weights))
     shape = _shape_of(trunk, blob)
     if grid is not None:

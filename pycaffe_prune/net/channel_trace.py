@@ -2,6 +2,7 @@
 
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
+from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.formats.forks import STOCK_TYPES
 from pycaffe_prune.net.channels import Channels, ChannelTrace, Flow
 from pycaffe_prune.net.fork_channels import rule_for
@@ -23,8 +24,11 @@ def trace_channels(net: NetParameter, model: Caffemodel | None = None) -> Channe
             here are passed over.
 
     Raises:
+        FormatError: A layer has a field that units cannot be deleted with.
         SurgeryError: Net and weights do not fit together, or the net contradicts itself.
     """
+    for layer in net.layer:
+        refuse_unhonoured(layer, "channels")
     trace = ChannelTrace(net, model)
     passed_over = _without_weights(net, model) if model else frozenset()
     graphs = list(NetGraph.of_all_states(net))

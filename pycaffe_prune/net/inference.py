@@ -129,7 +129,7 @@ def inference_net(
         if layer.bottom or layer.type in _NO_DATA:
             kept = new.layer.add()
             kept.CopyFrom(layer)
-            for field in ("include", "exclude", "phase"):
+            for field in ("include", "exclude"):
                 kept.ClearField(field)
             continue
         for number, name in enumerate(layer.top):

@@ -190,3 +190,10 @@ def test_both_engines_see_the_same_in_real_flowers(caffe_python: Path, data_dir:
 def squeezenet(weights: Path) -> Trunk:
     net = PROTOTXT / "squeezenet_v1.0" / "deploy_firenet.prototxt"
     return cut_trunk(net, weights, "fire9/concat", (3, 256, 256), grid=3)
+
+
+def test_a_layer_that_computes_as_in_training_is_refused(model: tuple[Path, Path]) -> None:
+    net, weights = model
+    net.write_text(NET.replace('type: "ReLU"', 'type: "ReLU" phase: TRAIN'))
+    with pytest.raises(FormatError, match=r"layer 'relu' .ReLU. has phase: TRAIN, .*take it out"):
+        cut_trunk(net, weights, "ip", (1, 9, 8))

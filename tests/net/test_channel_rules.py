@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel
 from pycaffe_prune.formats.carried import parse_text
@@ -286,3 +286,10 @@ def test_units_do_not_go_through_a_layer_with_unknown_fields() -> None:
     assert (free(found, "a"), free(found, "b")) == (False, True)
     (reason,) = {found.fixed[channel] for channel in found.units["a"].tolist()}
     assert "'r' of type ReLU with the field 'relu_param.fork', which stock Caffe does not" in reason
+
+
+def test_values_in_a_net_would_keep_their_old_shape_and_are_refused() -> None:
+    net = parse_text(INPUT + conv("one", 3) + fc("two", "one"), NetParameter())
+    net.layer[1].blobs.add()
+    with pytest.raises(FormatError, match=r"layer 'one' .Convolution. has blobs, .*caffemodel"):
+        trace_channels(net)

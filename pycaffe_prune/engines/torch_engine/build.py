@@ -17,6 +17,7 @@ from pycaffe_prune.engines.torch_engine.plan import Flow, plan_flow
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
+from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
 from pycaffe_prune.net.shapes import LayerShapes, infer_shapes
 
@@ -61,6 +62,7 @@ def build(net: NetParameter, state: NetState, device: torch.device, seed: int) -
 
     Raises:
         EngineError: A layer's type is not known.
+        FormatError: A layer has a field that the torch engine does not follow.
         SurgeryError: The net contradicts itself.
         DataError: What a data layer reads is missing or damaged.
     """
@@ -68,8 +70,11 @@ def build(net: NetParameter, state: NetState, device: torch.device, seed: int) -
     sources: dict[int, Source] = {}
     with ExitStack() as opened:
         for place, layer in enumerate(layers):
+            refuse_unhonoured(layer, "torch")
             if not layer.bottom and layer.type != "Parameter":
-                sources[place] = make_source(layer, state.phase, device, seed + place)
+                sources[place] = make_source(
+                    layer, _phase(layer, state.phase), device, seed + place
+                )
                 opened.callback(sources[place].close)
             else:
                 require_known(layer)
@@ -104,6 +109,11 @@ def _assemble(
     return parts
 
 
+def _phase(layer: LayerParameter, phase: int) -> int:
+    """The phase that a layer computes in: its own, or the net's (`Net::Init`)."""
+    return layer.phase if layer.HasField("phase") else phase
+
+
 def _own(layer: LayerParameter) -> LayerParameter:
     """The net's copy of a layer, with the top that Caffe gives to a loss that names none."""
     own = LayerParameter()
@@ -130,6 +140,7 @@ def _infer_shapes(
 
 def _make_step(parts: Parts, place: int, held: Sequence[Learnable], phase: int) -> Step:
     around, flow = parts.shapes[place], parts.flows[place]
+    phase = _phase(parts.layers[place], phase)
     bottoms = tuple(shape for shape in around.bottoms if shape is not None)
     tops = tuple(shape for shape in around.tops if shape is not None)
     layer = make_layer(LayerSetup(parts.layers[place], bottoms, tops, phase))

@@ -5,7 +5,7 @@ import torch
 
 from pycaffe_prune.engines.torch_engine import build as rooms
 from pycaffe_prune.engines.torch_engine.build import build
-from pycaffe_prune.errors import EngineError, PruneError, SurgeryError
+from pycaffe_prune.errors import EngineError, FormatError, PruneError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
 from pycaffe_prune.net.graph import NetState
 from tests.engines.torch_engine.loss_nets import parse
@@ -99,3 +99,17 @@ def test_what_is_wrong_is_named_and_sources_are_closed(
     assert opened == ([] if "WindowData" in new else ["data"])
     steps(NET)
     assert len(opened) == len(closed) + 1
+
+
+def test_a_layer_computes_in_its_own_phase_if_it_says_one() -> None:
+    own = NET.replace('type: "Dropout"', 'type: "Dropout" phase: %s')
+    ones = torch.ones(1, 8)
+    for net_phase, phase in ((TRAIN, "TEST"), (TEST, "TRAIN")):
+        (top,), _ = steps(own % phase, net_phase)["drop"].layer.forward_saving([ones.clone()], [])
+        assert torch.equal(top, ones) == (phase == "TEST")
+
+
+def test_values_in_a_net_are_refused() -> None:
+    valued = NET.replace('type: "InnerProduct"', 'type: "InnerProduct" blobs { data: 1 }')
+    with pytest.raises(FormatError, match=r"layer 'ip' .InnerProduct. has blobs, .*--weights"):
+        steps(valued)

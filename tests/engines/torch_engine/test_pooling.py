@@ -27,12 +27,6 @@ def test_a_maximum_of_nan_is_given_on() -> None:
     assert top.isnan().all()
 
 
-def test_stochastic_pooling_is_refused() -> None:
-    settings = "pooling_param { kernel_size: 2 pool: STOCHASTIC }"
-    with pytest.raises(EngineError, match=r"layer 'x' .* no STOCHASTIC pooling"):
-        build_layer(parse_layer("Pooling", settings), [(1, 1, 4, 4)])
-
-
 def test_a_window_behind_the_end_is_refused() -> None:
     settings = "pooling_param { kernel_size: 1 stride: 5 }"
     with pytest.raises(EngineError, match="stride 5 puts the last window behind"):

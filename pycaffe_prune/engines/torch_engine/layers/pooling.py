@@ -197,14 +197,9 @@ def pooling(setup: LayerSetup) -> Layer:
     """Make the Pooling layer that the settings ask for.
 
     Raises:
-        EngineError: It is STOCHASTIC, or a window lies behind the bottom's end.
+        EngineError: A window lies behind the bottom's end.
     """
     settings = setup.param.pooling_param
-    if settings.pool == PoolingParameter.STOCHASTIC:
-        raise EngineError(
-            f"layer '{setup.param.name}' (Pooling): the torch engine has no STOCHASTIC pooling, "
-            "nor has Caffe on a CPU; use pool: MAX or AVE, or --engine caffe on a GPU"
-        )
     wide = False
     if not settings.global_pooling:
         kernel, _, edges = pooling_window(settings)
