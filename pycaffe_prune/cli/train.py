@@ -11,6 +11,7 @@ from pycaffe_prune.cli.options import (
     engine_to_work_with,
     path_type,
     require_sense,
+    state_options,
     tf32_option,
     threads_option,
 )
@@ -20,6 +21,7 @@ from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train as run
 from pycaffe_prune.formats.prototxt import read_solver
+from pycaffe_prune.net.state_wish import StateWish
 
 
 def _files(
@@ -53,6 +55,7 @@ def _files(
 @click.option("--snapshot", type=click.IntRange(0), help="Snapshot interval (0: at the end only).")
 @click.option("--test-interval", type=click.IntRange(0), help="0: test at start and end only.")
 @click.option("--seed", type=click.IntRange(0), help="Random seed (default: the solver's, else 1).")
+@state_options
 @engine_option
 @device_option
 @threads_option
@@ -72,6 +75,7 @@ def train(
     snapshot: int | None,
     test_interval: int | None,
     seed: int | None,
+    state: StateWish,
     engine: EngineName,
     device: str,
     threads: int,
@@ -85,6 +89,10 @@ def train(
     The folder then holds final.caffemodel, result.json (written last), log.jsonl and the last
     snapshot. More iterations later: the same command with a larger --max-iter. A run that one
     engine began can go on in the other.
+
+    The nets may be named in any of Caffe's fields (net, train_net and test_net, or the nets
+    themselves), and layers chosen by train_state, test_state and the nets' own states; --stage and
+    --level add to those.
 
     \b
     Examples:
@@ -111,6 +119,7 @@ def train(
         snapshot=snapshot,
         test_interval=test_interval,
         seed=seed,
+        state=state,
         device=device,
         threads=threads,
         keep_snapshots=keep_snapshots,

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from pycaffe_prune.engines.test_plan import TestPlan
+from pycaffe_prune.net.state_wish import OWN_STATE, StateWish
 
 __all__ = [
     "EvaluationJob",
@@ -44,6 +45,8 @@ class TrainRequest:
     device: str = "cpu"
     threads: int = 1
     """BLAS threads; with one, runs repeat bit for bit."""
+    state: StateWish = OWN_STATE
+    """Level and stages beside those of the nets' own states."""
     keep_snapshots: bool = False
     checkpoints: tuple[int, ...] = ()
     """Iterations after which a snapshot is taken as well; for `keep_snapshots`."""
@@ -137,6 +140,8 @@ class Job(BaseModel):
     checkpoints: tuple[int, ...] = ()
     """Iterations after which a snapshot is taken, besides each ``snapshot`` of them."""
     test_interval: int
+    test_initialization: bool = True
+    """Whether there is a test before the first iteration."""
     display: int
     batch: int
     test_images: int

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from pycaffe_prune.engines.base import Engine, Event, Observer
 from pycaffe_prune.engines.engine_comparison import EngineComparison, allowing
+from pycaffe_prune.engines.initial_weights import weights_files
 from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.prepare import net_of_solver
 from pycaffe_prune.engines.rounding import rounded_otherwise
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.solver_nets import net_of_solver, solver_nets, with_nets
 from pycaffe_prune.engines.trajectory import (
     TOLERANCE,
     Trajectory,
@@ -23,6 +24,7 @@ from pycaffe_prune.errors import EngineError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter, SolverParameter
 from pycaffe_prune.formats.prototxt import read_net, read_solver, write_prototxt
 from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.net.state_wish import OWN_STATE
 
 __all__ = [
     "ROUNDINGS",
@@ -80,6 +82,7 @@ def compare_engines(
         EngineError: An engine failed, or a layer draws random numbers.
         PruneError: The request is at fault.
     """
+    request = _self_contained(request, folder / "job")
     _refuse_random(request)
     jobs = [replace(request, device=device) for device in devices or [request.device] * 2]
     weights = request.weights or initial_weights(jobs[0], engines[0], folder / "initial")
@@ -122,6 +125,7 @@ def store_runs(
     Raises:
         EngineError, PruneError: As `compare_engines`.
     """
+    request = _self_contained(request, folder / "job")
     _refuse_random(request)
     job = replace(request, device=device or request.device)
     weights = job.weights or initial_weights(job, engine, folder / "initial")
@@ -207,7 +211,12 @@ def initial_weights(request: TrainRequest, engine: Engine, folder: Path) -> Path
     """
     own = _own_solver(request)
     still = SolverParameter(
-        net=own.net, base_lr=0.0, lr_policy="fixed", max_iter=1, random_seed=own.random_seed
+        net=own.net,
+        base_lr=0.0,
+        lr_policy="fixed",
+        max_iter=1,
+        random_seed=own.random_seed,
+        weights=own.weights,
     )
     run = RunFolder(folder)
     train(
@@ -231,6 +240,19 @@ def _own_solver(request: TrainRequest) -> SolverParameter:
     solver = read_solver(request.solver)
     solver.net = str((request.net or net_of_solver(request.solver)).resolve())
     return solver
+
+
+def _self_contained(request: TrainRequest, folder: Path) -> TrainRequest:
+    """The same job by a solver in ``folder`` that has all its nets in one, and absolute paths."""
+    solver = read_solver(request.solver)
+    folder.mkdir(parents=True, exist_ok=True)
+    net_path = folder / "net.prototxt"
+    nets = solver_nets(request, solver)
+    write_prototxt(net_path, nets.net)
+    own = with_nets(solver, nets, net_path)
+    begun = weights_files(replace(request, weights=None, more_weights=()), solver)
+    own.weights[:] = [str(path) for path in begun]
+    return replace(request, solver=_written(own, folder), net=None, state=OWN_STATE)
 
 
 def _written(solver: SolverParameter, folder: Path) -> Path:

@@ -34,6 +34,7 @@ from pycaffe_prune.engines.net_data import (
 from pycaffe_prune.engines.net_files import NetFile, net_files
 from pycaffe_prune.engines.restoring import Restored, read_restored
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.solver_nets import SolverNets, solver_nets, with_nets
 from pycaffe_prune.engines.test_plan import label_source, test_plan
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
@@ -61,34 +62,12 @@ from pycaffe_prune.net.state_wish import OWN_STATE, StateWish, read_net_in_state
 __all__ = [
     "CheckedRun",
     "check",
-    "net_of_solver",
     "prepare",
     "prepare_evaluation",
     "solver_settings",
 ]
 
 _NEVER = 2**31 - 1
-
-
-def net_of_solver(path: Path) -> Path:
-    """Return the path of the net that a solver names.
-
-    Caffe looks in the working directory only. The solver's folder and its parents are tried after
-    it, so that a solver finds its net wherever the command is typed.
-
-    Raises:
-        FormatError: The solver cannot be read, names no net, or there is no such file.
-    """
-    solver = read_solver(path)
-    if not solver.HasField("net"):
-        raise FormatError(
-            f"{path}: names no net; give it 'net: \"…train_val.prototxt\"' or use --net "
-            "(train_net/test_net pairs are not read)"
-        )
-    for folder in (Path(), *path.resolve().parents):
-        if (folder / solver.net).is_file():
-            return (folder / solver.net).resolve()
-    raise FormatError(f"{path}: names the net '{solver.net}', which is neither here nor beside it")
 
 
 @dataclass(frozen=True)
@@ -139,13 +118,15 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     """
     solver = read_solver(request.solver)
     refuse_carried(solver, request.solver, "training")
-    net_path = request.net or net_of_solver(request.solver)
-    net, files = _trusted_net(net_path, request.data)
+    resolved = _resolved_solver(solver, request)
+    nets = solver_nets(request, resolved)
+    _refuse_several_tests(request, nets)
+    net, files = _trusted(nets.net, nets.source, request.data)
     _name_losses(net)
     mask = read_mask(request.mask) if request.mask else None
     refuse_repeated_names(net)
     refuse_faulty_data(net, files, [TRAIN, TEST] if solver.test_iter else [TRAIN])
-    resolved = _resolved_solver(solver, request, folder)
+    resolved = with_nets(resolved, nets, folder.net)
     restored = read_restored(request, resolved, mask)
     initial = () if restored else weights_files(request, solver)
     files_used = [Path(restored.told.weights)] if restored else initial
@@ -192,7 +173,7 @@ def prepare_evaluation(
         As `prepare`; FormatError too when the net has nothing to test, DataError when the test
         LMDB holds fewer images, SurgeryError when the caffemodels hold different blobs.
     """
-    net, files = _trusted_net(net_path, data, state)
+    net, files = _trusted(read_net_in_state(net_path, state), net_path, data)
     refuse_repeated_names(net)
     refuse_faulty_data(net, files, [TEST])
     inputs = _inputs(net, TEST)
@@ -230,11 +211,10 @@ def prepare_evaluation(
     return job
 
 
-def _trusted_net(
-    path: Path, data: Path | None, state: StateWish = OWN_STATE
+def _trusted(
+    net: NetParameter, path: Path, data: Path | None
 ) -> tuple[NetParameter, list[NetFile]]:
     """The net with absolute paths, and what is in the files that it reads."""
-    net = read_net_in_state(path, state)
     refuse_python_layers(net, path)
     refuse_carried(net, path, "an engine")
     resolve_databases(net, path, data)
@@ -277,13 +257,18 @@ def _refuse_other_run(
         )
 
 
-def _resolved_solver(
-    solver: SolverParameter, request: TrainRequest, folder: RunFolder
-) -> SolverParameter:
-    """The solver as the engine runs it: tests and snapshots are the worker's, not Caffe's."""
+def _refuse_several_tests(request: TrainRequest, nets: SolverNets) -> None:
+    if nets.tests > 1:
+        raise FormatError(
+            f"{request.solver}: has {nets.tests} test nets (test_iter, test_state, test_net), and "
+            "a run here tests one; keep the one that is to be reported"
+        )
+
+
+def _resolved_solver(solver: SolverParameter, request: TrainRequest) -> SolverParameter:
+    """The solver, but for its nets, as the engine runs it: the worker tests and takes snapshots."""
     resolved = SolverParameter()
     resolved.CopyFrom(solver)
-    resolved.net = str(folder.net.resolve())
     resolved.snapshot_prefix = "snapshot"
     resolved.snapshot = 0
     resolved.snapshot_after_train = False
@@ -334,6 +319,7 @@ def _job(
         keep_snapshots=request.keep_snapshots,
         checkpoints=request.checkpoints,
         test_interval=interval,
+        test_initialization=original.test_initialization or request.test_interval is not None,
         display=original.display or 100,
         batch=next((size for size in map(batch_size, train) if size), 0),
         test_images=records(source) if source else 0,

@@ -7,7 +7,7 @@ import numpy as np
 
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.losses import loss_weights
-from pycaffe_prune.engines.prepare import net_of_solver
+from pycaffe_prune.engines.solver_nets import net_of_solver
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel

@@ -12,7 +12,7 @@ from pycaffe_prune.engines.contents import lmdb_content
 from pycaffe_prune.engines.data_paths import DataFolder
 from pycaffe_prune.engines.net_data import is_lmdb, resolve_lists
 from pycaffe_prune.engines.net_files import net_files
-from pycaffe_prune.engines.prepare import net_of_solver
+from pycaffe_prune.engines.solver_nets import net_of_solver
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.machine import this_machine
 from pycaffe_prune.experiments.paths import ExperimentFolder

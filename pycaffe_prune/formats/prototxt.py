@@ -11,7 +11,7 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, Solver
 from pycaffe_prune.formats.carried import carried_fields, parse_text, to_text
 from pycaffe_prune.formats.files import atomic_write, existing_file
 from pycaffe_prune.formats.text_bytes import bytes_of, text_of
-from pycaffe_prune.formats.upgrade import upgrade_net
+from pycaffe_prune.formats.upgrade import upgrade_net, upgrade_solver
 
 __all__ = ["read_net", "read_solver", "refuse_carried", "refuse_python_layers", "write_prototxt"]
 
@@ -68,11 +68,17 @@ def read_net(path: Path) -> NetParameter:
 def read_solver(path: Path) -> SolverParameter:
     """Read a solver prototxt; fields that stock Caffe does not know are carried.
 
+    The old ``solver_type`` comes as ``type``.
+
     Raises:
         FormatError: The file is missing, no text, or against the grammar or a known field's type
-            (with line and column).
+            (with line and column), or has both forms of the type.
     """
-    return _read(path, SolverParameter(), "a solver prototxt")
+    solver = _read(path, SolverParameter(), "a solver prototxt")
+    try:
+        return upgrade_solver(solver)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
 
 
 def write_prototxt(path: Path, message: NetParameter | SolverParameter) -> None:

@@ -8,18 +8,28 @@ from pycaffe_prune.formats.caffe_pb2 import (
     BlobShape,
     LayerParameter,
     NetParameter,
+    SolverParameter,
     V1LayerParameter,
 )
 from pycaffe_prune.formats.carried import copy_unknown, own_fields
 from pycaffe_prune.formats.upgrade_v0 import is_v0, upgrade_v0_net
 
-__all__ = ["upgrade_net"]
+__all__ = ["upgrade_net", "upgrade_solver"]
 
 # Where V1 data layers keep what today is the transform_param of any data layer.
 _OLD_TRANSFORM = {
     V1LayerParameter.DATA: "data_param",
     V1LayerParameter.IMAGE_DATA: "image_data_param",
     V1LayerParameter.WINDOW_DATA: "window_data_param",
+}
+
+_SOLVER_TYPES = {
+    "SGD": "SGD",
+    "NESTEROV": "Nesterov",
+    "ADAGRAD": "AdaGrad",
+    "RMSPROP": "RMSProp",
+    "ADADELTA": "AdaDelta",
+    "ADAM": "Adam",
 }
 
 # Names that are not the enum's words run together (INNER_PRODUCT becomes InnerProduct by rule).
@@ -130,6 +140,25 @@ def upgrade_net(net: NetParameter) -> NetParameter:
     if any(map(_has_three_specs, net.layer)):
         net = _with_layers(net, map(_with_fixed_statistics, net.layer))
     return net
+
+
+def upgrade_solver(solver: SolverParameter) -> SolverParameter:
+    """Return ``solver`` with ``type`` in place of the old ``solver_type`` (UpgradeSolverType).
+
+    Raises:
+        FormatError: It has both, which Caffe refuses too.
+    """
+    if not solver.HasField("solver_type"):
+        return solver
+    if solver.HasField("type"):
+        raise FormatError(
+            "holds both 'solver_type', the old form, and 'type'; Caffe takes one of them"
+        )
+    new = SolverParameter()
+    new.CopyFrom(solver)
+    new.type = _SOLVER_TYPES[SolverParameter.SolverType.Name(solver.solver_type)]
+    new.ClearField("solver_type")
+    return new
 
 
 def _with_layers(net: NetParameter, layers: Iterable[LayerParameter]) -> NetParameter:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
-from pycaffe_prune.engines.prepare import net_of_solver
+from pycaffe_prune.engines.solver_nets import net_of_solver
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.experiments.result import ExperimentResult, Method, Point
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter

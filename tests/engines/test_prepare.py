@@ -10,8 +10,9 @@ import pytest
 from google.protobuf import text_format
 
 from pycaffe_prune.engines.job import EvaluationJob, Job, TrainRequest
-from pycaffe_prune.engines.prepare import net_of_solver, prepare, prepare_evaluation
+from pycaffe_prune.engines.prepare import prepare, prepare_evaluation
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.solver_nets import net_of_solver
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel

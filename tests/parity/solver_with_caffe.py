@@ -6,6 +6,8 @@ rates    solver (a prototxt), states (solverstates): ``rates``, the learning rat
 train    solver, state (to restore, or null), steps: ``start:<blob>``, and per step, from 1,
          ``gradient:<step>:<blob>`` before the update and ``data:<step>:<blob>`` after it, blobs
          being numbered in the net's order. Leaves a snapshot where the solver says.
+outcome  solver: trained to its max_iter, ``data:<blob>``, and of each test net the
+         loss, ``test:<place>``.
 
 Each is answered by a line.
 """
@@ -55,9 +57,21 @@ def train(job):
     return found
 
 
+def outcome(job):
+    solver = caffe.get_solver(job["solver"])
+    solver.step(job["steps"])
+    blobs = [blob for blobs in solver.net.params.values() for blob in blobs]
+    found = {f"data:{index}": blob.data.copy() for index, blob in enumerate(blobs)}
+    for place, net in enumerate(solver.test_nets):
+        net.share_with(solver.net)
+        net.forward()
+        found[f"test:{place}"] = net.blobs["loss"].data.copy()
+    return found
+
+
 for line in sys.stdin:
     job = json.loads(line)
     os.chdir(os.path.dirname(job["solver"]))  # noqa: PTH120 -- as plain as Python 3.6 needs it
-    np.savez(job["out"], **{"rates": rates, "train": train}[job["task"]](job))
+    np.savez(job["out"], **{"rates": rates, "train": train, "outcome": outcome}[job["task"]](job))
     sys.stdout.write("done\n")
     sys.stdout.flush()

@@ -20,7 +20,7 @@ def run(solver, tester, job, iteration, emit, snapshot):
     end, rate, started = job["max_iter"], _Rate(iteration), time.time()
     clock = _SnapshotClock()
     while True:
-        if tester and _due(iteration, job["test_interval"], end):
+        if tester and _due(iteration, job, end):
             solver.test_nets[0].share_with(solver.net)
             emit(event="test", iteration=iteration, **tester.run())
             rate.restart(iteration)
@@ -63,8 +63,11 @@ def _next_event(job, iteration):
     return min(periodic + [at for at in job["checkpoints"] if at > iteration])
 
 
-def _due(iteration, interval, end):
-    return iteration in (0, end) or (bool(interval) and iteration % interval == 0)
+def _due(iteration, job, end):
+    if iteration == 0 < end:
+        return job.get("test_initialization", True)
+    interval = job["test_interval"]
+    return iteration == end or (bool(interval) and iteration % interval == 0)
 
 
 class _SnapshotClock:

@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pycaffe_prune.engines.solver_nets import test_states
 from pycaffe_prune.engines.torch_engine.net import Net
 from pycaffe_prune.engines.torch_engine.snapshots import read_snapshot, write_snapshot
 from pycaffe_prune.engines.torch_engine.stepping import Stepping
 from pycaffe_prune.engines.torch_engine.updates import ALL_BITS, make_update
 from pycaffe_prune.errors import SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, NetParameter, SolverParameter
+from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter, SolverParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.net.axes import extents
 from pycaffe_prune.net.graph import NetState
@@ -78,7 +79,7 @@ class Solver:
             self.net = Net(net, NetState(TRAIN), device, seed)
             opened.callback(self.net.close)
             # As in Caffe none for a solver that never tests: the net may have no phase TEST.
-            self.test_nets = [Net(net, NetState(TEST), device, seed) for _ in param.test_iter[:1]]
+            self.test_nets = [Net(net, state, device, seed) for state in test_states(param)]
             for test_net in self.test_nets:
                 opened.callback(test_net.close)
             parameters = self.net.parameters
