@@ -25,10 +25,10 @@ from pycaffe_prune.engines.gradient_warnings import gradient_warning
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.parity import compare_engines, run_name, store_runs
-from pycaffe_prune.engines.prepare import net_of_solver
+from pycaffe_prune.engines.solver_nets import solver_nets
 from pycaffe_prune.engines.stored_runs import StoredRuns
 from pycaffe_prune.errors import EngineError, PruneError
-from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.formats.prototxt import read_solver
 
 __all__ = ["NamedEngine", "parse_engines", "verify_engines"]
 
@@ -124,7 +124,7 @@ def verify_engines(
 
 def _explanation(request: TrainRequest) -> str:
     """The sentence about layers whose gradient the real Caffe gets wrong, where there are some."""
-    told = gradient_warning(read_net(request.net or net_of_solver(request.solver)))
+    told = gradient_warning(solver_nets(request, read_solver(request.solver)).net)
     return f"; {told}" if told else ""
 
 

@@ -50,15 +50,14 @@ def test_an_unmasked_run_is_what_caffes_solver_does_bit_for_bit(
 
 
 def test_a_failed_check_becomes_an_error_with_caffes_own_sentence(
-    tmp_path, request_for, make_solver, caffe_engine, pruned
+    tmp_path, request_for, make_solver, caffe_engine
 ):
-    weights, _, _ = pruned
     solver = make_solver()
     net = solver.parent / "net.prototxt"
-    crop = net.read_text().replace("scale: 0.00390625", "scale: 0.00390625 crop_size: 20")
+    crop = net.read_text().replace("scale: 0.00390625", "scale: 0.00390625 crop_size: 40")
     net.write_text(crop)
-    with pytest.raises(EngineError, match=r"shape mismatch.*20 784.*20 400"):
-        train(request_for(solver, weights=weights), tmp_path / "run", caffe_engine, ignore)
+    with pytest.raises(EngineError, match=r"Caffe refused to train: .*\(28 vs. 40\)"):
+        train(request_for(solver), tmp_path / "run", caffe_engine, ignore)
     assert read_result(RunFolder(tmp_path / "run")) is None
 
 
