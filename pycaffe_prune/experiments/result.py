@@ -1,5 +1,6 @@
 """The result of an experiment (``result.json``): every point with all that led to it."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,12 +45,18 @@ class LayerRate(_Model):
 class Score(_Model):
     """A test over exactly ``images`` images."""
 
+    accuracy_name: str | None = None
+    """The Accuracy layer (or the loss) whose answers were judged; None: written before it was
+    named."""
     accuracy: float
-    """Share of the images, 0 to 1."""
+    """Share of the labels that count, 0 to 1."""
     correct: int = Field(ge=0)
     images: int = Field(gt=0)
+    counted: int | None = None
+    """Labels that count: one for each image or pixel, ignored ones left out; None: one for each
+    image."""
     loss: float | None
-    """Mean over the images; None when a score was not finite."""
+    """Mean of the same head's loss; None when a score was not finite, or there is no loss."""
     finite: bool
     cycled: float | None = None
     """The accuracy as Caffe's own test gives it where ``test_iter`` batches are more images than
@@ -57,6 +64,11 @@ class Score(_Model):
     not more."""
     cycled_images: int | None = None
     """Images in that test; ``cycled * cycled_images`` were right."""
+
+    @property
+    def share(self) -> Fraction:
+        """The accuracy, exactly."""
+        return Fraction(self.correct, (self.images if self.counted is None else self.counted) or 1)
 
 
 class Round(_Model):

@@ -85,11 +85,11 @@ def suggest(
 
 def cost_curves(result: SensitivityResult) -> dict[str, CostCurve]:
     """Return what pruning each layer costs in accuracy, as a share of the test images."""
-    right = result.baseline.correct / result.baseline.images
+    right = float(result.baseline.share)
     curves = {}
     for layer in result.settings.layers:
         points = result.curve(layer.layer)
-        drops = [right - point.score.correct / point.score.images for point in points]
+        drops = [right - float(point.score.share) for point in points]
         curves[layer.layer] = cost_curve(layer.size, [point.rate for point in points], drops)
     return curves
 

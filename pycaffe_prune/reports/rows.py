@@ -41,7 +41,7 @@ def sample_warning(result: ExperimentResult) -> str | None:
 
 def accuracy(score: Score) -> Fraction:
     """Return the exact share of images, so that thresholds turn where they should."""
-    return Fraction(score.correct, score.images)
+    return score.share
 
 
 def papers_accuracy(point: Point) -> Fraction:
