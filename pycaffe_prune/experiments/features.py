@@ -122,13 +122,15 @@ def build_features(
     Raises:
         DataError: The images cannot be read, or ``out`` holds something else.
         EngineError: The engine failed.
-        FormatError: Net or weights cannot be read.
+        FormatError: Net or weights cannot be read, or the net's data layer has a mean or a
+            scale, and the request none.
         InterruptedRunError: ``stopped`` was set; what is computed is kept.
         SurgeryError: The net has no such blob, or the images do not fit into it.
     """
     images = load_manifest(request.data)
     shape = images.splits["train"].shape
     trunk = cut_trunk(request.net, request.weights, request.blob, shape, grid=request.grid)
+    trunk.require_prepared(request.mean is not None, request.scale != 1)
     settings = _settings(request, trunk, images, engine.name)
     console = console or Console(stderr=True)
     work = _Work(request, trunk, images, engine, out / _PARTS / _key(settings))

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.engines.base import Engine
-from pycaffe_prune.errors import SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.errors import FormatError, SurgeryError
+from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.net.fit import require_fitting
+from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.inference import inference_net, input_shapes
 from pycaffe_prune.net.shapes import Shape, extents, infer_shapes
 
@@ -28,6 +29,8 @@ class Trunk:
 
     net: NetParameter
     weights: Path
+    source: LayerParameter
+    """What the data blob comes from in the whole net."""
     data: str
     """The data blob, the top of an Input layer."""
     input_shape: Shape
@@ -36,6 +39,31 @@ class Trunk:
     grid: int | None
     shape: tuple[int, int, int]
     """Channels, height and width of the features of one image, averaged over ``grid``."""
+
+    def require_prepared(self, mean: bool, scale: bool) -> None:
+        """Refuse to leave out what the net's own data layer does to its images.
+
+        Args:
+            mean: Whether a mean is subtracted.
+            scale: Whether the images are multiplied by a scale.
+
+        Raises:
+            FormatError: The data layer has a mean or a scale, and there is none here.
+        """
+        told = self.source.transform_param
+        missing = {
+            "mean_file": bool(told.mean_file) and not mean,
+            "mean_value": bool(told.mean_value) and not mean,
+            "scale": told.scale != 1 and not scale,
+        }
+        for field, is_missing in missing.items():
+            if is_missing:
+                option = "--scale" if field == "scale" else "--mean"
+                raise FormatError(
+                    f"layer '{self.source.name}' ({self.source.type}) prepares the images of this "
+                    f"net with {field}, and there is no {option}; give it, or give a deploy net "
+                    "where the images are prepared already"
+                )
 
     def features(self, engine: Engine, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute the features of some images.
@@ -72,7 +100,8 @@ def cut_trunk(
         net_path: A prototxt, deploy or train_val.
         weights: Its trained weights, a caffemodel of either form.
         blob: Name of a blob; of a name that several layers write in place, the last version.
-        image: Channels, height and width of the images, for nets that do not tell what they take.
+        image: Channels, height and width of the images, for nets that do not tell what they take
+            (a ``crop_size`` of their data layer does).
         grid: See `pool_to_grid`; None: the whole blob.
 
     Raises:
@@ -88,6 +117,10 @@ def cut_trunk(
             "features are of images alone"
         )
     ((data, told),) = inputs.items()
+    source = _source(net, data)
+    if told is None and source.transform_param.crop_size:
+        side = source.transform_param.crop_size
+        image = (image[0], side, side)
     input_shape = (1, *(told or (1, *image))[1:])
     trunk = inference_net(net, {data: input_shape}, [blob])
     for layer in trunk.layer:
@@ -96,9 +129,18 @@ def cut_trunk(
     shape = _shape_of(trunk, blob)
     if grid is not None:
         channels, *_ = pool_to_grid(np.zeros((1, *shape), np.float32), grid).shape[1:]
-        return Trunk(trunk, weights, data, input_shape, blob, grid, (channels, grid, grid))
+        shape = (channels, grid, grid)
     channels, height, width = shape if len(shape) == 3 else (math.prod(shape), 1, 1)
-    return Trunk(trunk, weights, data, input_shape, blob, None, (channels, height, width))
+    told_shape = (channels, height, width)
+    return Trunk(trunk, weights, source, data, input_shape, blob, grid, told_shape)
+
+
+def _source(net: NetParameter, data: str) -> LayerParameter:
+    """The layer of the TEST net that a data blob comes from; an Input where none makes it."""
+    for layer in layers_in_state(net, NetState.of(net, TEST)):
+        if data in layer.top and not layer.bottom:
+            return layer
+    return LayerParameter(type="Input")
 
 
 def _shape_of(trunk: NetParameter, blob: str) -> Sequence[int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pycaffe_prune.errors import SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.formats.caffe_pb2 import EltwiseParameter, LayerParameter
 from pycaffe_prune.net import shape_recurrent, shape_sources, shape_windows
 from pycaffe_prune.net.axes import Shape, canonical_axis, extents
 
@@ -172,6 +172,8 @@ def _eltwise(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
     coefficients = len(param.eltwise_param.coeff)
     if coefficients not in (0, len(bottoms)):
         raise SurgeryError(f"has {coefficients} coeff for {len(bottoms)} bottoms")
+    if coefficients and param.eltwise_param.operation == EltwiseParameter.PROD:
+        raise SurgeryError("has coeff for the operation PROD, which takes none; leave coeff out")
     _require_equal(bottoms)
     return Inferred(bottoms[:1])
 

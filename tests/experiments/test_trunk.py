@@ -197,3 +197,32 @@ def test_a_layer_that_computes_as_in_training_is_refused(model: tuple[Path, Path
     net.write_text(NET.replace('type: "ReLU"', 'type: "ReLU" phase: TRAIN'))
     with pytest.raises(FormatError, match=r"layer 'relu' .ReLU. has phase: TRAIN, .*take it out"):
         cut_trunk(net, weights, "ip", (1, 9, 8))
+
+
+DATA = """layer { name: "data" type: "Data" top: "data" top: "label"
+  transform_param { crop_size: 7 %s } data_param { source: "lmdb" batch_size: 4 } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "mean", "scale", "words"),
+    [
+        ("mean_value: 104", False, True, "'data' .Data. prepares .* mean_value, .* no --mean"),
+        ('mean_file: "m"', False, True, "mean_file, .* no --mean"),
+        ("scale: 0.5", True, False, "scale, .* no --scale"),
+        ("scale: 0.5 mean_value: 104", True, True, None),
+        ("mirror: true", False, False, None),
+    ],
+)
+def test_images_are_cut_as_the_data_layer_says_and_prepared_by_options(
+    model: tuple[Path, Path], settings: str, mean: bool, scale: bool, words: str | None
+) -> None:
+    net, weights = model
+    net.write_text(DATA % settings + NET[NET.index('layer { name: "conv"') :])
+    trunk = cut_trunk(net, weights, "conv", (1, 9, 8))
+    assert trunk.input_shape == (1, 1, 7, 7)
+    if words is None:
+        trunk.require_prepared(mean, scale)
+    else:
+        with pytest.raises(FormatError, match=words):
+            trunk.require_prepared(mean, scale)

@@ -322,6 +322,7 @@ CONTRADICTIONS = [
     ),
     ("Eltwise", [IMAGE, (2, 6, 8, 7)], "", "2x6x8x8 and 2x6x8x7"),
     ("Eltwise", [IMAGE, IMAGE], "eltwise_param { coeff: 1 }", "1 coeff for 2 bottoms"),
+    ("Eltwise", [IMAGE, IMAGE], "eltwise_param { operation: PROD coeff: [1, 2] }", "leave coeff"),
     ("Concat", [IMAGE, (2, 3, 8, 7)], "", "2x6x8x8 and 2x3x8x7; they may differ in axis 1 only"),
     ("Concat", [(2, 3), (2, 3, 1)], "", "2x3 and 2x3x1"),
     ("Slice", [IMAGE], "slice_param { slice_point: 6 }", "cut axis 1 of 2x6x8x8 into 2 tops"),

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.layers.base import Layer, LayerSetup, Saved
-from pycaffe_prune.errors import EngineError
 from pycaffe_prune.formats.caffe_pb2 import EltwiseParameter, ReductionParameter
 from pycaffe_prune.net.axes import canonical_axis
 
@@ -162,11 +161,6 @@ class Eltwise(Layer):
         self._operation = settings.operation
         self._sums = settings.operation == EltwiseParameter.SUM
         self._coeffs = list(settings.coeff) or [1.0] * len(setup.bottoms)
-        if settings.operation == EltwiseParameter.PROD and settings.coeff:
-            raise EngineError(
-                f"layer '{self.param.name}' (Eltwise) has coeff for the operation PROD, which "
-                "takes none; leave coeff out"
-            )
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Compute the top."""
