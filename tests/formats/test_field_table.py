@@ -46,8 +46,8 @@ def test_what_is_not_honoured_has_a_reason() -> None:
         for row in message.rows:
             assert set(row.uses) == set(TABLE.consumers)
             for use in row.uses.values():
-                said = use.status in (Status.REFUSED, Status.WITHOUT_EFFECT)
-                assert bool(use.reason) == said, row.fields
+                if use.status in (Status.REFUSED, Status.WITHOUT_EFFECT):
+                    assert use.reason, row.fields
 
 
 @pytest.mark.parametrize("consumer", sorted(KNOWN))
