@@ -55,6 +55,11 @@ def _files(
 @click.option("--snapshot", type=click.IntRange(0), help="Snapshot interval (0: at the end only).")
 @click.option("--test-interval", type=click.IntRange(0), help="0: test at start and end only.")
 @click.option("--seed", type=click.IntRange(0), help="Random seed (default: the solver's, else 1).")
+@click.option(
+    "--accuracy",
+    metavar="NAME",
+    help="Accuracy (or loss) layer to judge by (default: that of the greatest loss weight).",
+)
 @state_options
 @engine_option
 @device_option
@@ -75,6 +80,7 @@ def train(
     snapshot: int | None,
     test_interval: int | None,
     seed: int | None,
+    accuracy: str | None,
     state: StateWish,
     engine: EngineName,
     device: str,
@@ -119,6 +125,7 @@ def train(
         snapshot=snapshot,
         test_interval=test_interval,
         seed=seed,
+        accuracy=accuracy,
         state=state,
         device=device,
         threads=threads,
@@ -134,5 +141,9 @@ def train(
     ):
         result = run(request, out, chosen, observe)
     if result.tests:
-        click.echo(f"{result.final_test.told} after {result.iterations} iterations")
+        score = result.final_test
+        for name, values in score.outputs.items():
+            told = " ".join("not finite" if one is None else f"{one:.6g}" for one in values)
+            click.echo(f"output {name}: {told}")
+        click.echo(f"{score.told} after {result.iterations} iterations")
     click.echo(f"weights {out / 'final.caffemodel'}")

@@ -81,6 +81,9 @@ class TestScore(BaseModel):
     from the first image on, round and round. None: each image once, as above."""
     cycled_images: int | None = None
     """Images in that test, those that come again counted again."""
+    outputs: dict[str, tuple[float | None, ...]] = {}
+    """Each small output blob of the TEST net, as `Solver::Test` reports it: the mean over the
+    batches of this test. None stands for what is not finite."""
 
     @property
     def told(self) -> str:
@@ -125,7 +128,7 @@ class TrainResult(BaseModel):
         if not self.tests:
             raise FormatError(
                 "this run has no test: its solver has no test_iter, or its net no Accuracy or "
-                "SoftmaxWithLoss whose labels a Data layer brings"
+                "SoftmaxWithLoss whose labels a Data, ImageData or HDF5Data layer brings"
             )
         return self.tests[-1]
 

@@ -50,6 +50,8 @@ class TrainRequest:
     keep_snapshots: bool = False
     checkpoints: tuple[int, ...] = ()
     """Iterations after which a snapshot is taken as well; for `keep_snapshots`."""
+    accuracy: str | None = None
+    """The Accuracy layer, or the loss, that tests judge; None: chosen by `engines.test_plan`."""
 
 
 class SolverSettings(BaseModel):
@@ -149,6 +151,8 @@ class Job(BaseModel):
     """Images that the solver's ``test_iter`` batches have, where that is more than there are."""
     test: TestPlan | None = None
     """None: there is nothing to test."""
+    untested: str | None = None
+    """Why tests that the solver asks for cannot be made."""
     losses: tuple[tuple[str, float], ...] = ()
     """The blobs that add to the training loss, with their weights."""
     replay: tuple[tuple[str, int], ...]

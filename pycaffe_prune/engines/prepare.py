@@ -35,7 +35,8 @@ from pycaffe_prune.engines.net_files import NetFile, net_files
 from pycaffe_prune.engines.restoring import Restored, read_restored
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.solver_nets import SolverNets, solver_nets, with_nets
-from pycaffe_prune.engines.test_plan import label_source, test_plan
+from pycaffe_prune.engines.test_images import image_count, why_untested
+from pycaffe_prune.engines.test_plan import label_source, plan_test
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
     TEST,
@@ -181,27 +182,19 @@ def prepare_evaluation(
         require_use(path, caffe_weights(path), net, TEST, inputs)
     _require_same_blobs(weights)
     test = layers_in_state(net, NetState.of(net, TEST))
-    plan = test_plan(test)
-    if plan is None:
-        raise FormatError(
-            f"{net_path}: has no Accuracy or SoftmaxWithLoss layer with labels to test with"
-        )
-    source = label_source(test, plan)
-    if source.type != "Data":
-        raise FormatError(
-            f"{net_path}: the labels '{plan.labels}' of its TEST phase come from the layer "
-            f"'{source.name}' ({source.type}), whose images are not counted; bring "
-            "them with a Data layer, from an LMDB"
-        )
-    there = records(source)
+    plan = plan_test(test)
+    reason = why_untested(test, plan)
+    if plan is None or reason:
+        raise FormatError(f"{net_path}: {reason}")
+    there = image_count(label_source(test, plan))
     wanted = there if images is None else images
     if wanted > there:
-        raise DataError(f"{net_path}: its test LMDB holds {there} images, fewer than {wanted}")
+        raise DataError(f"{net_path}: its test data holds {there} images, fewer than {wanted}")
     job = EvaluationJob(
         net_sha256=net_fingerprint(net, files),
         weights=tuple(str(path.resolve()) for path in weights),
         test_images=wanted,
-        rewind=wanted < there or there % source.data_param.batch_size != 0,
+        rewind=wanted < there or there % plan.batch != 0,
         test=plan,
         device=device,
         threads=threads,
@@ -228,7 +221,9 @@ def _inputs(net: NetParameter, phase: Phase) -> dict[str, Shape]:
 
 def _cycled(solver: SolverParameter, source: LayerParameter) -> int:
     """Images of Caffe's own test where they are more than there are; 0: no image comes again."""
-    count = solver.test_iter[0] * source.data_param.batch_size if solver.test_iter else 0
+    if source.type != "Data" or not solver.test_iter:
+        return 0  # others may begin anywhere
+    count = solver.test_iter[0] * source.data_param.batch_size
     return count if count > records(source) else 0
 
 
@@ -301,10 +296,10 @@ def _job(
     train = layers_in_state(net, NetState(TRAIN))
     # Without test_iter engines build no net for the phase TEST.
     test = layers_in_state(net, NetState.of(net, TEST)) if solver.test_iter else []
-    plan = test_plan(test)
+    plan = plan_test(test, request.accuracy)
+    untested = why_untested(test, plan) if solver.test_iter else None
+    plan = None if untested else plan
     source = label_source(test, plan) if plan else None
-    if source is not None and source.type != "Data":
-        plan = source = None  # nothing says which of its images were tested
     interval = original.test_interval if request.test_interval is None else request.test_interval
     return Job(
         net_sha256=net_fingerprint(net, files),
@@ -322,9 +317,10 @@ def _job(
         test_initialization=original.test_initialization or request.test_interval is not None,
         display=original.display or 100,
         batch=next((size for size in map(batch_size, train) if size), 0),
-        test_images=records(source) if source else 0,
+        test_images=image_count(source) if source else 0,
         cycled_images=_cycled(original, source) if source else 0,
         test=plan,
+        untested=untested,
         losses=tuple(
             (top, weight)
             for layer in train

@@ -22,6 +22,7 @@ from pycaffe_prune.engines.initial_weights import beginning
 from pycaffe_prune.engines.job import EvaluationJob, ForwardJob, Job
 from pycaffe_prune.engines.restoring import restored_events
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.test_images import untested_warning
 from pycaffe_prune.errors import EngineError, InterruptedRunError
 from pycaffe_prune.formats.files import sha256_of, write_text
 from pycaffe_prune.formats.prototxt import (
@@ -47,7 +48,7 @@ _LOGGED = frozenset(
 def _beginning(folder: RunFolder, job: Job) -> Iterator[Event]:
     """What a run's log has before all that its worker says; once, not in each part of it."""
     warnings = gradient_warnings(read_net(folder.net))
-    return chain(restored_events(job), beginning(job), warnings)
+    return chain(restored_events(job), beginning(job), warnings, untested_warning(job))
 
 
 def follow_training(

@@ -10,7 +10,7 @@ from pycaffe_prune.engines.net_data import batch_size, data_layer_of
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, LossParameter
 
-__all__ = ["SoftmaxLoss", "TestPlan", "label_source", "test_plan"]
+__all__ = ["SoftmaxLoss", "TestPlan", "label_source", "plan_test"]
 
 _SAME_HEAD = frozenset(
     {"Dropout", "Exp", "Flatten", "Log", "Power", "ReLU", "Reshape", "Sigmoid", "Softmax", "Split"}
@@ -68,17 +68,19 @@ def label_source(test: Sequence[LayerParameter], plan: TestPlan) -> LayerParamet
     return source
 
 
-def test_plan(test: Sequence[LayerParameter]) -> TestPlan | None:
+def plan_test(test: Sequence[LayerParameter], wanted: str | None = None) -> TestPlan | None:
     """Choose what a test of the net judges; None: nothing compares scores with labels.
 
     Args:
         test: The layers of the TEST net, in its order.
+        wanted: The headline's name; None: by the rule.
 
     Raises:
+        FormatError: There is no such Accuracy layer or SoftmaxWithLoss.
         SurgeryError: A layer's ``loss_weight`` are not one for each top.
     """
     losses = _losses_by_rank(test)
-    chosen = _headline(test, losses)
+    chosen = _headline(test, losses) if wanted is None else _named(test, wanted)
     if chosen is None:
         return None
     source = data_layer_of(test, chosen.bottom[1])
@@ -100,7 +102,18 @@ def test_plan(test: Sequence[LayerParameter]) -> TestPlan | None:
     )
 
 
-test_plan.__test__ = False  # type: ignore[attr-defined]  # pytest: no test
+def _named(test: Sequence[LayerParameter], wanted: str) -> LayerParameter:
+    judges = {
+        layer.name: layer
+        for layer in test
+        if layer.type in {"Accuracy", "SoftmaxWithLoss"} and _is_labelled(test, layer)
+    }
+    if wanted not in judges:
+        raise FormatError(
+            f"the TEST net has no Accuracy or SoftmaxWithLoss layer '{wanted}' to judge by; there "
+            f"are: {', '.join(judges) or 'none'}"
+        )
+    return judges[wanted]
 
 
 def _losses_by_rank(test: Sequence[LayerParameter]) -> list[LayerParameter]:

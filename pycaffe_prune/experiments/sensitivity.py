@@ -265,7 +265,7 @@ def scores_of(analysis: Analysis, models: Sequence[Caffemodel], engine: Engine) 
         state=request.state,
     )
     for score in engine.evaluate(folder, job):
-        yield Score.model_validate(score.model_dump(exclude={"iteration"}))
+        yield Score.model_validate(score.model_dump(exclude={"iteration", "outputs"}))
 
 
 def _prune(analysis: Analysis, layer: str, rate: float) -> tuple[Caffemodel, _Pruned]:

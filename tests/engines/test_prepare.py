@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import lmdb
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pycaffe_prune.engines.job import EvaluationJob, Job, TrainRequest
 from pycaffe_prune.engines.prepare import prepare, prepare_evaluation
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.solver_nets import net_of_solver
+from pycaffe_prune.engines.test_images import untested_warning
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
@@ -242,29 +244,74 @@ def test_the_labels_layer_is_found_through_layers_between(ask, folder):
 
 
 HDF5 = '"HDF5Data" top: "data" top: "label" hdf5_data_param { source: "list.txt" batch_size: 9 }'
+MEMORY = """"MemoryData" top: "data" top: "label"
+  memory_data_param { batch_size: 9 channels: 1 height: 28 width: 28 }"""
 
 
-def test_tests_of_other_layers_than_data_are_not_made_and_evaluations_refused(
-    ask, folder, digits, tmp_path
-):
-    net = ask.solver.parent / "net.prototxt"
+def _test_by(solver: Path, layer: str) -> Path:
+    net = solver.parent / "net.prototxt"
     layers = read_net(net)
-    layers.layer[1].CopyFrom(text_format.Parse(f'name: "data" type: {HDF5}', LayerParameter()))
+    layers.layer[1].CopyFrom(text_format.Parse(f'name: "data" type: {layer}', LayerParameter()))
     layers.layer[1].include.add(phase=TEST)
     write_prototxt(net, layers)
+    return net
+
+
+def test_rows_of_hdf5_files_are_counted(ask, folder, digits, tmp_path):
+    net = _test_by(ask.solver, HDF5)
     data = tmp_path / "data"
     shutil.copytree(digits, data)
-    (data / "a.h5").write_bytes(b"not read")
-    (data / "list.txt").write_text(f"{data / 'a.h5'}\n")
+    for name, rows in (("a.h5", 5), ("b.h5", 7)):
+        with h5py.File(data / name, "w") as file:
+            file["data"] = np.zeros((rows, 1, 28, 28), np.float32)
+            file["label"] = np.zeros(rows, np.float32)
+    (data / "list.txt").write_text(f"{data / 'a.h5'}\n{data / 'b.h5'}\n")
     job = prepare(replace(ask, data=data), folder)
-    assert (job.test_images, job.test) == (0, None)
+    assert (job.test_images, job.cycled_images, job.untested) == (12, 0, None)
     assert read_net(folder.net).layer[1].hdf5_data_param.source == str(data / "list.txt")
     weights = [_weights(tmp_path / "w.caffemodel")]
-    with pytest.raises(FormatError, match=r"labels 'label' .* layer 'data' \(HDF5Data\)"):
-        prepare_evaluation(net, weights, data, folder)
+    assert prepare_evaluation(net, weights, data, folder).test_images == 12
     (data / "list.txt").write_text(f"{data / 'a.h5'}\na.h5\n")
     with pytest.raises(FormatError, match=r"'data' \(HDF5Data\).*'a\.h5'.*absolute"):
         prepare(replace(ask, data=data), folder)
+
+
+def test_a_test_whose_images_cannot_be_counted_is_said_not_to_be_made(
+    ask, folder, digits, tmp_path
+):
+    net = _test_by(ask.solver, MEMORY)
+    job = prepare(ask, folder)
+    assert (job.test_images, job.test) == (0, None)
+    told = next(untested_warning(job)).message
+    assert "no test will be made" in told
+    assert "'label'" in told
+    assert "'data' (MemoryData)" in told
+    weights = [_weights(tmp_path / "w.caffemodel")]
+    with pytest.raises(FormatError, match=r"labels 'label' .* layer 'data' \(MemoryData\)"):
+        prepare_evaluation(net, weights, digits, folder)
+
+
+def test_the_judged_layer_can_be_named(ask, folder):
+    job = prepare(replace(ask, accuracy="loss"), folder)
+    assert job.test is not None
+    assert (job.test.layer, job.test.scores) == ("loss", "ip2")
+    with pytest.raises(FormatError, match=r"'top-1' to judge by; there are: accuracy, loss"):
+        prepare(replace(ask, accuracy="top-1"), folder)
+
+
+def test_a_shuffled_list_is_tested_in_whole_batches_only(ask, folder, digits, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    with h5py.File(data / "a.h5", "w") as file:
+        file["data"] = np.zeros((18, 1, 28, 28), np.float32)
+        file["label"] = np.zeros(18, np.float32)
+    (data / "list.txt").write_text(f"{data / 'a.h5'}\n")
+    _test_by(ask.solver, HDF5.replace("batch_size: 9", "batch_size: 9 shuffle: true"))
+    assert prepare(replace(ask, data=data), folder).test_images == 18
+    _edit(ask.solver, "batch_size: 9", "batch_size: 7")
+    job = prepare(replace(ask, data=data), RunFolder(tmp_path / "other"))
+    assert job.test is None
+    assert "shuffles 18 images and brings 7 at a time" in (job.untested or "")
 
 
 def test_a_net_without_a_judge_cannot_be_evaluated(ask, folder, digits, tmp_path):

@@ -10,7 +10,8 @@ from google.protobuf import text_format
 
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
-from pycaffe_prune.engines.test_plan import test_plan as plan_of
+from pycaffe_prune.engines.test_plan import plan_test as plan_of
+from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 
 CASES = Path(__file__).parent.parent / "cases"
@@ -87,8 +88,28 @@ def test_another_loss_is_read_from_its_own_blob():
     assert (plan.layer, plan.loss, plan.loss_blob) == ("acc", None, "h")
 
 
+def test_the_headline_can_be_chosen_and_unknown_names_are_refused_with_the_list():
+    layers = text_format.Parse(DATA + _head("a", 0.3, 1) + _head("b", 1, 1), NetParameter()).layer
+    assert plan_of(layers, "a/top-1").scores == "a"
+    assert plan_of(layers, "a/loss").layer == "a/loss"
+    with pytest.raises(FormatError, match="'c' to judge by; there are: a/loss, a/top-1, b/loss"):
+        plan_of(layers, "c")
+
+
 def test_a_net_that_compares_no_scores_with_labels_has_no_plan():
     assert _plan('layer { name: "e" type: "EuclideanLoss" bottom: "x" bottom: "label" }') is None
+
+
+def test_a_finished_run_is_not_passed_off_as_tested_by_another_layer(
+    torch_engine, request_for, tmp_path
+):
+    run = tmp_path / "run"
+    first = train(request_for(max_iter=2, accuracy="loss"), run, torch_engine, lambda _: None)
+    assert first.final_test.accuracy_name == "loss"
+    again = train(request_for(max_iter=2, accuracy="loss"), run, torch_engine, lambda _: None)
+    assert again == first
+    with pytest.raises(FormatError, match="tested by 'loss'; choose another --out"):
+        train(request_for(max_iter=2, accuracy="accuracy"), run, torch_engine, lambda _: None)
 
 
 # Caffe's Solver::Test on a new net, one epoch of whole batches: the outputs' means.
@@ -116,7 +137,13 @@ def _caffes_own(caffe_python: Path, folder: Path, batches: int) -> dict[str, flo
 @pytest.mark.real_caffe
 @pytest.mark.parametrize(
     ("case", "batches", "counted"),
-    [("aux_heads", 3, 297), ("ignore_label", 3, 270), ("topk", 3, 297), ("seg", 10, 2560)],
+    [
+        ("aux_heads", 3, 297),
+        ("ignore_label", 3, 270),
+        ("topk", 3, 297),
+        ("seg", 10, 2560),
+        ("imagedata", 3, 30),
+    ],
 )
 def test_accuracy_and_loss_are_those_of_caffes_own_layers(
     case, batches, counted, engine, digits, caffe_python, tmp_path
@@ -126,15 +153,21 @@ def test_accuracy_and_loss_are_those_of_caffes_own_layers(
         data = tmp_path / "data"
         for lmdb in ("seg_image_lmdb", "seg_label_lmdb"):
             shutil.copytree(CASES / lmdb, data / lmdb)
+    if case == "imagedata":
+        data = tmp_path / "data"
+        shutil.copytree(CASES / "imgs", data / "imgs")
+        shutil.copy(CASES / "list.txt", data)
     request = TrainRequest(CASES / f"{case}_solver.prototxt", data=data, test_interval=0)
     found = train(request, tmp_path / "run", engine, lambda _: None).final_test
     own = _caffes_own(caffe_python, tmp_path / "run", batches)
-    name = "acc" if case == "seg" else "top-1"
+    name = "acc" if case in {"seg", "imagedata"} else "top-1"
     # Where labels are ignored batches count unlike many places, which Caffe's mean does not weigh.
     slack = 0.01 if case == "ignore_label" else 1e-6
     assert (found.accuracy_name, found.counted) == (name, counted)
     assert found.accuracy == pytest.approx(own[name], abs=slack)
     assert found.loss == pytest.approx(own["loss"], rel=1e-4, abs=1e-7)
+    reported = {name: sum(values) for name, values in found.outputs.items()}
+    assert reported == pytest.approx(own, rel=1e-4, abs=1e-6)
     if (case, engine.name) == ("aux_heads", "caffe"):
         assert (found.accuracy, own["aux/top-1"]) == (
             pytest.approx(0.811, abs=5e-4),

@@ -73,6 +73,7 @@ class _Net:
 
     def __init__(self, scores, labels, batch):
         self._ring, self._batch, self._at = (scores, labels), batch, 0
+        self.outputs = ["other"]
         self.blobs = {name: SimpleNamespace(data=None) for name in ("s", "l", "other")}
 
     def forward(self):
@@ -129,6 +130,7 @@ def test_each_image_counts_once_whatever_the_batch_and_wherever_the_cursor_is(
             right.sum(),
         )
         assert found["loss"] == pytest.approx(lost / images)
+        assert found["outputs"].keys() == {"other"}
         both = cycling.run()
         assert both == found | {
             "cycled": sum(round_and_round) / (images + more),

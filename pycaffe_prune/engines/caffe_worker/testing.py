@@ -3,6 +3,7 @@
 import numpy as np
 
 _FLT_MIN = np.finfo(np.float32).tiny
+_MOST_VALUES = 100  # of an output blob that is reported
 
 
 class Tester:
@@ -26,16 +27,17 @@ class Tester:
         self._at = 0  # the image that the next test begins with
 
     def run(self):
-        """Return a dict: accuracy_name, images, counted, correct, accuracy, loss, finite.
+        """Return a dict: accuracy_name, images, counted, correct, accuracy, loss, finite, outputs.
 
         ``counted`` are the places with a label that is not ignored, ``loss`` is None where it is
         not finite, or the net has none. And cycled (the accuracy) with cycled_images where the job
         asks for it.
         """
         start, seen, finite = self._at, 0, True
-        rights, counts, loss = [], [], _Loss(self.plan)
+        rights, counts, loss, outputs = [], [], _Loss(self.plan), []
         while seen < self.images:
             self.net.forward()
+            outputs.append(small_outputs(self.net))
             batch, right, counted, sound = self._answers()
             take = min(batch, self.images - seen)
             rights.append(right[:take])
@@ -55,6 +57,7 @@ class Tester:
             "accuracy": correct / max(int(counted.sum()), 1),
             "loss": mean if mean is not None and np.isfinite(mean) else None,
             "finite": bool(finite),
+            "outputs": means(outputs),
         }
         if self.cycled_images:
             cycled = _cycled(right, counted, self.cycled_images, batch)
@@ -107,6 +110,30 @@ class _Loss:
         if self.plan["loss"] is None and self.plan["loss_blob"] is None:
             return None
         return self.sum / max(self.divisor, 1e-30)
+
+
+def small_outputs(net):
+    """Return copies of the blobs that no layer reads, by name, those of images left out."""
+    found = {name: net.blobs[name].data for name in net.outputs}
+    return {
+        name: data.reshape(-1).astype(np.float64)
+        for name, data in found.items()
+        if data.size <= _MOST_VALUES
+    }
+
+
+def means(outputs):
+    """Return what `Solver::Test` reports of batches: each value's mean; not finite ones are None.
+
+    A blob of as many values in each batch, that is: others have no mean.
+    """
+    found = {}
+    for name, first in outputs[0].items():
+        values = [batch[name] for batch in outputs if name in batch]
+        if len(values) == len(outputs) and all(each.shape == first.shape for each in values):
+            mean = np.mean(values, axis=0)
+            found[name] = [float(one) if np.isfinite(one) else None for one in mean]
+    return found
 
 
 def places(net, scores, labels, axis):

@@ -1,0 +1,86 @@
+"""How many images a test has: each of them is counted once."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import h5py
+
+from pycaffe_prune.engines.base import Event
+from pycaffe_prune.engines.job import Job
+from pycaffe_prune.engines.net_data import records
+from pycaffe_prune.engines.test_plan import TestPlan, label_source
+from pycaffe_prune.errors import DataError
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+
+__all__ = ["image_count", "untested_warning", "why_untested"]
+
+_COUNTED = frozenset({"Data", "HDF5Data", "ImageData"})
+
+
+def why_untested(test: Sequence[LayerParameter], plan: TestPlan | None) -> str | None:
+    """Return why no test of a net can count its images; None: one can.
+
+    Args:
+        test: The layers of the TEST net.
+        plan: Of these.
+    """
+    if plan is None:
+        return "has no Accuracy or SoftmaxWithLoss layer with labels to test with"
+    source = label_source(test, plan)
+    if source.type in _COUNTED:
+        count = image_count(source)
+        if not _is_shuffled(source) or count % plan.batch == 0:
+            return None
+        return (
+            f"has a layer '{source.name}' ({source.type}) in its TEST phase that shuffles {count} "
+            f"images and brings {plan.batch} at a time, so that a test has some twice; take "
+            "shuffle away, or choose a batch_size that divides their number"
+        )
+    return (
+        f"takes the labels '{plan.labels}' of its TEST phase from the layer '{source.name}' "
+        f"({source.type}), whose images are not counted; bring them with a Data, ImageData or "
+        "HDF5Data layer"
+    )
+
+
+def untested_warning(job: Job) -> Iterator[Event]:
+    """Yield a warning if the solver asks for tests that cannot be made."""
+    if job.untested is not None:
+        yield Event(event="warning", message=f"no test will be made: the net {job.untested}")
+
+
+def image_count(source: LayerParameter) -> int:
+    """Return the images of a Data, ImageData or HDF5Data layer, whose paths are absolute.
+
+    Raises:
+        DataError: They cannot be read, or there are none.
+    """
+    if source.type == "Data":
+        return records(source)
+    count = _lines(source) if source.type == "ImageData" else _rows(source)
+    if not count:
+        raise DataError(f"layer '{source.name}' ({source.type}): its list holds no images")
+    return count
+
+
+def _is_shuffled(source: LayerParameter) -> bool:
+    return bool(source.image_data_param.shuffle or source.hdf5_data_param.shuffle)
+
+
+def _lines(source: LayerParameter) -> int:
+    content = Path(source.image_data_param.source).read_bytes()
+    return content.count(b"\n") + bool(content and not content.endswith(b"\n"))
+
+
+def _rows(source: LayerParameter) -> int:
+    names = Path(source.hdf5_data_param.source).read_text(encoding="utf-8").split()
+    total = 0
+    for name in names:
+        try:
+            with h5py.File(name, "r") as file:
+                total += int(file[source.top[0]].shape[0])
+        except (OSError, KeyError, IndexError) as error:
+            raise DataError(
+                f"layer '{source.name}' (HDF5Data): {name} cannot be read ({error})"
+            ) from error
+    return total
