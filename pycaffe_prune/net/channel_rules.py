@@ -5,23 +5,24 @@ nothing is known of it) to what flows along axis 1 of each top. A type without a
 the channels that it reads cannot be deleted, and the reason names the layer.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, LRNParameter
+from pycaffe_prune.net.channel_flows import Flows, Rule, axis_of, fix_all, joined, stop
+from pycaffe_prune.net.channel_layout import (
+    concat_rule,
+    flatten_rule,
+    reshape_rule,
+    slice_rule,
+    tile_rule,
+)
 from pycaffe_prune.net.channels import BlobChannels, ChannelTrace, Flow, Ids
 from pycaffe_prune.net.shapes import LayerShapes, Shape
 
-__all__ = [
-    "CARRYING", "ENDS", "Flows", "Rule", "carry", "end", "fix_all", "joined", "per_channel",
-    "rule_for", "stop",
-]  # fmt: skip
-
-Flows = Sequence[Flow | None]
-Rule = Callable[[ChannelTrace, LayerParameter, Flows, LayerShapes], Flows]
+__all__ = ["CARRYING", "ENDS", "carry", "end", "per_channel", "rule_for"]
 
 CARRYING = frozenset(
     {
@@ -39,26 +40,6 @@ ENDS = frozenset(
     }
 )  # fmt: skip
 """Types that judge or report what a net puts out."""
-
-
-def fix_all(trace: ChannelTrace, bottoms: Flows, reason: str) -> None:
-    """Keep all channels of ``bottoms``."""
-    for flow in bottoms:
-        if flow is not None:
-            trace.fix(flow.ids, reason)
-
-
-def stop(
-    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, detail: str = ""
-) -> list[Flow | None]:
-    """End the way of the channels that a layer reads; ``detail`` says what of it is the reason."""
-    fix_all(
-        trace,
-        bottoms,
-        f"is read by layer '{layer.name}' of type {layer.type}{detail}, through which units "
-        "cannot be deleted; leave it out with --layers",
-    )
-    return [None] * len(layer.top)
 
 
 def _blocked(
@@ -113,17 +94,11 @@ def _spread(layer: LayerParameter, flow: Flow, axis: int, shape: Shape) -> Ids:
     return np.repeat(flow.ids, extent // len(flow.ids))
 
 
-def _axis_of(axis: int, shapes: LayerShapes) -> int:
-    """The axis counted from the front, where the bottom's shape allows it."""
-    bottom = shapes.bottoms[0]
-    return axis + len(bottom) if axis < 0 and bottom is not None else axis
-
-
 def _inner_product(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
 ) -> list[Flow | None]:
     param = layer.inner_product_param
-    if _axis_of(param.axis, shapes) != 1:
+    if axis_of(param.axis, shapes) != 1:
         return stop(trace, layer, bottoms, f" with axis {param.axis}")
     units = trace.units(layer.name, param.num_output)
     inputs: Ids | None = None
@@ -143,7 +118,7 @@ def _convolution(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
 ) -> list[Flow | None]:
     param = layer.convolution_param
-    if _axis_of(param.axis, shapes) != 1:
+    if axis_of(param.axis, shapes) != 1:
         return stop(trace, layer, bottoms, f" with axis {param.axis}")
     units = trace.units(layer.name, param.num_output)
     inputs = _grouped_inputs(trace, layer, bottoms[0], units)
@@ -193,7 +168,7 @@ def _deconvolution(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
 ) -> list[Flow | None]:
     param = layer.convolution_param
-    if _axis_of(param.axis, shapes) != 1:
+    if axis_of(param.axis, shapes) != 1:
         return stop(trace, layer, bottoms, f" with axis {param.axis}")
     flow, units = bottoms[0], trace.units(layer.name, param.num_output)
     inputs = _grouped_inputs(trace, layer, flow, units)
@@ -252,133 +227,16 @@ def _scale(
         return stop(trace, layer, bottoms, f" with two bottoms and axis {param.axis}")
     if param.num_axes == 0:
         return [bottoms[0]]
-    if param.num_axes != 1 or _axis_of(param.axis, shapes) != 1:
+    if param.num_axes != 1 or axis_of(param.axis, shapes) != 1:
         return stop(trace, layer, bottoms, f" with axis {param.axis}, num_axes {param.num_axes}")
     blobs = (0, 1) if with_bias else (0,)
     return [bottoms[0] and per_channel(trace, layer, bottoms[0], blobs, shapes)]
-
-
-def joined(trace: ChannelTrace, layer: LayerParameter, bottoms: Flows) -> list[Flow | None]:
-    """Make one channel of those that have the same place in each bottom."""
-    known = [flow for flow in bottoms if flow is not None]
-    if len(known) < len(bottoms) or len({flow.is_flat for flow in known}) > 1:
-        return stop(trace, layer, bottoms, " together with a blob whose channels are not known")
-    if len({len(flow.ids) for flow in known}) > 1:
-        counts = ", ".join(
-            f"'{name}' {len(flow.ids)}" for name, flow in zip(layer.bottom, known, strict=True)
-        )
-        raise SurgeryError(
-            f"layer '{layer.name}' ({layer.type}): its bottoms have different numbers of "
-            f"channels: {counts}"
-        )
-    for flow in known[1:]:
-        trace.unite(known[0].ids, flow.ids)
-    return [known[0]] * len(layer.top)
 
 
 def _eltwise(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
 ) -> list[Flow | None]:
     return joined(trace, layer, bottoms)
-
-
-def _concat(
-    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
-) -> list[Flow | None]:
-    param = layer.concat_param
-    axis = param.concat_dim if param.HasField("concat_dim") else _axis_of(param.axis, shapes)
-    if len(bottoms) == 1:
-        return [bottoms[0]]
-    if axis < 0:
-        return stop(trace, layer, bottoms, f" with axis {axis} of a blob of unknown shape")
-    if axis != 1:
-        return joined(trace, layer, bottoms)
-    parts = [flow.ids for flow in bottoms if flow is not None and not flow.is_flat]
-    if len(parts) < len(bottoms):
-        return stop(trace, layer, bottoms, " together with a blob whose channels are not known")
-    return [Flow(np.concatenate(parts))]
-
-
-def _slice(
-    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
-) -> list[Flow | None]:
-    param, flow = layer.slice_param, bottoms[0]
-    axis = param.slice_dim if param.HasField("slice_dim") else _axis_of(param.axis, shapes)
-    if flow is None:
-        return [None] * len(layer.top)
-    if axis < 0 or (axis == 1 and flow.is_flat):
-        return stop(trace, layer, bottoms, " on a blob of unknown shape")
-    if axis != 1:
-        return [flow] * len(layer.top)
-    points = list(param.slice_point)
-    if not points:
-        if len(flow.ids) % len(layer.top):
-            raise SurgeryError(
-                f"layer '{layer.name}': {len(flow.ids)} channels do not divide into "
-                f"{len(layer.top)} equal tops"
-            )
-        step = len(flow.ids) // len(layer.top)
-        points = list(range(step, len(flow.ids), step))
-    parts = tuple(np.split(flow.ids, points))
-    trace.slice(layer.name, parts)
-    return [Flow(ids) for ids in parts]
-
-
-def _flattened(flow: Flow | None, bottom: tuple[int, ...] | None) -> Flow | None:
-    if flow is None or (bottom is not None and len(bottom) == 2):
-        return flow
-    if bottom is None or flow.is_flat:
-        return Flow(flow.ids, is_flat=True)
-    return Flow(np.repeat(flow.ids, int(np.prod(bottom[2:]))))
-
-
-def _flatten(
-    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
-) -> list[Flow | None]:
-    param = layer.flatten_param
-    axis, bottom = _axis_of(param.axis, shapes), shapes.bottoms[0]
-    if axis > 1:
-        return [bottoms[0]]
-    to_the_end = param.end_axis == -1 or (bottom is not None and param.end_axis == len(bottom) - 1)
-    if axis != 1 or not to_the_end:
-        return stop(trace, layer, bottoms, f" with axis {param.axis}, end_axis {param.end_axis}")
-    return [_flattened(bottoms[0], bottom)]
-
-
-def _reshape(
-    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
-) -> list[Flow | None]:
-    param = layer.reshape_param
-    dims, flow = list(param.shape.dim), bottoms[0]
-    top, bottom = shapes.tops[0], shapes.bottoms[0]
-    if flow is None:
-        return [None]
-    if param.axis == 0 and dims[1:2] > [0] and top is not None and bottom is not None:
-        if top[:2] == (bottom[0], len(flow.ids)) and bottom[1] == len(flow.ids):
-            trace.reshape(layer.name, flow.ids)
-            return [flow]
-        if top[0] == bottom[0] and math.prod(top[1:]) == top[1]:
-            flat = _flattened(flow, bottom)
-            if flat is not None and len(flat.ids) == top[1]:
-                trace.reshape(layer.name, flat.ids)
-                return [flat]
-    if param.axis == 0 and param.num_axes == -1:
-        if dims[:2] == [0, 0]:
-            return [bottoms[0]]
-        if dims[:2] == [0, -1] and all(extent == 1 for extent in dims[2:]):
-            return [_flattened(bottoms[0], shapes.bottoms[0])]
-    return stop(trace, layer, bottoms)
-
-
-def _tile(
-    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
-) -> list[Flow | None]:
-    axis, flow = _axis_of(layer.tile_param.axis, shapes), bottoms[0]
-    if flow is None or axis < 0 or (axis == 1 and flow.is_flat):
-        return stop(trace, layer, bottoms, " on a blob of unknown shape")
-    if axis != 1:
-        return [flow]
-    return [Flow(np.tile(flow.ids, layer.tile_param.tiles))]
 
 
 def _lrn(
@@ -403,7 +261,7 @@ def _mvn(
 def _crop(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
 ) -> list[Flow | None]:
-    if _axis_of(layer.crop_param.axis, shapes) < 2:
+    if axis_of(layer.crop_param.axis, shapes) < 2:
         return stop(trace, layer, bottoms, " along the channel axis")
     return [bottoms[0]]
 
@@ -419,21 +277,21 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(ENDS, end),
     "BatchNorm": _batch_norm,
     "Bias": _scale,
-    "Concat": _concat,
+    "Concat": concat_rule,
     "Convolution": _convolution,
     "Crop": _crop,
     "Deconvolution": _deconvolution,
     "Eltwise": _eltwise,
-    "Flatten": _flatten,
+    "Flatten": flatten_rule,
     "InnerProduct": _inner_product,
     "LRN": _lrn,
     "MVN": _mvn,
     "PReLU": _prelu,
-    "Reshape": _reshape,
+    "Reshape": reshape_rule,
     "Scale": _scale,
     "Silence": _silence,
-    "Slice": _slice,
-    "Tile": _tile,
+    "Slice": slice_rule,
+    "Tile": tile_rule,
 }
 
 

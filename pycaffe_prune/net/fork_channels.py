@@ -5,16 +5,8 @@ from collections.abc import Mapping
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.forks import fork_part
 from pycaffe_prune.net import channel_rules
-from pycaffe_prune.net.channel_rules import (
-    Flows,
-    Rule,
-    carry,
-    end,
-    fix_all,
-    joined,
-    per_channel,
-    stop,
-)
+from pycaffe_prune.net.channel_flows import Flows, Rule, fix_all, joined, stop
+from pycaffe_prune.net.channel_rules import carry, end, per_channel
 from pycaffe_prune.net.channels import BlobChannels, ChannelTrace, Flow
 from pycaffe_prune.net.fork_forms import has_own_scale, open_fields, stock_form
 from pycaffe_prune.net.shapes import LayerShapes
