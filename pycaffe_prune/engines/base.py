@@ -73,7 +73,7 @@ class TestScore(BaseModel):
     correct: int
     accuracy: float
     """Share of those, 0 to 1; places with a score that is not finite count as wrong."""
-    loss: float | None
+    loss: float | None = None
     """The mean loss of the same head; None when scores are not finite, or the net has none."""
     finite: bool
     cycled: float | None = None

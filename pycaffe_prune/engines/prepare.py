@@ -276,6 +276,9 @@ def _resolved_solver(solver: SolverParameter, request: TrainRequest) -> SolverPa
         resolved.test_iter.append(1)
     if request.max_iter is not None:
         resolved.max_iter = request.max_iter
+    for name in ("iter_size", "average_loss"):
+        if (value := getattr(resolved, name)) < 1:
+            raise FormatError(f"{request.solver}: {name} is {value}; it has to be 1 or more")
     if resolved.max_iter <= 0:
         raise FormatError(f"{request.solver}: max_iter is {resolved.max_iter}; give --max-iter N")
     if request.seed is not None:

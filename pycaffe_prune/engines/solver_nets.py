@@ -24,8 +24,8 @@ from pycaffe_prune.formats.caffe_pb2 import (
 from pycaffe_prune.formats.caffe_pb2 import NetState as NetStateMessage
 from pycaffe_prune.formats.prototxt import read_net, read_solver
 from pycaffe_prune.formats.upgrade import upgrade_net
-from pycaffe_prune.net.graph import NetState, layers_in_state
-from pycaffe_prune.net.state_wish import in_wished_state
+from pycaffe_prune.net.graph import NetState, layers_in_state, with_state
+from pycaffe_prune.net.state_wish import require_named
 
 __all__ = ["SolverNets", "net_of_solver", "solver_nets", "test_states", "with_nets"]
 
@@ -106,6 +106,7 @@ def solver_nets(request: TrainRequest, solver: SolverParameter) -> SolverNets:
         )
     train = _training(told, named[0], request)
     tests = list(_tests(told, named[0], train, request))
+    require_named([one.net for one in (train, *tests)], request.state, request.solver)
     plain = not any(
         [train.net.HasField("state"), told.HasField("train_state"), told.test_state, request.state]
     )
@@ -192,7 +193,9 @@ def _net_in(
             raise FormatError(f"{source}: {field} {error}") from error
         if not net.layer:
             raise FormatError(f"{source}: its {field} holds no layer")
-    return in_wished_state(net, request.state, source), source
+    if request.state:
+        net = with_state(net, request.state.level, request.state.stages)
+    return net, source
 
 
 def _merged(

@@ -269,7 +269,7 @@ def _hdf5_files(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("write", [_image_files, _hdf5_files])
-def test_lists_are_looked_up_in_the_data_folder_and_runs_on_them_have_no_test(
+def test_lists_are_looked_up_in_the_data_folder_and_runs_on_them_are_tested(
     tmp_path, make_solver, engine, write
 ):
     (tmp_path / "files").mkdir()
@@ -279,7 +279,8 @@ def test_lists_are_looked_up_in_the_data_folder_and_runs_on_them_have_no_test(
     layers = net.read_text().partition('layer { name: "ip1"')
     net.write_text(data + layers[1] + layers[2])
     request = TrainRequest(solver=solver, data=tmp_path / "files", max_iter=20)
-    assert train(request, tmp_path / "run", engine, ignore).tests == ()
+    tests = train(request, tmp_path / "run", engine, ignore).tests
+    assert [(test.iteration, test.images) for test in tests] == [(0, 20), (20, 20)]
 
 
 def test_a_solver_that_never_tests_needs_no_test_phase(tmp_path, request_for, make_solver, engine):

@@ -228,6 +228,8 @@ def test_what_a_field_changes_in_caffe_it_changes_here(field: str, make, caffe_s
         (NET + TESTED + "test_state { phase: TRAIN }", "test_state asks for the phase TRAIN"),
         ('net: "no.prototxt" ' + BASE, "neither here nor beside it"),
         (NET + BASE + 'type: "SGD" solver_type: ADAM', "both 'solver_type'"),
+        (NET + BASE + "iter_size: 0", "iter_size is 0"),
+        (NET + BASE + "average_loss: 0", "average_loss is 0"),
         ("net_param {} " + BASE, "its net_param holds no layer"),
     ],
 )
