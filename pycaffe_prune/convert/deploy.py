@@ -14,6 +14,7 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.formats.carried import carried_fields, to_text
+from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.net.graph import NetGraph, NetState, Top, layers_in_state
 from pycaffe_prune.net.shapes import Shape
 
@@ -52,6 +53,7 @@ def to_deploy(
         model: Its weights, if at hand: they tell the number of channels where the net does not.
 
     Raises:
+        FormatError: A layer is to compute as in training.
         SurgeryError: The shape of a data blob is not known, one is given that the net does not
             have, or the net predicts nothing.
     """
@@ -66,6 +68,7 @@ def to_deploy(
         if place in activations:
             deploy.layer.append(activations[place])
         elif place in kept and _computes(layer):
+            refuse_unhonoured(layer, "deploy")
             deploy.layer.append(_for_use(layer))
         elif place in kept:
             deploy.layer.extend(inputs_of_data_layer(graph, kept, place, inputs, model, taken))
@@ -121,6 +124,13 @@ def _needed(net: NetParameter) -> tuple[NetGraph, list[int], set[int]]:
 
 
 def _computes(layer: LayerParameter) -> bool:
+    """Whether a layer makes something of the net's own, be it the constants of a DummyData.
+
+    One that only stands in for data, of zeros or random values, does not.
+    """
+    if layer.type == "DummyData":
+        fillers = layer.dummy_data_param.data_filler
+        return any(filler.type == "constant" and filler.value for filler in fillers)
     return bool(layer.bottom) or layer.type == "Parameter"
 
 
@@ -261,7 +271,10 @@ def _activations(
         alone = len(judges) == 1 and "prob" not in taken
         name = "prob" if alone else f"prob_{loss.bottom[0]}"
         layer = LayerParameter(name=name, type=kind, bottom=[loss.bottom[0]], top=[name])
-        if kind == "Softmax" and loss.HasField("softmax_param"):
+        if loss.type == "InfogainLoss":  # whose own axis its Softmax goes by
+            if loss.infogain_loss_param.HasField("axis"):
+                layer.softmax_param.axis = loss.infogain_loss_param.axis
+        elif kind == "Softmax" and loss.HasField("softmax_param"):
             layer.softmax_param.CopyFrom(loss.softmax_param)
         new[place] = layer
     return new

@@ -56,7 +56,7 @@ def to_onnx(net: NetParameter, model: Caffemodel) -> onnx.ModelProto:
     built = OnnxGraph()
     graph = NetGraph(layers)
     names = _names(graph, built)
-    blobs = _blobs(layers, model)
+    blobs = _blobs(layers, shapes, model)
     values: dict[Top, str] = {}
     for place, (layer, around) in enumerate(zip(layers, shapes, strict=True)):
         sources = tuple(values[top] for top in graph.bottoms[place] if top is not None)
@@ -118,18 +118,23 @@ def _require_known(layers: Sequence[LayerParameter]) -> None:
         )
 
 
-def _blobs(layers: Sequence[LayerParameter], model: Caffemodel) -> dict[str, tuple[Blob, ...]]:
-    """Every layer's blobs; one that a file holds at its owner only is found there."""
+def _blobs(
+    layers: Sequence[LayerParameter], shapes: Sequence[LayerShapes], model: Caffemodel
+) -> dict[str, tuple[Blob, ...]]:
+    """Every layer's blobs in its shapes; one that a file holds at its owner only is found there.
+
+    With ``share_mode: PERMISSIVE`` the owner's may have another shape of as many values.
+    """
     held = {layer.name: layer.blobs for layer in model.layers}
     owned: dict[str, Blob] = {}
     found = {}
-    for layer in layers:
+    for layer, around in zip(layers, shapes, strict=True):
         blobs = list(held.get(layer.name, ()))
         for index, param in enumerate(layer.param):
             if not param.name:
                 continue
             if param.name in owned:
-                blobs[index : index + 1] = [owned[param.name]]
+                blobs[index : index + 1] = [owned[param.name].reshape(around.params[index])]
             elif index < len(blobs):
                 owned[param.name] = blobs[index]
         found[layer.name] = tuple(blobs)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
     TEST,
     TRAIN,
@@ -59,6 +60,11 @@ def _meets(rule: NetStateRule, state: NetState) -> bool:
 
 
 def _is_in(layer: LayerParameter, state: NetState) -> bool:
+    if layer.include and layer.exclude:
+        raise SurgeryError(
+            f"layer '{layer.name}' ({layer.type}) has include and exclude rules, of which Caffe "
+            "takes one kind only; remove one of them"
+        )
     if layer.include:
         return any(_meets(rule, state) for rule in layer.include)
     return not any(_meets(rule, state) for rule in layer.exclude)
@@ -69,6 +75,9 @@ def layers_in_state(net: NetParameter, state: NetState) -> list[LayerParameter]:
 
     A layer without rules is always in; one with ``include`` rules is in when any is met, one with
     ``exclude`` rules when none is.
+
+    Raises:
+        SurgeryError: A layer has both kinds of rules.
     """
     return [layer for layer in net.layer if _is_in(layer, state)]
 

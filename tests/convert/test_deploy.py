@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pycaffe_prune.convert.definitions import model_net
 from pycaffe_prune.convert.deploy import deploy_remarks, to_deploy
 from pycaffe_prune.convert.strip import strip_model, strip_training
-from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
@@ -317,3 +317,51 @@ def test_batch_norm_goes_by_its_stored_statistics(
     scores = [forward(one, model, images, ["ip2"])["ip2"] for one in (deploy, net(""), batch)]
     np.testing.assert_array_equal(scores[0], scores[1])
     assert np.abs(scores[0] - scores[2]).max() > 0.01
+
+
+CONSTANTS = """
+layer { name: "twos" type: "DummyData" top: "twos"
+  dummy_data_param { shape { dim: 4 dim: 5 } data_filler { type: "constant" value: 2 } } }
+layer { name: "twice" type: "Eltwise" bottom: "ip2" bottom: "twos" top: "twice"
+  eltwise_param { operation: PROD } }
+"""
+
+
+@pytest.mark.real_caffe
+def test_constants_of_the_net_stay_and_what_stands_in_for_data_becomes_an_input(
+    net_of: NetOf, weights_for: WeightsFor, forward: Forward
+) -> None:
+    net = net_of(DATA + BODY + CONSTANTS + LOSS.replace('"ip2"', '"twice"'))
+    deploy = to_deploy(net)
+    sources = {layer.name: layer.type for layer in deploy.layer if not layer.bottom}
+    assert sources == {"data": "Input", "twos": "DummyData"}
+    assert to_deploy(deploy) == deploy
+    model = weights_for(net)
+    images = {"data": np.random.default_rng(3).normal(size=SHAPE).astype(np.float32)}
+    before = forward(net, model, images, ["ip2", "twice"])
+    after = forward(deploy, strip_model(model, net), images, ["twice"])
+    np.testing.assert_array_equal(after["twice"], before["twice"])
+    np.testing.assert_array_equal(after["twice"], 2 * before["ip2"])
+
+
+def test_a_loss_with_gains_leaves_the_softmax_of_its_own_axis(net_of: NetOf) -> None:
+    loss = """
+layer { name: "loss" type: "InfogainLoss" bottom: "conv1" bottom: "label" top: "loss"
+  infogain_loss_param { source: "gains.binaryproto" axis: 2 } softmax_param { axis: 3 } }
+"""
+    deploy = to_deploy(net_of(DATA + BODY.split('layer { name: "relu1"')[0] + loss))
+    assert deploy.layer[-1].type == "Softmax"
+    # As `InfogainLossLayer::LayerSetUp` sets it, whatever softmax_param says.
+    assert deploy.layer[-1].softmax_param.axis == 2
+
+
+@pytest.mark.parametrize("kind", ["Dropout", "BatchNorm"])
+def test_a_prediction_that_would_compute_as_in_training_is_refused(
+    net_of: NetOf, kind: str
+) -> None:
+    layer = 'layer {{ name: "x" type: "{}" bottom: "ip1" top: "ip1" phase: {} }}'
+    body = BODY.replace('layer { name: "tanh1"', '%s\nlayer { name: "tanh1"')
+    with pytest.raises(FormatError, match=rf"layer 'x' \({kind}\) has phase: TRAIN"):
+        to_deploy(net_of(DATA + body.replace("%s", layer.format(kind, "TRAIN")) + LOSS))
+    plain = to_deploy(net_of(DATA + body.replace("%s", layer.format(kind, "TEST")) + LOSS))
+    assert "phase" not in str(plain)

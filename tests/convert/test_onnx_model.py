@@ -392,3 +392,26 @@ def test_weights_that_are_not_finite_or_do_not_fit_are_refused(
         to_onnx(net, model.with_blobs({("ip", 0): broken}))
     with pytest.raises(SurgeryError, match="'ip', blob 0: the net says 5x594"):
         to_onnx(net, model.with_blobs({("ip", 0): broken[:4]}))
+
+
+SHARED = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [1, 4, 3, 3] } } }
+layer { name: "a" type: "Convolution" bottom: "data" top: "a" param { name: "w" }
+  convolution_param { num_output: 2 kernel_size: 1 bias_term: false } }
+layer { name: "b" type: "Convolution" bottom: "a" top: "b"
+  param { name: "w" share_mode: PERMISSIVE }
+  convolution_param { num_output: 4 kernel_size: 1 bias_term: false } }
+"""
+
+
+@pytest.mark.real_caffe
+def test_shared_values_have_each_layers_own_shape(net_of: NetOf, forward: Forward) -> None:
+    net, random = net_of(SHARED), np.random.default_rng(4)
+    values = random.normal(size=(2, 4, 1, 1)).astype(np.float32)
+    model = Caffemodel(
+        (Layer(net.layer[1], (values,)), Layer(net.layer[2], (values.reshape(4, 2, 1, 1),)))
+    )
+    inputs = {"data": random.normal(size=(1, 4, 3, 3)).astype(np.float32)}
+    require_close(
+        run_onnx(to_onnx(net, model), inputs)["b"], forward(net, model, inputs, ["b"])["b"]
+    )

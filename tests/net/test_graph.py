@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
+from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, NetParameter, NetStateRule
 from pycaffe_prune.formats.prototxt import write_prototxt
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state, states_of, with_state
@@ -174,3 +175,9 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" }
     assert readers(train, "ip") == ["relu"]
     assert readers(train, "relu") == ["loss"]
     assert readers(test, "ip") == ["accuracy", "loss"]
+
+
+def test_include_and_exclude_rules_at_once_are_refused() -> None:
+    net = net_of('layer { name: "x" type: "ReLU" include { phase: TRAIN } exclude { stage: "a" } }')
+    with pytest.raises(SurgeryError, match=r"layer 'x' \(ReLU\) has include and exclude rules"):
+        layers_in_state(net, NetState(TEST))
