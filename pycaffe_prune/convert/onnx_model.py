@@ -131,7 +131,7 @@ def _blobs(
     for layer, around in zip(layers, shapes, strict=True):
         blobs = list(held.get(layer.name, ()))
         for index, param in enumerate(layer.param):
-            if not param.name:
+            if not param.name or index >= len(around.params):
                 continue
             if param.name in owned:
                 blobs[index : index + 1] = [owned[param.name].reshape(around.params[index])]
