@@ -83,7 +83,8 @@ class TestScore(BaseModel):
     """Images in that test, those that come again counted again."""
     outputs: dict[str, tuple[float | None, ...]] = {}
     """Each small output blob of the TEST net, as `Solver::Test` reports it: the mean over the
-    batches of this test. None stands for what is not finite."""
+    batches of this test. None stands for what is not finite. Empty where the images are not a
+    whole number of batches: each test would have others."""
 
     @property
     def told(self) -> str:

@@ -130,7 +130,8 @@ def test_each_image_counts_once_whatever_the_batch_and_wherever_the_cursor_is(
             right.sum(),
         )
         assert found["loss"] == pytest.approx(lost / images)
-        assert found["outputs"].keys() == {"other"}
+        comes_round = -(-images // batch) * batch % images == 0
+        assert found["outputs"].keys() == ({"other"} if comes_round else set())
         both = cycling.run()
         assert both == found | {
             "cycled": sum(round_and_round) / (images + more),

@@ -30,7 +30,8 @@ class Tester:
         """Return a dict: accuracy_name, images, counted, correct, accuracy, loss, finite, outputs.
 
         ``counted`` are the places with a label that is not ignored, ``loss`` is None where it is
-        not finite, or the net has none. And cycled (the accuracy) with cycled_images where the job
+        not finite, or the net has none; ``outputs`` are empty where the images are not a whole
+        number of batches. And cycled (the accuracy) with cycled_images where the job
         asks for it.
         """
         start, seen, finite = self._at, 0, True
@@ -57,7 +58,8 @@ class Tester:
             "accuracy": correct / max(int(counted.sum()), 1),
             "loss": mean if mean is not None and np.isfinite(mean) else None,
             "finite": bool(finite),
-            "outputs": means(outputs),
+            # Other batches each time otherwise, and others again in a run that was stopped.
+            "outputs": {} if start or self._at else means(outputs),
         }
         if self.cycled_images:
             cycled = _cycled(right, counted, self.cycled_images, batch)
