@@ -389,7 +389,11 @@ def test_engines_that_part_are_a_sentence_and_exit_code_1(
     point = Checkpoint(1, part, (part,), (replace(part, gap=np.inf, largest=np.inf),))
     apart = EngineComparison(("caffe", "torch"), (point,), ())
     monkeypatch.setattr(verify_engines, "compare_engines", lambda *_, **__: apart)
-    command = ["--engines", "caffe,torch", "--solver", "s", "--caffe-python", str(caffe_python)]
+    (tmp_path / "net.prototxt").write_text(TRAINED)
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text('net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 5')
+    command = ["--engines", "caffe,torch", "--solver", str(solver)]
+    command += ["--caffe-python", str(caffe_python)]
     result = CliRunner().invoke(verify, command)
     assert isinstance(result.exception, PruneError)
     assert "caffe and torch differ at iteration 1: weights ip/0 by 0.5" in str(result.exception)

@@ -118,7 +118,7 @@ def test_masked_and_deleted_agree_on_real_images(
     pruned: Pruned, judges: list[Judge], data_dir: Path
 ) -> None:
     images = real_images(pruned.name, data_dir).astype(np.float32)
-    check_equal(pruned, judges, lambda shapes: dict.fromkeys(shapes, images))
+    check_equal(pruned, judges, lambda shapes, _: dict.fromkeys(shapes, images))
 
 
 @pytest.mark.real_caffe
