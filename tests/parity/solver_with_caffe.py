@@ -6,12 +6,14 @@ rates    solver (a prototxt), states (solverstates): ``rates``, the learning rat
 train    solver, state (to restore, or null), steps: ``start:<blob>``, and per step, from 1,
          ``gradient:<step>:<blob>`` before the update and ``data:<step>:<blob>`` after it, blobs
          being numbered in the net's order. Leaves a snapshot where the solver says.
-outcome  solver: trained to its max_iter, ``data:<blob>``, and of each test net the
-         loss, ``test:<place>``.
+outcome  solver, steps, and weights to begin with besides its own: ``data:<blob>`` after the steps,
+         and of each test net the loss, ``test:<place>``.
+schedule solver: solved whole, ``tests`` and ``snapshots``, the iterations at which it does these.
 
 Each is answered by a line.
 """
 
+import glob
 import json
 import os
 import sys
@@ -59,6 +61,8 @@ def train(job):
 
 def outcome(job):
     solver = caffe.get_solver(job["solver"])
+    for path in job.get("weights", ()):
+        solver.net.copy_from(path)
     solver.step(job["steps"])
     blobs = [blob for blobs in solver.net.params.values() for blob in blobs]
     found = {f"data:{index}": blob.data.copy() for index, blob in enumerate(blobs)}
@@ -69,9 +73,33 @@ def outcome(job):
     return found
 
 
+def schedule(job):
+    solver = caffe.get_solver(job["solver"])
+    tests = []
+
+    def look():
+        """Note a test of the first test net since the last look."""
+        for net in list(solver.test_nets)[:1]:
+            loss = net.blobs["loss"].data
+            if not np.isnan(loss).any():
+                tests.append(solver.iter)
+            loss[...] = np.nan
+
+    look()
+    del tests[:]  # a new net's loss is 0
+    solver.add_callback(look, lambda: None)
+    solver.solve()
+    look()
+    states = glob.glob("*_iter_*.solverstate")  # noqa: PTH207
+    taken = sorted(int(name.split("_iter_")[1].split(".")[0]) for name in states)
+    return {"tests": np.array(tests), "snapshots": np.array(taken)}
+
+
+TASKS = {"rates": rates, "train": train, "outcome": outcome, "schedule": schedule}
+
 for line in sys.stdin:
     job = json.loads(line)
     os.chdir(os.path.dirname(job["solver"]))  # noqa: PTH120 -- as plain as Python 3.6 needs it
-    np.savez(job["out"], **{"rates": rates, "train": train, "outcome": outcome}[job["task"]](job))
+    np.savez(job["out"], **TASKS[job["task"]](job))
     sys.stdout.write("done\n")
     sys.stdout.flush()

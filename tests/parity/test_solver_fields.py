@@ -4,170 +4,79 @@ The real Caffe runs the solver as it was written; what `prepare` makes of it mus
 in the real Caffe and in the engine torch.
 """
 
-from collections.abc import Callable
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pycaffe_prune.engines.caffe_worker import loop
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.prepare import prepare
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.torch_engine.solver import Solver
-from pycaffe_prune.errors import FormatError
+from pycaffe_prune.errors import FormatError, PruneError
+from pycaffe_prune.formats.caffemodel import named_model, write_caffemodel
+from pycaffe_prune.formats.field_table import Status, field_table
 from pycaffe_prune.formats.prototxt import read_net, read_solver
+from tests.parity.solver_twins import (
+    BASE,
+    NET,
+    NETS,
+    REFUSED_TWINS,
+    SCHEDULES,
+    TESTED,
+    TWINS,
+)
 
 Outcome = dict[str, NDArray[np.float32]]
 
-SOURCE = """layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
-  shape { dim: 2 dim: 3 } shape { dim: 2 } data_filler { value: 0.5 } data_filler { value: 1 } } }
-"""
-HEAD = """layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param {
-  num_output: 3 weight_filler { value: 0.2 } bias_filler { value: 0.1 } } }
-layer { name: "scores" type: "InnerProduct" bottom: "ip" top: "scores" inner_product_param {
-  num_output: 2 weight_filler { value: 0.3 } bias_filler { value: -0.1 } } }
-"""
-LOSS = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" }'
+
+LAW = ("SolverParameter", "NetParameter", "NetState", "NetStateRule", "ParamSpec")
+DRAWN = {"random_seed"}
+"""What only Caffe draws so: the torch engine's twins differ, and each from Caffe's."""
 
 
-def bent(rules: str) -> str:
-    """A layer that changes every outcome, in the net by its rules."""
-    return f'layer {{ name: "bent" type: "TanH" bottom: "ip" top: "ip" {rules} }}'
+def honoured(message: str) -> list[str]:
+    return [
+        name if message == "SolverParameter" else f"{message}.{name}"
+        for row in field_table().messages[message].rows
+        for name in row.fields
+        if Status.HONOURED in (row.uses["caffe"].status, row.uses["torch"].status)
+    ]
 
 
-def net(rules: str | None = None, state: str = "") -> str:
-    middle = "" if rules is None else bent(rules)
-    ip, scores = HEAD.split('layer { name: "scores"')
-    return f'{state} {SOURCE} {ip} {middle} layer {{ name: "scores"{scores} {LOSS}'
+@pytest.mark.parametrize("message", LAW)
+def test_each_field_that_the_table_says_is_honoured_has_twins(message: str) -> None:
+    missing = {*honoured(message)} - TWINS.keys() - REFUSED_TWINS.keys() - SCHEDULES.keys()
+    assert not missing, "give each a pair of solvers in tests/parity/solver_twins.py"
 
 
-PLAIN, BENT = net(), net("")
-DEEP = net('include { stage: "deep" }')
-BASE = 'base_lr: 0.1 lr_policy: "fixed" '
-NET = 'net: "plain.prototxt" '
-ADAGRAD = 'net: "plain.prototxt" base_lr: 0.1 lr_policy: "fixed" type: "AdaGrad" '
-TESTED = "test_iter: 1 test_interval: 9 " + BASE
-DEEP_NET = 'net: "deep.prototxt" '
-BENT_NET = 'net: "bent.prototxt" ' + BASE
-
-TWINS: dict[str, tuple[str, str]] = {
-    "base_lr": (NET + BASE, NET + 'base_lr: 0.3 lr_policy: "fixed"'),
-    "lr_policy": (
-        NET + 'base_lr: 0.1 lr_policy: "fixed" gamma: 0.5 stepsize: 2',
-        NET + 'base_lr: 0.1 lr_policy: "step" gamma: 0.5 stepsize: 2',
-    ),
-    "gamma": (
-        NET + 'base_lr: 0.1 lr_policy: "exp" gamma: 0.5',
-        NET + 'base_lr: 0.1 lr_policy: "exp" gamma: 0.9',
-    ),
-    "power": (
-        NET + 'base_lr: 0.1 lr_policy: "poly" power: 1',
-        NET + 'base_lr: 0.1 lr_policy: "poly" power: 2',
-    ),
-    "stepsize": (
-        NET + 'base_lr: 0.1 lr_policy: "step" gamma: 0.5 stepsize: 1',
-        NET + 'base_lr: 0.1 lr_policy: "step" gamma: 0.5 stepsize: 3',
-    ),
-    "stepvalue": (
-        NET + 'base_lr: 0.1 lr_policy: "multistep" gamma: 0.5 stepvalue: 1',
-        NET + 'base_lr: 0.1 lr_policy: "multistep" gamma: 0.5 stepvalue: 1 stepvalue: 2',
-    ),
-    "max_iter": (NET + BASE, NET + BASE + "max_iter: 3"),
-    "momentum": (NET + BASE, NET + BASE + "momentum: 0.9"),
-    "weight_decay": (NET + BASE, NET + BASE + "weight_decay: 0.5"),
-    "regularization_type": (
-        NET + BASE + "weight_decay: 0.5",
-        NET + BASE + 'weight_decay: 0.5 regularization_type: "L1"',
-    ),
-    "clip_gradients": (NET + BASE, NET + BASE + "clip_gradients: 0.01"),
-    "iter_size": (
-        NET + BASE + "clip_gradients: 0.01",
-        NET + BASE + "clip_gradients: 0.01 iter_size: 2",
-    ),
-    "type": (NET + BASE, ADAGRAD),
-    "solver_type": (NET + BASE, NET + BASE + "solver_type: ADAGRAD"),
-    "delta": (ADAGRAD, ADAGRAD + "delta: 1"),
-    "rms_decay": (
-        NET + BASE + 'type: "RMSProp" rms_decay: 0.5',
-        NET + BASE + 'type: "RMSProp" rms_decay: 0.9',
-    ),
-    "momentum2": (
-        NET + BASE + 'type: "Adam" momentum: 0.9 momentum2: 0.9',
-        NET + BASE + 'type: "Adam" momentum: 0.9 momentum2: 0.999',
-    ),
-    "net": (NET + BASE, 'net: "bent.prototxt" ' + BASE),
-    "net_param": (f"net_param {{ {PLAIN} }} {BASE}", f"net_param {{ {BENT} }} {BASE}"),
-    "train_net": ('train_net: "plain.prototxt" ' + BASE, 'train_net: "bent.prototxt" ' + BASE),
-    "train_net_param": (
-        f"train_net_param {{ {PLAIN} }} {BASE}",
-        f"train_net_param {{ {BENT} }} {BASE}",
-    ),
-    "test_net": (
-        'train_net: "plain.prototxt" test_net: "plain.prototxt" ' + TESTED,
-        'train_net: "plain.prototxt" test_net: "bent.prototxt" ' + TESTED,
-    ),
-    "test_net_param": (
-        f'train_net: "plain.prototxt" test_net_param {{ {PLAIN} }} {TESTED}',
-        f'train_net: "plain.prototxt" test_net_param {{ {BENT} }} {TESTED}',
-    ),
-    "train_state": (DEEP_NET + BASE, DEEP_NET + BASE + 'train_state { stage: "deep" }'),
-    "test_state": (DEEP_NET + TESTED, DEEP_NET + TESTED + 'test_state { stage: "deep" }'),
-    "NetParameter.state": (DEEP_NET + BASE, 'net: "deep_state.prototxt" ' + BASE),
-    "NetState.stage": (
-        DEEP_NET + BASE + 'train_state { stage: "other" }',
-        DEEP_NET + BASE + 'train_state { stage: "deep" }',
-    ),
-    "NetState.level": (
-        'net: "from_level_2.prototxt" ' + BASE + "train_state { level: 1 }",
-        'net: "from_level_2.prototxt" ' + BASE + "train_state { level: 2 }",
-    ),
-    "NetStateRule.phase": (
-        'net: "in_training.prototxt" ' + TESTED,
-        'net: "in_tests.prototxt" ' + TESTED,
-    ),
-    "NetStateRule.min_level": (
-        'net: "from_level_0.prototxt" ' + BASE,
-        'net: "from_level_2.prototxt" ' + BASE,
-    ),
-    "NetStateRule.max_level": (
-        'net: "to_level_0.prototxt" ' + BASE,
-        'net: "to_level_-1.prototxt" ' + BASE,
-    ),
-    "NetStateRule.stage": (BENT_NET, DEEP_NET + BASE),
-    "NetStateRule.not_stage": (
-        'net: "not_deep.prototxt" ' + BASE,
-        'net: "not_deep.prototxt" ' + BASE + 'train_state { stage: "deep" }',
-    ),
-    "LayerParameter.include": (BENT_NET, 'net: "in_tests.prototxt" ' + BASE),
-    "LayerParameter.exclude": (BENT_NET, 'net: "not_in_training.prototxt" ' + BASE),
-}
-NETS = {
-    "plain": PLAIN,
-    "bent": BENT,
-    "deep": DEEP,
-    "deep_state": net('include { stage: "deep" }', 'state { stage: "deep" }'),
-    "from_level_0": net("include { min_level: 0 }"),
-    "from_level_2": net("include { min_level: 2 }"),
-    "to_level_0": net("include { max_level: 0 }"),
-    "to_level_-1": net("include { max_level: -1 }"),
-    "not_deep": net('include { not_stage: "deep" }'),
-    "in_training": net("include { phase: TRAIN }"),
-    "in_tests": net("include { phase: TEST }"),
-    "not_in_training": net("exclude { phase: TRAIN }"),
-}
+def test_twins_are_of_fields_that_are_honoured() -> None:
+    others = {"LayerParameter.include", "LayerParameter.exclude"}
+    known = {field for message in LAW for field in honoured(message)} | others
+    assert {*TWINS, *REFUSED_TWINS, *SCHEDULES} <= known
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[[str, str], Path]:
-    """Write a solver of its own name beside all nets."""
+    """Write a solver of its own name beside all nets, and weights."""
     for name, text in NETS.items():
         (tmp_path / f"{name}.prototxt").write_text(text)
+    ip = {("ip", 0): np.eye(3, dtype=np.float32), ("ip", 1): np.ones(3, np.float32)}
+    weights = named_model(ip)
+    write_caffemodel(tmp_path / "trained.caffemodel", weights)
 
     def write(name: str, text: str) -> Path:
         length = "" if "max_iter" in text else "max_iter: 4"
+        seed = "" if "random_seed" in text else "random_seed: 7"
         path = tmp_path / f"{name}.prototxt"
-        path.write_text(f"{text} {length} random_seed: 7 solver_mode: CPU\n")
+        path.write_text(f"{text} {length} {seed} solver_mode: CPU\n")
         return path
 
     return write
@@ -180,8 +89,21 @@ def prepared(solver: Path, **wishes: object) -> RunFolder:
     return folder
 
 
-def outcome_in_torch(folder: RunFolder) -> Outcome:
+def job_of(folder: RunFolder) -> dict[str, Any]:
+    """What engines read beside net and solver."""
+    job: dict[str, Any] = json.loads(folder.job.read_bytes())
+    return job
+
+
+def torch_solver(folder: RunFolder) -> Solver:
     solver = Solver(read_solver(folder.solver), read_net(folder.net))
+    for path in job_of(folder)["weights"]:
+        solver.net.copy_from(Path(path))
+    return solver
+
+
+def outcome_in_torch(folder: RunFolder) -> Outcome:
+    solver = torch_solver(folder)
     solver.step(solver.param.max_iter)
     blobs = [blob for blobs in solver.net.params.values() for blob in blobs]
     found = {f"data:{index}": blob.data.copy() for index, blob in enumerate(blobs)}
@@ -195,24 +117,78 @@ def outcome_in_torch(folder: RunFolder) -> Outcome:
 
 def are_alike(one: Outcome, other: Outcome) -> bool:
     return one.keys() == other.keys() and all(
-        np.allclose(one[key], other[key], rtol=1e-4, atol=1e-6) for key in one
+        one[key].shape == other[key].shape
+        and np.allclose(one[key], other[key], rtol=1e-4, atol=1e-6)
+        for key in one
     )
 
 
 @pytest.mark.real_caffe
 @pytest.mark.parametrize("field", TWINS)
 def test_what_a_field_changes_in_caffe_it_changes_here(field: str, make, caffe_solver) -> None:
-    wanted = []
+    wanted, in_torch = [], []
     for name, text in zip(("one", "other"), TWINS[field], strict=True):
         solver = make(name, text)
         steps = read_solver(solver).max_iter
         wanted.append(caffe_solver(solver, "outcome", steps=steps))
         folder = prepared(solver)
-        ours = caffe_solver(folder.solver, "outcome", steps=steps)
+        weights = job_of(folder)["weights"]
+        ours = caffe_solver(folder.solver, "outcome", steps=steps, weights=weights)
         assert ours.keys() == wanted[-1].keys()
         assert all(np.array_equal(ours[key], wanted[-1][key]) for key in ours), "bit for bit"
-        assert are_alike(outcome_in_torch(folder), wanted[-1])
+        in_torch.append(outcome_in_torch(folder))
+        assert field in DRAWN or are_alike(in_torch[-1], wanted[-1])
     assert not are_alike(*wanted), "the twins differ in nothing that Caffe looks at"
+    assert not are_alike(*in_torch)
+
+
+@pytest.mark.real_caffe
+@pytest.mark.parametrize("field", REFUSED_TWINS)
+def test_what_caffe_aborts_on_for_a_field_is_refused_here(field: str, make, caffe_solver) -> None:
+    taken, refused = (
+        make(name, text) for name, text in zip(("one", "other"), REFUSED_TWINS[field], strict=True)
+    )
+    wanted = caffe_solver(taken, "outcome", steps=4)
+    assert are_alike(outcome_in_torch(prepared(taken)), wanted)
+    with pytest.raises(AssertionError, match="Check failed"):
+        caffe_solver(refused, "outcome", steps=4)
+    with pytest.raises(PruneError, match=field.partition(".")[2]):
+        torch_solver(prepared(refused))
+
+
+@pytest.mark.real_caffe
+@pytest.mark.parametrize("field", SCHEDULES)
+def test_what_is_done_is_done_when_caffe_does_it(field: str, make, caffe_solver) -> None:
+    wanted = []
+    for name, text in zip(("one", "other"), SCHEDULES[field], strict=True):
+        solver = make(name, text)
+        found = caffe_solver(solver, "schedule")
+        wanted.append([before_end(found[kind], solver) for kind in ("tests", "snapshots")])
+        folder = prepared(solver)
+        here = schedule_here(folder)
+        assert [before_end(here[kind], solver) for kind in ("test", "snapshot")] == wanted[-1]
+        for state in solver.parent.glob("*_iter_*"):
+            state.unlink()
+    assert wanted[0] != wanted[1]
+
+
+def before_end(iterations: Iterable[int], solver: Path) -> list[int]:
+    """Those but for the last, at which a run here is always tested and kept."""
+    return [int(at) for at in iterations if at < read_solver(solver).max_iter]
+
+
+def schedule_here(folder: RunFolder) -> dict[str, list[int]]:
+    """The iterations of what happens in a run, by kind."""
+    solver, happened = torch_solver(folder), defaultdict(list)
+    run = SimpleNamespace(step=solver.step, net=solver.net, test_nets=solver.test_nets)
+    tester = SimpleNamespace(run=dict) if solver.test_nets else None
+
+    def emit(*, event: str, iteration: int, **_: object) -> None:
+        happened[event].append(iteration)
+
+    loop.run(run, tester, job_of(folder), 0, emit, lambda _: None)
+    solver.close()
+    return happened
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ class Parts:
     parameters: Parameters
     sources: dict[int, Source]
     """By place."""
+    graded: frozenset[BlobKey]
+    """The blobs whose gradient is computed."""
     steps: dict[int, Step] = field(default_factory=dict)
     """By place, in the net's order."""
 
@@ -98,15 +100,28 @@ def _assemble(
         [by_key[owners.get((layer.name, index), (layer.name, index))] for index in range(count)]
         for layer, count in zip(layers, (len(around.params) for around in shapes), strict=True)
     ]
-    learns = [any(blob.lr_mult for blob in own) for own in held]
+    graded = _graded(net, layers, held)
+    learns = [any(blob.key in graded for blob in own) for own in held]
     parameters = Parameters(blobs, device)
     fill_parameters(layers, parameters, seed)
     flows = tuple(plan_flow(net, NetGraph(layers), phase, learns))
-    parts = Parts(layers, shapes, flows, parameters, sources)
+    parts = Parts(layers, shapes, flows, parameters, sources, graded)
     for place in range(len(layers)):
         if place not in sources:
             parts.steps[place] = _make_step(parts, place, held[place], phase)
     return parts
+
+
+def _graded(
+    net: NetParameter, layers: Sequence[LayerParameter], held: Sequence[Sequence[Learnable]]
+) -> frozenset[BlobKey]:
+    """The blobs that learn; with ``force_backward`` all, whose gradients count in a clipping."""
+    return frozenset(
+        blob.key
+        for layer, own in zip(layers, held, strict=True)
+        for blob in own
+        if blob.lr_mult or (net.force_backward and layer.type != "BatchNorm")
+    )
 
 
 def _phase(layer: LayerParameter, phase: int) -> int:
@@ -150,7 +165,7 @@ def _make_step(parts: Parts, place: int, held: Sequence[Learnable], phase: int) 
     diffs: list[Tensor | None] = [None] * len(shaped)
     if flow.trains:
         diffs = [
-            parameters.view(parameters.diff, key).view(shape) if blob.lr_mult else None
+            parameters.view(parameters.diff, key).view(shape) if blob.key in parts.graded else None
             for blob, (key, shape) in zip(held, shaped, strict=True)
         ]
     # A pass written by hand also does what a forward pass in TRAIN does besides: draw, keep means.

@@ -44,7 +44,7 @@ def plan_flow(net: NetParameter, graph: NetGraph, phase: int, learns: Sequence[b
         net: The whole net.
         graph: The layers of the state in question.
         phase: TRAIN or TEST.
-        learns: Per layer, whether it has a blob whose ``lr_mult`` is not 0.
+        learns: Per layer, whether it has a blob whose gradient is computed.
 
     Raises:
         SurgeryError: A layer reads a blob that none before it makes, or states loss weights that

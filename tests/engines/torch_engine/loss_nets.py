@@ -1,5 +1,7 @@
 """Nets that can be trained, of every kind of connection: random nets with a loss at each end."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from google.protobuf import text_format
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.net import Net
+from pycaffe_prune.engines.torch_engine.parameters import Learnable
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.net.graph import NetGraph, NetState
@@ -80,8 +83,10 @@ def apart(definition: NetParameter) -> NetParameter:
     return net
 
 
-def pure_gradients(net: Net) -> dict[BlobKey, Tensor]:
-    """The gradients of the learnable blobs by autograd; zero where ``lr_mult`` is."""
+def pure_gradients(
+    net: Net, graded: Callable[[Learnable], bool] = lambda blob: blob.lr_mult != 0
+) -> dict[BlobKey, Tensor]:
+    """The gradients of the learnable blobs by autograd; zero for those that are not graded."""
     parameters = net.parameters
     values = {blob.key: parameters.view(parameters.data, blob.key) for blob in parameters.blobs}
     batch = [tensor.clone() for tensor in net.batch]
@@ -90,8 +95,7 @@ def pure_gradients(net: Net) -> dict[BlobKey, Tensor]:
         return net.loss(blobs, batch)[0]
 
     found = torch.func.grad(loss)({key: value.clone() for key, value in values.items()})
-    learning = {blob.key: blob.lr_mult != 0 for blob in parameters.blobs}
-    return {key: grad * learning[key] for key, grad in found.items()}
+    return {blob.key: found[blob.key] * graded(blob) for blob in parameters.blobs}
 
 
 def hand_gradients(net: Net) -> dict[BlobKey, Tensor]:

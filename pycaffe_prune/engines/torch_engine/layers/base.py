@@ -73,8 +73,8 @@ class Layer(ABC):
             saved: From `forward_saving` of the same iteration.
             top_diffs: Per top its gradient, None where none came back. Not to be written to.
             propagate: Per bottom, whether its gradient is wanted.
-            param_diffs: Per parameter the tensor to add its gradient to; None where ``lr_mult`` is
-                0 (Caffe's ``param_propagate_down``).
+            param_diffs: Per parameter the tensor to add its gradient to; None where none is
+                wanted (Caffe's ``param_propagate_down``).
 
         Returns:
             Per bottom its gradient; None where it is not wanted.
