@@ -30,6 +30,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
     V0LayerParameter,
     V1LayerParameter,
 )
+from pycaffe_prune.formats.clashes import set_apart_rounding
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.formats.upgrade import upgrade_net
 from pycaffe_prune.formats.upgrade_v0 import PADDING
@@ -228,6 +229,7 @@ def read_caffemodel(path: Path) -> Caffemodel:
         net.MergeFrom(net_layers)
         if net.layers:
             net = upgrade_net(net)
+        set_apart_rounding(net.layer)
         places = [[]] * (len(net.layer) - len(places)) + places  # an Input layer made of `input`
         layers = [
             _read_layer(buffer, param, blob_places)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from google.protobuf import text_encoding, text_format
 from google.protobuf.message import Message
 
+from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats import wire
 from pycaffe_prune.formats.prototxt_walk import cut_unknown, is_repeated
 
@@ -26,14 +27,18 @@ except ImportError:  # protobuf 4.21
 
 __all__ = [
     "NUMBER",
+    "RAW_NUMBER",
+    "RAW_TAG",
     "TAG",
     "CarriedField",
     "carried_bytes",
     "carried_fields",
     "carry",
+    "carry_raw",
     "copy_unknown",
     "own_fields",
     "parse_text",
+    "raw_field",
     "to_text",
     "without_carried",
 ]
@@ -44,6 +49,13 @@ NUMBER = (1 << 29) - 1
 """The private field number, protobuf's highest; it never stands in a file."""
 
 TAG = wire.encode_varint(NUMBER << 3 | wire.LENGTH)
+"""How such a field begins where a message is bytes."""
+
+RAW_NUMBER = NUMBER - 1
+"""The private number of a binary file's field that has a number of Caffe's but is not that field:
+its value is the whole field, tag and all, as the file has it (`formats.clashes`)."""
+
+RAW_TAG = wire.encode_varint(RAW_NUMBER << 3 | wire.LENGTH)
 """How such a field begins where a message is bytes."""
 
 # No message begins so: protobuf's printer tries each value as one.
@@ -110,6 +122,16 @@ def carried_bytes(text: str) -> bytes:
     return TAG + wire.encode_varint(len(data)) + data
 
 
+def raw_field(raw: bytes) -> bytes:
+    """Return the bytes that carry a binary file's field: ``raw``, with its tag."""
+    return RAW_TAG + wire.encode_varint(len(raw)) + raw
+
+
+def carry_raw(message: Message, raw: bytes) -> None:
+    """Add a binary file's field to what is carried, whatever its number means to Caffe."""
+    message.MergeFromString(raw_field(raw))
+
+
 def to_text(message: Message) -> str:
     """Return ``message`` as text, with what it carries at the end of the message it stands in."""
     return _PRINTED.sub(_written, text_format.MessageToString(message, print_unknown_fields=True))
@@ -133,6 +155,10 @@ def _unknown(message: Any) -> Iterator[Any]:
 def own_fields(message: Message, place: str = "") -> Iterator[CarriedField]:
     """Yield what ``message`` itself carries, not what the messages in it do."""
     for unknown in _unknown(message):
+        if unknown.field_number == RAW_NUMBER:
+            raw = memoryview(unknown.data)
+            yield CarriedField(place, str(wire.read_field(raw, 0, len(raw)).number), "")
+            continue
         if unknown.field_number != NUMBER:
             yield CarriedField(place, str(unknown.field_number), "")
             continue
@@ -179,9 +205,26 @@ def without_carried(
 def copy_unknown(source: Message, target: Message, but: Collection[str] = ()) -> None:
     """Let ``target`` carry what ``source`` itself carries, for messages that are made anew.
 
-    Fields named in ``but`` are left out, and so are a binary file's, whose numbers mean nothing in
-    another message.
+    Fields named in ``but`` are left out. A binary file's keep their numbers.
+
+    Raises:
+        FormatError: ``target`` knows such a number as another field. The sentence begins with it.
     """
     for carried in own_fields(source):
         if carried.text and carried.name not in but:
             carry(target, carried.text)
+    rest = type(source)()
+    rest.CopyFrom(source)
+    for field, _ in source.ListFields():
+        rest.ClearField(field.name)
+    data = rest.SerializePartialToString()
+    for part in wire.fields(memoryview(data), 0, len(data)):
+        if part.number == NUMBER:
+            continue
+        known = target.DESCRIPTOR.fields_by_number.get(part.number)
+        if known is not None:
+            raise FormatError(
+                f"field {part.number}, which stock Caffe does not know in layers of its old form, "
+                f"would be taken for '{known.name}' in today's; it cannot be carried over"
+            )
+        target.MergeFromString(data[part.tag : part.end])

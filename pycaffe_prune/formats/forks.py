@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from pycaffe_prune.formats import wire
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.carried import (
+    RAW_NUMBER,
     CarriedField,
     carried_bytes,
     carried_fields,
@@ -54,6 +55,7 @@ _TYPES_OF: Mapping[str, frozenset[str]] = {
     "interp_param": frozenset({"Interp"}),
     "norm_param": frozenset({"Normalize"}),
     "permute_param": frozenset({"Permute"}),
+    "pspnet_bn_param": frozenset({"BN"}),
     "prior_box_param": frozenset({"PriorBox"}),
     "psroi_pooling_param": frozenset({"PSROIPooling"}),
     "roi_pooling_param": frozenset({"ROIPooling"}),
@@ -112,7 +114,10 @@ def _named(data: bytes, stock: Any, layer_type: str) -> bytes:
     named = bytearray()
     for part in wire.fields(buffer, 0, len(data)):
         raw = bytes(buffer[part.tag : part.end])
-        text = _as_text(part, bytes(buffer[part.start : part.end]), stock, layer_type)
+        if part.number == RAW_NUMBER:
+            text = _as_text(bytes(buffer[part.start : part.end]), stock, layer_type)
+        else:
+            text = None if _is_caffes(part, stock) else _as_text(raw, stock, layer_type)
         known = stock.fields_by_number.get(part.number)
         if text is not None:
             named += carried_bytes(text)
@@ -124,24 +129,29 @@ def _named(data: bytes, stock: Any, layer_type: str) -> bytes:
     return bytes(named)
 
 
-def _as_text(part: wire.Field, value: bytes, stock: Any, layer_type: str) -> str | None:
-    """The field as text if it is a known one of a fork."""
+def _is_caffes(part: wire.Field, stock: Any) -> bool:
+    """Whether a field under its own number is what Caffe's schema says.
+
+    Caffe's own fields of a layer that forks have the numbers of are messages.
+    """
+    if part.number not in stock.fields_by_number:
+        return False
+    return stock.name != "LayerParameter" or part.wire_type == wire.LENGTH
+
+
+def _as_text(raw: bytes, stock: Any, layer_type: str) -> str | None:
+    """A field, with its tag, as text if it is a known one of a fork."""
     kind = _KINDS.get(stock.name)
-    number = part.number
     if kind is None:
         return None
+    part = wire.read_field(memoryview(raw), 0, len(raw))
+    number, value = part.number, raw[part.start :]
     if stock.name == "LayerParameter":
         number = _OTHER_NUMBERS.get((layer_type, number), number)
     field = kind.DESCRIPTOR.fields_by_number.get(number)
     if field is None:
         return None
-    of_types = _TYPES_OF.get(field.name) if stock.name == "LayerParameter" else None
-    own = stock.fields_by_number.get(part.number)
-    # Caffe's own fields of a layer's message that forks have numbers of are messages themselves.
-    is_caffes = own is not None and (
-        stock.name != "LayerParameter" or part.wire_type == wire.LENGTH
-    )
-    if layer_type not in of_types if of_types is not None else is_caffes:
+    if stock.name == "LayerParameter" and layer_type not in _TYPES_OF.get(field.name, {layer_type}):
         return None
     length = wire.encode_varint(len(value)) if part.wire_type == wire.LENGTH else b""
     try:
@@ -151,7 +161,7 @@ def _as_text(part: wire.Field, value: bytes, stock: Any, layer_type: str) -> str
         return None
     if carried_fields(message):  # fields of this number that are another fork's
         return None
-    return to_text(message).rstrip("\n") or None
+    return to_text(message).rstrip("\n").replace("pspnet_bn_param", "bn_param") or None
 
 
 def _tag(number: int, wire_type: int) -> bytes:

@@ -105,8 +105,8 @@ def _refuse_numbers(message: NetParameter | SolverParameter, path: Path) -> None
             if not field.text:
                 raise FormatError(
                     f"{path}: cannot be written: {owner} has the field {field} in its file of "
-                    "weights, a number that stock Caffe does not know, and a prototxt needs its "
-                    "name; give the model's own prototxt"
+                    "weights, a number that stock Caffe does not know or that forks gave another "
+                    "meaning, and a prototxt needs its name; give the model's own prototxt"
                 )
 
 

@@ -14,7 +14,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
 from pycaffe_prune.formats.carried import copy_unknown, own_fields
 from pycaffe_prune.formats.upgrade_v0 import is_v0, upgrade_v0_net
 
-__all__ = ["upgrade_net", "upgrade_solver"]
+__all__ = ["V1_TYPES", "upgrade_net", "upgrade_solver"]
 
 # Where V1 data layers keep what today is the transform_param of any data layer.
 _OLD_TRANSFORM = {
@@ -62,10 +62,14 @@ _FORK_TYPES = {
 }
 
 
-def _v1_type(value: V1LayerParameter.LayerType) -> str:
+def _v1_type(value: int) -> str:
     """Today's type string of a V1 layer type (UpgradeV1LayerType)."""
     name = V1LayerParameter.LayerType.Name(value)
     return _IRREGULAR.get(name, "".join(word.capitalize() for word in name.split("_")))
+
+
+V1_TYPES = frozenset(map(_v1_type, V1LayerParameter.LayerType.values()))
+"""Today's names of the types of V1 layers."""
 
 
 def _type_of(old: V1LayerParameter) -> str:
@@ -83,7 +87,10 @@ def _type_of(old: V1LayerParameter) -> str:
 def _upgrade_v1_layer(old: V1LayerParameter) -> LayerParameter:
     """The V2 form of a V1 layer (UpgradeV1LayerParameter, and the data layers' transforms)."""
     new = LayerParameter(type=_type_of(old))
-    copy_unknown(old, new, but=("type",))
+    try:
+        copy_unknown(old, new, but=("type",))
+    except FormatError as error:
+        raise FormatError(f"layer '{old.name}': {error}") from error
     specs = max(len(old.param), len(old.blob_share_mode), len(old.blobs_lr), len(old.weight_decay))
     params = [new.param.add() for _ in range(specs)]
     for spec, name in zip(params, old.param, strict=False):

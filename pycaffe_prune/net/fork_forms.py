@@ -85,8 +85,9 @@ def stock_form(layer: LayerParameter) -> LayerParameter:
     new = LayerParameter()
     new.CopyFrom(layer)
     if layer.type == "Pooling":
-        floor, ceil = PoolingParameter.FLOOR, PoolingParameter.CEIL
-        new.pooling_param.round_mode = ceil if part.ceil_mode else floor
+        new.pooling_param.ClearField("round_mode")  # CEIL
+        if not part.ceil_mode:
+            new.pooling_param.round_mode = PoolingParameter.FLOOR
     elif kind is not None:
         new.type = kind
     if layer.type == "ConvolutionDepthwise":

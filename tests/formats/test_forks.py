@@ -12,6 +12,7 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.carried import carried_fields, carry, own_fields, parse_text, to_text
 from pycaffe_prune.formats.forks import fork_part, is_known, with_names
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
+from pycaffe_prune.formats.wire_text import message_of
 from pycaffe_prune.share import share_root
 
 FORMATS = Path(forks.__file__).parent
@@ -22,7 +23,7 @@ def binary(layer_type: str, number: int, value: bytes) -> LayerParameter:
     length = wire.encode_varint(len(value))
     tag = wire.encode_varint(number << 3 | wire.LENGTH)
     plain = LayerParameter(name="a", type=layer_type).SerializeToString()
-    return LayerParameter.FromString(plain + tag + length + value)
+    return message_of(plain + tag + length + value, LayerParameter)
 
 
 def texts(layer: LayerParameter) -> list[str]:
