@@ -20,7 +20,14 @@ from pycaffe_prune.net.fit import refuse_repeated_names, require_fitting
 from pycaffe_prune.net.state_wish import StateWish, in_wished_state, with_state_of
 from pycaffe_prune.pruning.counts import LayerReduction, overall
 
-__all__ = ["naming_inputs", "read_model", "show_left_out", "show_reductions", "write_model"]
+__all__ = [
+    "naming_inputs",
+    "of_all_states",
+    "read_model",
+    "show_left_out",
+    "show_reductions",
+    "write_model",
+]
 
 
 _NO_UNITS: Mapping[str, str] = MappingProxyType({})
@@ -55,6 +62,19 @@ def read_model(net: Path, weights: Path, state: StateWish) -> tuple[NetParameter
         defined = with_definitions(model, definition)
         model = replace(defined, net=with_state_of(defined.net, original))
     return definition, model
+
+
+def of_all_states(path: Path, wished: NetParameter, model: Caffemodel) -> NetParameter:
+    """The net without the wish if its weights fit so too: one file holds the layers of all states.
+
+    What leads out of a unit is deleted in every state; a wish must not hide some of them.
+    """
+    original = read_net(path)
+    try:
+        require_fitting(original, model)
+    except SurgeryError:  # these weights are of the wished state alone
+        return wished
+    return original
 
 
 def show_reductions(rows: Sequence[LayerReduction], units: Mapping[str, str] = _NO_UNITS) -> None:

@@ -9,16 +9,14 @@ from pycaffe_prune.cli.layer_values import layer_values
 from pycaffe_prune.cli.options import path_type, state_options
 from pycaffe_prune.cli.prune_output import (
     naming_inputs,
+    of_all_states,
     read_model,
     show_left_out,
     show_reductions,
     write_model,
 )
-from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
-from pycaffe_prune.formats.prototxt import read_net
-from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.state_wish import StateWish, of_chosen_state
 from pycaffe_prune.pruning.counts import deleted_reduction
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
@@ -105,7 +103,7 @@ def units(
       caffe-prune verify thin/masked thin
     """
     definition, model = read_model(net, weights, state)
-    whole = _of_all_states(net, definition, model)
+    whole = of_all_states(net, definition, model)
     candidates = of_chosen_state(_with_units(whole, model), definition, state)
     wanted = _ratios(ratios, whole, model, layers, candidates)
     chosen = choose_units(whole, model, wanted, criterion=criterion, seed=seed)
@@ -127,19 +125,6 @@ def units(
     if masked:
         write_model(out / "masked", net, whole, mask_units(whole, model, chosen))
         click.echo(f"written to {out / 'masked'}")
-
-
-def _of_all_states(path: Path, wished: NetParameter, model: Caffemodel) -> NetParameter:
-    """The net without the wish if its weights fit so too: one file holds the layers of all states.
-
-    What leads out of a unit is deleted in every state; a wish must not hide some of them.
-    """
-    original = read_net(path)
-    try:
-        require_fitting(original, model)
-    except SurgeryError:  # these weights are of the wished state alone
-        return wished
-    return original
 
 
 def _warn_of_lrn(changed: Sequence[str]) -> None:

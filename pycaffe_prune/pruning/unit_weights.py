@@ -11,7 +11,7 @@ from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.net.channels import BlobChannels, Channels, Ids
 from pycaffe_prune.pruning.counts import require_finite
 
-__all__ = ["weights_around"]
+__all__ = ["columns_read", "weights_around"]
 
 
 def weights_around(
@@ -45,7 +45,7 @@ def weights_around(
         incoming.append(_by_channel(rows.T, place[channels.units[name]], len(ids)))
     outgoing = []
     for key in readers:
-        columns, read = _columns_read(_weights(model, key), channels.blobs[key])
+        columns, read = columns_read(_weights(model, key), channels.blobs[key])
         wanted = place[read] >= 0
         if not wanted.all():
             columns, read = columns[:, wanted], read[wanted]
@@ -76,7 +76,7 @@ def _rows(weights: Blob, blob: BlobChannels, units: int) -> Blob:
     return weights.reshape(units, -1)
 
 
-def _columns_read(weights: Blob, blob: BlobChannels) -> tuple[Blob, Ids]:
+def columns_read(weights: Blob, blob: BlobChannels) -> tuple[Blob, Ids]:
     """Return weights with what they read along the last axis.
 
     Returns:
