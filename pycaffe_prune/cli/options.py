@@ -16,6 +16,7 @@ from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
 from pycaffe_prune.net.state_wish import StateWish
 
 __all__ = [
+    "accuracy_option",
     "caffe_python_option",
     "device_option",
     "engine_option",
@@ -33,6 +34,15 @@ _F = TypeVar("_F", bound=Callable[..., object])
 
 path_type = click.Path(path_type=Path)
 """A path; whether it exists is checked where it is read, with a better sentence."""
+
+
+def accuracy_option(function: _F) -> _F:
+    """Add ``--accuracy``."""
+    return click.option(
+        "--accuracy",
+        metavar="NAME",
+        help="Accuracy (or loss) layer to judge by (default: that of the greatest loss weight).",
+    )(function)
 
 
 def caffe_python_option(function: _F) -> _F:

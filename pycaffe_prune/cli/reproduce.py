@@ -15,6 +15,7 @@ from pycaffe_prune.cli.experiment_data import (
     known_data_set,
 )
 from pycaffe_prune.cli.options import (
+    accuracy_option,
     caffe_python_option,
     device_option,
     engine_option,
@@ -53,6 +54,7 @@ _PRESET = "quick"
 @click.option("--data", type=path_type, help="Folder of the LMDBs (default: data/NAME; made).")
 @click.option("--weights", type=path_type, help="Trained weights to begin with, by layer name.")
 @click.option("--source", type=path_type, help="Folder of the original data files.")
+@accuracy_option
 @click.option("--jobs", type=click.IntRange(1), help="Stages side by side (default: all cores).")
 @click.option("--scheduler", help="Do the stages on this Dask cluster (address, or its file).")
 @click.option("--store", help="URL at which the cluster's machines share files (docs/cluster.md).")
@@ -76,6 +78,7 @@ def reproduce(
     data: Path | None,
     weights: Path | None,
     source: Path | None,
+    accuracy: str | None,
     jobs: int | None,
     scheduler: str | None,
     store: str | None,
@@ -114,6 +117,8 @@ def reproduce(
         )
     toml = find_experiment(experiment, preset or _PRESET)
     spec = read_experiment(toml)
+    if accuracy is not None:
+        spec = spec.model_copy(update={"accuracy": accuracy})
     folder = out or Path("runs") / f"{spec.name}-{spec.preset}"
     stages_folder = out or Path("runs") / f"{spec.name}-{spec.variant_of or spec.preset}"
     workers = jobs or max(pack, len(os.sched_getaffinity(0)))

@@ -8,6 +8,7 @@ import click
 
 from data_prep.manifest import MANIFEST_NAME, load_manifest
 from pycaffe_prune.cli.options import (
+    accuracy_option,
     caffe_python_option,
     device_option,
     engine_option,
@@ -80,6 +81,7 @@ from pycaffe_prune.reports.sensitivity import print_sensitivity, write_figures
     metavar="R",
     help="Choose an alpha for each layer, so that this share of all their weights goes.",
 )
+@accuracy_option
 @state_options
 @engine_option
 @device_option
@@ -98,6 +100,7 @@ def sensitivity(
     rates: str,
     images: int | None,
     total: float | None,
+    accuracy: str | None,
     state: StateWish,
     engine: EngineName,
     device: str,
@@ -142,6 +145,7 @@ def sensitivity(
         layers=layers,
         rates=shares,
         images=images,
+        accuracy=accuracy,
         state=state,
         data_name=name,
         is_sample=is_sample,
@@ -185,10 +189,11 @@ def _data_set(data: Path) -> tuple[str, bool]:
 def _show_plan(analysis: Analysis, total: float | None) -> None:
     settings, todo = analysis.settings, analysis.todo
     named = ", ".join(f"{layer.layer} ({layer.size:,})" for layer in settings.layers)
+    judge = f" by '{settings.accuracy_name}'" if settings.accuracy_name else ""
     tests = len(todo) + (analysis.earlier is None) + (0 if total is None else 2)
     console.print(
         f"{settings.method} of {named}\nat {len(settings.rates)} rates: {tests} tests of "
-        f"{settings.images:,} images to do, into {analysis.folder.path}",
+        f"{settings.images:,} images{judge} to do, into {analysis.folder.path}",
         markup=False,
         highlight=False,
     )
@@ -208,7 +213,9 @@ def _run(analysis: Analysis, total: float | None, engine: Engine) -> Sensitivity
     ):
 
         def observe(result: SensitivityResult) -> None:
-            advance(len(result.points), f"baseline {100 * result.baseline.accuracy:.2f} %")
+            judge = f" in '{result.accuracy_name}'" if result.accuracy_name else ""
+            told = f"baseline {100 * result.baseline.accuracy:.2f} %{judge}"
+            advance(len(result.points), told)
             if stopped.is_set():
                 raise InterruptedRunError("stopped")
 

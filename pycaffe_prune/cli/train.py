@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pycaffe_prune.cli.options import (
+    accuracy_option,
     caffe_python_option,
     device_option,
     engine_option,
@@ -55,11 +56,7 @@ def _files(
 @click.option("--snapshot", type=click.IntRange(0), help="Snapshot interval (0: at the end only).")
 @click.option("--test-interval", type=click.IntRange(0), help="0: test at start and end only.")
 @click.option("--seed", type=click.IntRange(0), help="Random seed (default: the solver's, else 1).")
-@click.option(
-    "--accuracy",
-    metavar="NAME",
-    help="Accuracy (or loss) layer to judge by (default: that of the greatest loss weight).",
-)
+@accuracy_option
 @state_options
 @engine_option
 @device_option

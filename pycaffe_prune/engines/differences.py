@@ -91,6 +91,8 @@ def _of_field(name: str, old: Job, new: Job) -> str:
     before, after = getattr(old, name, None), getattr(new, name, None)
     if isinstance(before, int) and isinstance(after, int):
         return f"{name} {before} -> {after}"
+    if name == "accuracy":
+        return f"accuracy judged in '{before}' -> in '{after}' (--accuracy)"
     return f"other {name}"
 
 

@@ -172,7 +172,14 @@ class Job(BaseModel):
             for name in names
             if getattr(self, name) != getattr(other, name)
         ]
+        if self.test and other.test and self.accuracy != other.accuracy:
+            found.append("accuracy")
         return found if self._restored_sha256 == other._restored_sha256 else [*found, "solverstate"]
+
+    @property
+    def accuracy(self) -> str | None:
+        """The layer that tests judge."""
+        return self.test.layer if self.test else None
 
     @property
     def _restored_sha256(self) -> tuple[str, ...]:
@@ -198,6 +205,8 @@ class EvaluationJob(BaseModel):
     """Whether each caffemodel needs a net of its own: Caffe's Data layers never rewind, so only
     whole passes in whole batches leave the next one the same batches."""
     test: TestPlan
+    headline_mark: str | None = None
+    """See `engines.test_plan.headline_mark`."""
     device: str = "cpu"
     threads: int = 1
 

@@ -36,7 +36,7 @@ from pycaffe_prune.engines.restoring import Restored, read_restored
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.solver_nets import SolverNets, solver_nets, with_nets
 from pycaffe_prune.engines.test_images import image_count, why_untested
-from pycaffe_prune.engines.test_plan import label_source, plan_test
+from pycaffe_prune.engines.test_plan import headline_mark, label_source, plan_test
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
     TEST,
@@ -157,6 +157,7 @@ def prepare_evaluation(
     device: str = "cpu",
     threads: int = 1,
     state: StateWish = OWN_STATE,
+    accuracy: str | None = None,
 ) -> EvaluationJob:
     """Write what an engine needs to test caffemodels of one net into ``folder``.
 
@@ -169,6 +170,7 @@ def prepare_evaluation(
         device: ``cpu`` or ``cuda[:N]``.
         threads: BLAS threads.
         state: In which level and stages the net is tested.
+        accuracy: The layer that is judged; None: chosen by `engines.test_plan`.
 
     Raises:
         As `prepare`; FormatError too when the net has nothing to test, DataError when the test
@@ -182,7 +184,7 @@ def prepare_evaluation(
         require_use(path, caffe_weights(path), net, TEST, inputs)
     _require_same_blobs(weights)
     test = layers_in_state(net, NetState.of(net, TEST))
-    plan = plan_test(test)
+    plan = plan_test(test, accuracy)
     reason = why_untested(test, plan)
     if plan is None or reason:
         raise FormatError(f"{net_path}: {reason}")
@@ -196,6 +198,7 @@ def prepare_evaluation(
         test_images=wanted,
         rewind=wanted < there or there % plan.batch != 0,
         test=plan,
+        headline_mark=headline_mark(test, plan),
         device=device,
         threads=threads,
     )

@@ -8,7 +8,7 @@ from pycaffe_prune.engines.base import Engine, Observer, TrainResult, read_resul
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.prepare import check
 from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.errors import FolderInUseError, FormatError, PruneError
+from pycaffe_prune.errors import FolderInUseError, PruneError
 
 __all__ = ["train"]
 
@@ -27,7 +27,6 @@ def train(request: TrainRequest, out: Path, engine: Engine, observe: Observer) -
 
     Raises:
         FolderInUseError: Another process works in the folder.
-        FormatError: The run is finished, and was tested by another layer than is asked for.
         PruneError: The request is at fault, the folder holds another run, or the engine failed.
     """
     folder = RunFolder(out.resolve())
@@ -37,7 +36,6 @@ def train(request: TrainRequest, out: Path, engine: Engine, observe: Observer) -
             finished = read_result(folder)
             checked = check(request, folder)
             if finished and finished.iterations >= checked.job.max_iter:
-                _require_judged_by(request.accuracy, finished, out)
                 return finished
             checked.write(folder)
             folder.result.unlink(missing_ok=True)
@@ -46,13 +44,3 @@ def train(request: TrainRequest, out: Path, engine: Engine, observe: Observer) -
         raise FolderInUseError(f"{out}: another process is working in this folder") from error
     except OSError as error:
         raise PruneError(f"{out}: {error.strerror or error}") from error
-
-
-def _require_judged_by(accuracy: str | None, finished: TrainResult, out: Path) -> None:
-    judged = finished.tests[-1].accuracy_name if finished.tests else None
-    if accuracy is not None and accuracy != judged:
-        by = f"by '{judged}'" if judged else "without a name of what was judged"
-        raise FormatError(
-            f"{out}: holds this run finished, tested {by}; choose another --out to test by "
-            f"'{accuracy}'"
-        )

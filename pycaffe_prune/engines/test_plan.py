@@ -10,7 +10,7 @@ from pycaffe_prune.engines.net_data import batch_size, data_layer_of
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, LossParameter
 
-__all__ = ["SoftmaxLoss", "TestPlan", "label_source", "plan_test"]
+__all__ = ["SoftmaxLoss", "TestPlan", "headline_mark", "label_source", "plan_test"]
 
 _SAME_HEAD = frozenset(
     {"Dropout", "Exp", "Flatten", "Log", "Power", "ReLU", "Reshape", "Sigmoid", "Softmax", "Split"}
@@ -100,6 +100,26 @@ def plan_test(test: Sequence[LayerParameter], wanted: str | None = None) -> Test
         loss=_softmax_loss(loss) if loss is not None and loss.type == "SoftmaxWithLoss" else None,
         loss_blob=loss.top[0] if loss is not None and loss.type != "SoftmaxWithLoss" else None,
     )
+
+
+def headline_mark(test: Sequence[LayerParameter], plan: TestPlan) -> str | None:
+    """Return what tells results that are judged so from others of the same net.
+
+    Args:
+        test: The layers of the TEST net, in its order.
+        plan: What is judged there.
+
+    Returns:
+        None where the net has one judge only, which looks at the best class of axis 1 and ignores
+        no label: of such nets also results from before headlines had names are judged so.
+    """
+    labelled = [layer for layer in test if _is_labelled(test, layer)]
+    judges = [layer.name for layer in labelled if layer.type == "Accuracy"]
+    judges = judges or [layer.name for layer in labelled if layer.type == "SoftmaxWithLoss"]
+    is_plain = plan.axis == 1 and plan.top_k == 1 and plan.ignore_label is None
+    if is_plain and judges == [plan.layer]:
+        return None
+    return plan.model_dump_json(include={"layer", "axis", "top_k", "ignore_label"})
 
 
 def _named(test: Sequence[LayerParameter], wanted: str) -> LayerParameter:

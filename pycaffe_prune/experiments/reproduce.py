@@ -14,6 +14,7 @@ from pycaffe_prune.engines.net_data import is_lmdb, resolve_lists
 from pycaffe_prune.engines.net_files import net_files
 from pycaffe_prune.engines.solver_nets import net_of_solver
 from pycaffe_prune.errors import FormatError
+from pycaffe_prune.experiments.headline import require_headline
 from pycaffe_prune.experiments.machine import this_machine
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.prediction import predict, shrink
@@ -118,7 +119,8 @@ def make_plan(
         pretrained: What the initial training begins with; None: random values.
 
     Raises:
-        FormatError: A solver or its net cannot be read, or a layer is not in the net.
+        FormatError: A solver or its net cannot be read, a layer is not in the net, or there is
+            nothing to judge by.
     """
     execution = execution or Execution()
     trainer = [engine_name, "tf32"] if execution.tf32 else [engine_name]
@@ -129,10 +131,12 @@ def make_plan(
         raise FormatError(
             f"{net_path}: has no InnerProduct layer '{missing[0]}'; there are: {', '.join(units)}"
         )
+    headline = require_headline(solver, net_path, spec.accuracy)
     parts = [
         *(sha256_of(net_path), data_set.train_sha256, data_set.test_sha256, *trainer),
         *_what_else_decides(net, spec, data),
         *_other_data(net, net_path, data, data_set),
+        *filter(None, [headline.mark]),
     ]
     context = Context(
         folder=ExperimentFolder(folder),
@@ -144,9 +148,16 @@ def make_plan(
         device=execution.device,
         threads=execution.threads,
         units=tuple(sorted(spec.net.units.items())),
+        accuracy=spec.accuracy,
     )
     if retraining_solver is not None:
         after = _fingerprint(retraining_solver, parts)
+        again = require_headline(retraining_solver, net_path, spec.accuracy)
+        if again.layer != headline.layer:
+            raise FormatError(
+                f"{retraining_solver}: its test would be judged in '{again.layer}', and that of "
+                f"{solver} in '{headline.layer}'; choose one with --accuracy"
+            )
         context = replace(
             context, retraining_solver=retraining_solver, retraining_fingerprint=after
         )

@@ -85,6 +85,8 @@ class SensitivityRequest:
     rates: tuple[float, ...] = DEFAULT_RATES
     images: int | None = None
     """Test on the first images only."""
+    accuracy: str | None = None
+    """The layer that tests judge; None: chosen by `engines.test_plan`."""
     state: StateWish = OWN_STATE
     """In which the net is tested, and whose layers are pruned."""
     data_name: str = ""
@@ -127,7 +129,13 @@ def plan(request: SensitivityRequest, out: Path) -> Analysis:
     with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
         trial = RunFolder(Path(name))
         job = prepare_evaluation(
-            request.net, [], request.data, trial, request.images, state=request.state
+            request.net,
+            [],
+            request.data,
+            trial,
+            request.images,
+            state=request.state,
+            accuracy=request.accuracy,
         )
     settings = SensitivitySettings(
         net_sha256=job.net_sha256,
@@ -137,9 +145,12 @@ def plan(request: SensitivityRequest, out: Path) -> Analysis:
         layers=tuple(_layers(request, net, model)),
         rates=request.rates,
         images=job.test_images,
+        accuracy_name=job.test.layer,
     )
     folder = SensitivityFolder(out)
     earlier = read_sensitivity(folder.result) if folder.result.exists() else None
+    if earlier and earlier.accuracy_name is None and job.headline_mark is None:
+        earlier = earlier.named(job.test.layer)
     if earlier and (differences := earlier.settings.differences(settings)):
         raise FormatError(
             f"{out}: holds another analysis, with other {', '.join(differences)}; choose another "
@@ -263,6 +274,7 @@ def scores_of(analysis: Analysis, models: Sequence[Caffemodel], engine: Engine) 
         device=request.device,
         threads=request.threads,
         state=request.state,
+        accuracy=request.accuracy,
     )
     for score in engine.evaluate(folder, job):
         yield Score.model_validate(score.model_dump(exclude={"iteration", "outputs"}))

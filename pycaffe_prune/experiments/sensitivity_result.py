@@ -52,11 +52,14 @@ class SensitivitySettings(_Model):
     """Shares of a layer that are pruned, rising."""
     images: int = Field(gt=0)
     """Test images."""
+    accuracy_name: str | None = None
+    """The Accuracy layer (or the loss) whose answers are judged; None: written before it was
+    named."""
 
     def differences(self, other: "SensitivitySettings") -> list[str]:
         """Name what ``other`` asks otherwise."""
         return [
-            name.removesuffix("_sha256")
+            name.removesuffix("_sha256").removesuffix("_name")
             for name in type(self).model_fields
             if getattr(self, name) != getattr(other, name)
         ]
@@ -128,6 +131,16 @@ class SensitivityResult(_Model):
     points: tuple[SensitivityPoint, ...]
     """In the order of the settings' layers and rates; not all of them while it is measured."""
     suggestion: Suggestion | None = None
+
+    @property
+    def accuracy_name(self) -> str | None:
+        """The layer whose answers were judged; None: written before it was named."""
+        return self.settings.accuracy_name
+
+    def named(self, accuracy_name: str) -> "SensitivityResult":
+        """Return the result with the name of the layer that was judged."""
+        settings = self.settings.model_copy(update={"accuracy_name": accuracy_name})
+        return self.model_copy(update={"settings": settings})
 
     def curve(self, layer: str) -> list[SensitivityPoint]:
         """Return the points of one layer by rising rate."""

@@ -161,6 +161,8 @@ class ExperimentSpec(_Spec):
     net: NetSpec = NetSpec()
     layers: Annotated[tuple[str, ...], _Different] = Field(min_length=1)
     """The fully connected layers: pruned by connections, and counted in every reduction."""
+    accuracy: str | None = None
+    """The layer of the TEST net that is judged; None: chosen by `engines.test_plan`."""
     ms_per_iteration: float = 1.0
     """For the estimate of --dry-run: one core, one iteration."""
     baseline: BaselineSpec

@@ -53,6 +53,8 @@ class Context:
     """For what is trained after pruning; None: the same solver."""
     retraining_fingerprint: str = ""
     """As ``fingerprint``, over that solver."""
+    accuracy: str | None = None
+    """The layer that tests judge; None: chosen by `engines.test_plan`."""
 
     def read_net(self) -> NetParameter:
         """Return the net that is trained and pruned.
@@ -220,6 +222,7 @@ class Stage(ABC):
             max_iter=self.iterations,
             test_interval=0,
             seed=seed,
+            accuracy=self.context.accuracy,
             device=self.context.device,
             threads=self.context.threads,
         )

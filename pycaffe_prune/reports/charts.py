@@ -7,7 +7,7 @@ from math import ceil, floor, log10
 from pycaffe_prune.experiments.result import Method
 from pycaffe_prune.reports.paper import Axis
 from pycaffe_prune.reports.plot import PAPERS_CURVE, Plot, caption, ticks
-from pycaffe_prune.reports.rows import METHOD_NAMES, Row
+from pycaffe_prune.reports.rows import METHOD_NAMES, Row, accuracy_title
 from pycaffe_prune.reports.sizes import Cost, SizeRow
 
 __all__ = ["MEASURES", "Chart", "Mark", "chart", "size_charts", "size_text"]
@@ -58,6 +58,7 @@ class Chart:
     title: str
     caption: str
     x_name: str
+    y_name: str
     x: tuple[float, float]
     """Ends of the axis, of a logarithmic one as powers of ten."""
     y: tuple[float, float]
@@ -122,6 +123,7 @@ def chart(plot: Plot) -> Chart:
         title=f"Accuracy against the reduction of FC weights, {plot.title}",
         caption=caption(plot),
         x_name="FC parameter reduction rate (%)",
+        y_name=accuracy_title(plot.accuracy_name),
         x=frame.ends[0],
         y=frame.ends[1],
         x_ticks=_ticks(plot.x, frame.x),
@@ -198,6 +200,7 @@ def _size_chart(
         title=f"Accuracy against {name}, {plot.title}",
         caption=f"{_first_up(name)}, on a logarithmic axis.{note}",
         x_name=_first_up(name),
+        y_name=accuracy_title(plot.accuracy_name),
         x=frame.ends[0],
         y=frame.ends[1],
         x_ticks=_log_ticks(frame),

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from pycaffe_prune.reports.paper import Axis
 from pycaffe_prune.reports.plot import PAPERS_CURVE, PRESET_KINDS, Curve, Plot, caption, ticks
+from pycaffe_prune.reports.rows import accuracy_title
 
 __all__ = ["DPI", "GRID", "INK", "SIZE", "draw", "png", "saved", "style_axes", "svg"]
 
@@ -115,16 +116,16 @@ def draw(plot: Plot) -> Figure:
 def _draw_axes(axes: Axes, plot: Plot) -> None:
     axes.set_xlabel("FC parameter reduction rate (%)", fontsize=12, color=INK)
     axes.set_title(plot.title, fontsize=13, color=INK, parse_math=False)
-    style_axes(axes, plot.x, plot.y)
+    style_axes(axes, plot.x, plot.y, plot.accuracy_name)
 
 
-def style_axes(axes: Axes, x: Axis, y: Axis) -> None:
-    """Give a figure of accuracies its limits, ticks and grid."""
+def style_axes(axes: Axes, x: Axis, y: Axis, accuracy_name: str | None) -> None:
+    """Give a figure of a layer's accuracies its limits, ticks and grid."""
     axes.set_xlim(x.low, x.high)
     axes.set_ylim(y.low, y.high)
     axes.set_xticks(ticks(x))
     axes.set_yticks(ticks(y))
-    axes.set_ylabel("Accuracy (%)", fontsize=12, color=INK)
+    axes.set_ylabel(accuracy_title(accuracy_name), fontsize=12, color=INK, parse_math=False)
     axes.tick_params(labelsize=11, colors=INK)
     axes.grid(visible=True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)

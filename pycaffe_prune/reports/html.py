@@ -20,7 +20,7 @@ from pycaffe_prune.reports.compare import compared_from
 from pycaffe_prune.reports.judge import Judged, judge, judge_together
 from pycaffe_prune.reports.paper import NETWORKS, SOURCE
 from pycaffe_prune.reports.plot import own_plot, plot_of, preset_plots
-from pycaffe_prune.reports.rows import percent, sample_warning
+from pycaffe_prune.reports.rows import accuracy_name, percent, sample_warning
 from pycaffe_prune.reports.sizes import size_rows
 from pycaffe_prune.reports.tables import (
     PRESETS_NOTE,
@@ -53,6 +53,8 @@ class _Run:
     tally: str
     charts: Sequence[Chart]
     size_charts: Sequence[Chart]
+    judge: str
+    """Of which layer accuracies are, as the end of a title; empty: not known."""
     table: int | None
     """Number of the paper's table of its weights."""
     weights: Grid
@@ -73,6 +75,8 @@ def command(result: ExperimentResult) -> str:
     words = ["caffe-prune", "reproduce", result.experiment, "--preset", result.preset]
     words += ["--engine", result.engine, "--jobs", str(result.jobs)]
     used = result.execution.model_dump(exclude_defaults=True)
+    accuracy = result.settings.get("accuracy")
+    words += [] if accuracy is None else ["--accuracy", str(accuracy)]
     tf32 = ["--tf32"] if used.pop("tf32", False) else []
     settings = [word for name, value in used.items() for word in (f"--{name}", str(value))]
     return shlex.join([*words, *settings, *tf32])
@@ -149,6 +153,7 @@ def _run(number: int, result: ExperimentResult) -> _Run:
     plot = plot_of(result)
     judged = judge(result)
     network = NETWORKS.get(result.experiment)
+    judge_name = accuracy_name(result)
     return _Run(
         id=f"run-{number}",
         file=re.sub(r"[^\w.-]+", "-", f"{result.experiment}-{result.preset}", flags=re.ASCII),
@@ -159,6 +164,7 @@ def _run(number: int, result: ExperimentResult) -> _Run:
         tally=_tally(judged),
         charts=[chart(plot), *([chart(own_plot(result))] if plot.outside else [])],
         size_charts=size_charts(size_rows(result), plot),
+        judge="" if judge_name is None else f", accuracy in '{judge_name}'",
         table=None if network is None else network.table,
         weights=weights_grid(result),
         table_5=table_5_grid(result),

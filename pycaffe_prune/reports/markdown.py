@@ -7,7 +7,7 @@ from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.claims import NOTES
 from pycaffe_prune.reports.judge import judge, judge_together
 from pycaffe_prune.reports.plot import caption, plot_of, preset_plots
-from pycaffe_prune.reports.rows import sample_warning
+from pycaffe_prune.reports.rows import accuracy_name, sample_warning
 from pycaffe_prune.reports.tables import (
     PRESETS_NOTE,
     Grid,
@@ -56,11 +56,12 @@ def _result(result: ExperimentResult, figure: str) -> list[str]:
         parts.append(f"> {NOTES[result.experiment]}")
     parts.append(
         f"Finished {_escape(result.finished)}, engine {_escape(result.engine)}, "
-        f"{result.data.test_images:,} test images. Rates count FC weights only. "
+        f"{result.data.test_images:,} test images{_judge(result)}. Rates count FC weights only. "
         '"Before" and "after": the last round\'s training. Differences in points.'
     )
     parts += _section("Ours beside the paper", claims_grid(judge(result)))
-    parts.append(f"![Accuracy against the reduction of FC weights]({figure})")
+    title = f"Accuracy against the reduction of FC weights{_judge(result)}"
+    parts.append(f"![{title}]({figure})")
     parts.append(_escape(caption(plot_of(result))))
     parts += _section("Every point", points_grid(result))
     parts += _section("Table 5 row by row: paper / ours / foretold", table_5_grid(result))
@@ -69,6 +70,11 @@ def _result(result: ExperimentResult, figure: str) -> list[str]:
     parts += _section("Accuracy against size", sizes_grid(result))
     parts += _section("Weights by layer", weights_grid(result))
     return parts
+
+
+def _judge(result: ExperimentResult) -> str:
+    judged = accuracy_name(result)
+    return "" if judged is None else f", accuracy in '{_escape(judged)}'"
 
 
 def _section(title: str, grid: Grid) -> list[str]:

@@ -12,7 +12,7 @@ from math import ceil, floor, log10
 
 from pycaffe_prune.experiments.result import ExperimentResult, Method
 from pycaffe_prune.reports.paper import FIGURES, TABLE_5, Axis
-from pycaffe_prune.reports.rows import METHOD_NAMES, Row, rows, sample_warning
+from pycaffe_prune.reports.rows import METHOD_NAMES, Row, accuracy_name, rows, sample_warning
 
 __all__ = [
     "PAPERS_CURVE",
@@ -65,6 +65,8 @@ class Plot:
     """Not None for sample data."""
     paper: tuple[tuple[float, float], ...] = ()
     """The paper's own connection curve (reduction and accuracy in %), where the axes show some."""
+    accuracy_name: str | None = None
+    """The layer whose answers were judged; None: not known."""
 
     def shows(self, row: Row) -> bool:
         """Whether a point lies within the axes (their ends included)."""
@@ -130,7 +132,8 @@ def _plot(result: ExperimentResult, axes: str, x: Axis, y: Axis) -> Plot:
     paper = tuple((row.all_fc, row.accuracy) for row in known)
     if not any(x.low <= rate <= x.high and y.low <= value <= y.high for rate, value in paper):
         paper = ()
-    return Plot(result.title, axes, x, y, curves, baseline, sample_warning(result), paper)
+    warning, judged = sample_warning(result), accuracy_name(result)
+    return Plot(result.title, axes, x, y, curves, baseline, warning, paper, judged)
 
 
 def _content(result: ExperimentResult) -> tuple[tuple[Curve, ...], float | None]:
@@ -169,10 +172,13 @@ def _preset_plots(results: Sequence[ExperimentResult]) -> Iterator[Plot]:
                 Curve(kind, ", ".join(presets), points[places])
                 for kind, (places, presets) in zip(cycle(PRESET_KINDS), names.items(), strict=False)
             )
-            yield _presets_plot(results[0], METHOD_NAMES[method], curves)
+            yield _presets_plot(results, METHOD_NAMES[method], curves)
 
 
-def _presets_plot(result: ExperimentResult, method: str, curves: tuple[Curve, ...]) -> Plot:
+def _presets_plot(
+    results: Sequence[ExperimentResult], method: str, curves: tuple[Curve, ...]
+) -> Plot:
+    result, judged = results[0], accuracy_name(*results)
     found = [row for curve in curves for row in curve.points]
     figure = FIGURES.get(result.experiment)
     if figure is None:
@@ -181,7 +187,7 @@ def _presets_plot(result: ExperimentResult, method: str, curves: tuple[Curve, ..
     else:
         x, y, axes = figure.x, figure.y, f"Axes as in the paper's figure {figure.number}."
     title = f"{result.title}: {method} by preset"
-    return Plot(title, axes, x, y, curves, None, sample_warning(result))
+    return Plot(title, axes, x, y, curves, None, sample_warning(result), (), judged)
 
 
 def caption(plot: Plot) -> str:

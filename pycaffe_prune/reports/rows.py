@@ -9,6 +9,8 @@ __all__ = [
     "METHOD_NAMES",
     "Row",
     "accuracy",
+    "accuracy_name",
+    "accuracy_title",
     "baseline_of",
     "papers_accuracy",
     "papers_name",
@@ -42,6 +44,18 @@ def sample_warning(result: ExperimentResult) -> str | None:
 def accuracy(score: Score) -> Fraction:
     """Return the exact share of images, so that thresholds turn where they should."""
     return score.share
+
+
+def accuracy_name(*results: ExperimentResult) -> str | None:
+    """Return the layer whose answers were judged, or all of them; None: not known of any."""
+    scores = (step.after for result in results for point in result.points for step in point.rounds)
+    names = dict.fromkeys(score.accuracy_name for score in scores if score.accuracy_name)
+    return ", ".join(names) or None
+
+
+def accuracy_title(name: str | None) -> str:
+    """Return what stands at an axis of accuracies that are those of layer ``name``."""
+    return "Accuracy (%)" if name is None else f"Accuracy in '{name}' (%)"
 
 
 def papers_accuracy(point: Point) -> Fraction:
@@ -105,6 +119,8 @@ class Row:
     """Accuracy minus the baseline's; None without a baseline."""
     cycled: float | None
     """Accuracy over the test images cycled as the paper did; None where they were not."""
+    accuracy_name: str | None
+    """The layer whose answers were judged; None: not known."""
     selected: bool
     finite: bool
     """False when the last test met a loss that is not finite."""
@@ -147,6 +163,7 @@ def _row(point: Point, top: Fraction | None) -> Row:
         after=percent(after),
         difference=None if top is None else percent(after - top),
         cycled=None if last.after.cycled is None else percent(papers_accuracy(point)),
+        accuracy_name=last.after.accuracy_name,
         selected=point.selected,
         finite=last.after.finite,
     )

@@ -49,6 +49,10 @@ def print_sensitivity(result: SensitivityResult, console: Console) -> None:
     console.print(Group(*parts))
 
 
+def _judge(accuracy_name: str | None) -> str:
+    return "" if accuracy_name is None else f" in '{accuracy_name}'"
+
+
 def _percent(score: Score) -> str:
     return f"{percent(accuracy(score)):.2f}"
 
@@ -62,7 +66,10 @@ def sensitivity_table(result: SensitivityResult) -> Table:
     """Return a line for each layer: its accuracy at each rate, in %, without retraining."""
     what = "weights" if result.settings.method == "connections" else "units"
     table = Table(
-        title=Text(f"{result.title}: accuracy % with one layer pruned, not retrained"),
+        title=Text(
+            f"{result.title}: accuracy %{_judge(result.accuracy_name)} with one layer pruned, not "
+            "retrained"
+        ),
         caption=Text(
             f"Columns: % of the layer's {what} that are pruned. "
             f"{result.settings.images:,} test images; "
@@ -85,11 +92,12 @@ def sensitivity_table(result: SensitivityResult) -> Table:
 
 def suggestion_table(suggestion: Suggestion) -> Table:
     """Return the suggested rates beside those of one alpha for all, and what both cost."""
+    judge = _judge(suggestion.suggested.score.accuracy_name)
     table = Table(
         title=Text(f"{percent(suggestion.total):g} % of the weights, not retrained"),
         caption=Text(
             f"Predicted for the suggestion: {percent(suggestion.predicted_drop):.2f} points lost, "
-            "if what the layers lose alone added up."
+            "if what the layers lose alone added up." + (f" Accuracy{judge}." if judge else "")
         ),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

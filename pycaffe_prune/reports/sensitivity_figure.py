@@ -62,7 +62,7 @@ def draw(result: SensitivityResult) -> Figure:
 
 
 def _draw_panel(axes: Axes, result: SensitivityResult, panel: str, y: Axis) -> None:
-    style_axes(axes, _RATES, y)
+    style_axes(axes, _RATES, y, result.accuracy_name)
     top = percent(accuracy(result.baseline))
     axes.axhline(
         top, color=INK, linestyle=(0, (6, 3)), linewidth=1.2, label=f"baseline ({top:.2f} %)"

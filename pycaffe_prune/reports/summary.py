@@ -10,7 +10,7 @@ from pycaffe_prune.reports.claims import NOTES
 from pycaffe_prune.reports.compare import compare_shapes, compare_units
 from pycaffe_prune.reports.judge import Judged, judge, judge_together
 from pycaffe_prune.reports.paper import NETWORKS, TABLE_1
-from pycaffe_prune.reports.rows import rows, sample_warning
+from pycaffe_prune.reports.rows import accuracy_name, rows, sample_warning
 from pycaffe_prune.reports.sizes import size_rows
 from pycaffe_prune.reports.table5 import Table5Row, table_5
 
@@ -44,6 +44,7 @@ def _result(result: ExperimentResult) -> dict[str, object]:
         "engine": result.engine,
         "finished": result.finished,
         "data": result.data.model_dump(mode="json"),
+        "accuracy_name": accuracy_name(result),
         "warning": sample_warning(result),
         "note": NOTES.get(result.experiment),
         "claims": _claims(judge(result)),

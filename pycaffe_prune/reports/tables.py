@@ -15,6 +15,7 @@ from pycaffe_prune.reports.rows import (
     METHOD_NAMES,
     Row,
     accuracy,
+    accuracy_name,
     baseline_of,
     papers_accuracy,
     papers_name,
@@ -61,13 +62,15 @@ def points_grid(result: ExperimentResult) -> Grid:
     found = rows(result)
     layers = list(dict.fromkeys(name for row in found for name in row.layers))
     cycled = any(row.cycled is not None for row in found)
+    judged = any(row.accuracy_name is not None for row in found)
     heads = ("method", "α or units kept", "all FC %", *(f"{name} %" for name in layers))
     tail = ("before %", "after %", *(["cycled %"] if cycled else []), "to baseline")
-    lines = tuple(_point_line(row, layers, cycled) for row in found)
-    return Grid((*heads, *tail, "rounds", "seed", "note"), lines, numbers=len(layers) + 6 + cycled)
+    tail = (*tail, "rounds", "seed", *(["accuracy in"] if judged else []), "note")
+    lines = tuple(_point_line(row, layers, cycled, judged) for row in found)
+    return Grid((*heads, *tail), lines, numbers=len(layers) + 6 + cycled)
 
 
-def _point_line(row: Row, layers: Sequence[str], cycled: bool) -> tuple[str, ...]:
+def _point_line(row: Row, layers: Sequence[str], cycled: bool, judged: bool) -> tuple[str, ...]:
     return (
         row.name,
         row.parameter,
@@ -79,6 +82,7 @@ def _point_line(row: Row, layers: Sequence[str], cycled: bool) -> tuple[str, ...
         "–" if row.difference is None else f"{row.difference:+.2f}",
         str(row.rounds),
         str(row.seed),
+        *([row.accuracy_name or "–"] if judged else []),
         row.note,
     )
 
@@ -164,9 +168,13 @@ PRESETS_NOTE = (
 def presets_grid(results: Sequence[ExperimentResult]) -> Grid:
     """Return a line for each result whose experiment has several: which reading gives what."""
     counts = Counter(result.experiment for result in results)
-    lines = tuple(_preset_line(r) for r in results if counts[r.experiment] > 1)
+    shown = [result for result in results if counts[result.experiment] > 1]
+    judges = [accuracy_name(result) for result in shown]
+    lines = tuple(map(_preset_line, shown))
     heads = ("preset", "reading", "baseline %", "least α", "its all FC %", "kept up to %", "held")
-    return Grid(heads, lines, numbers=5)
+    if any(judges):
+        lines = tuple((*line, name or "–") for line, name in zip(lines, judges, strict=True))
+    return Grid((*heads, *(["accuracy in"] if any(judges) else [])), lines, numbers=5)
 
 
 def _preset_line(result: ExperimentResult) -> tuple[str, ...]:

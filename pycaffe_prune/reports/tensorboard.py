@@ -39,6 +39,8 @@ class Scalar(NamedTuple):
 def scalars(folder: RunFolder) -> list[Scalar]:
     """Return the curves of a run's log by iteration; what a resumed run logged again counts once.
 
+    The curve of accuracies ends in the name of the layer that was judged, where the log has it.
+
     Lines that are no JSON, as a killed process leaves them, are passed over.
     """
     found: dict[tuple[int, str], float] = {}
@@ -49,7 +51,8 @@ def scalars(folder: RunFolder) -> list[Scalar]:
             continue
         for field, tag in _CURVES.get(event.get("event"), {}).items():
             if event.get(field) is not None:
-                found[event["iteration"], tag] = float(event[field])
+                judge = event.get("accuracy_name") if field == "accuracy" else None
+                found[event["iteration"], f"{tag}/{judge}" if judge else tag] = float(event[field])
     return [Scalar(tag, step, value) for (step, tag), value in sorted(found.items())]
 
 

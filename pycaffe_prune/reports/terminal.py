@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.judge import Judged, Verdict, judge
-from pycaffe_prune.reports.rows import Row, rows, sample_warning
+from pycaffe_prune.reports.rows import Row, accuracy_name, rows, sample_warning
 
 __all__ = ["terminal"]
 
@@ -37,11 +37,13 @@ def terminal(result: ExperimentResult) -> RenderableType:
 def _points_table(result: ExperimentResult) -> Table:
     found = rows(result)
     layers = list(dict.fromkeys(name for row in found for name in row.layers))
+    judged = accuracy_name(result)
+    judge = "" if judged is None else f" in '{judged}'"
     table = Table(
         title=Text(f"{result.title}, preset {result.preset}"),
         caption=Text(
-            "FC: weights removed, of all FC layers and of each; before, after: accuracy around "
-            "the last round's training; all in %. diff: points to the baseline. "
+            "FC: weights removed, of all FC layers and of each; before, after: accuracy"
+            f"{judge} around the last round's training; all in %. diff: points to the baseline. "
             "*: another seed is better. !: loss not finite."
         ),
         box=box.SIMPLE_HEAD,

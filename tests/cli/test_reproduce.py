@@ -170,8 +170,9 @@ def test_a_result_tells_how_it_was_trained_and_not_who_reported_it_last(tmp_path
         found = json.loads(Path("runs", run, "result.json").read_text())
         return {name: found[name] for name in ("finished", "execution", "machine", "jobs")}
 
-    trained = told("tiny.test.toml", "tiny-test", "--jobs", "2")
+    trained = told("tiny.test.toml", "tiny-test", "--jobs", "2", "--accuracy", "accuracy")
     path = Path("runs/tiny-test/result.json")
+    assert json.loads(path.read_text())["points"][0]["rounds"][0]["after"]["accuracy_name"]
     elsewhere = trained["machine"] | {"cpu": "of another machine"}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": elsewhere}))
     trained["machine"] = elsewhere

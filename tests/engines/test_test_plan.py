@@ -10,6 +10,7 @@ from google.protobuf import text_format
 
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
+from pycaffe_prune.engines.test_plan import headline_mark
 from pycaffe_prune.engines.test_plan import plan_test as plan_of
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
@@ -108,8 +109,24 @@ def test_a_finished_run_is_not_passed_off_as_tested_by_another_layer(
     assert first.final_test.accuracy_name == "loss"
     again = train(request_for(max_iter=2, accuracy="loss"), run, torch_engine, lambda _: None)
     assert again == first
-    with pytest.raises(FormatError, match="tested by 'loss'; choose another --out"):
+    with pytest.raises(FormatError, match=r"judged in 'loss' -> in 'accuracy' .*another --out"):
         train(request_for(max_iter=2, accuracy="accuracy"), run, torch_engine, lambda _: None)
+    with pytest.raises(FormatError, match="holds another run"):  # the rule's choice is another one
+        train(request_for(max_iter=3), run, torch_engine, lambda _: None)
+
+
+def test_a_result_needs_a_mark_where_a_net_can_be_judged_otherwise():
+    def mark(*layers: str, wanted: str | None = None) -> str | None:
+        test = text_format.Parse(DATA + "".join(layers), NetParameter()).layer
+        return headline_mark(test, plan_of(test, wanted))
+
+    assert mark(_head("a", 1, 1)) is None
+    assert mark(_head("a", 1)) is None
+    several = {mark(_head("a", 1, 1), _head("b", 1, 1), wanted=f"{one}/top-1") for one in "ab"}
+    own_loss = mark(_head("a", 1, 1), wanted="a/loss")
+    found = {*several, own_loss, mark(_head("a", 1, 5)), mark(_head("a", 1), _head("b", 1))}
+    assert None not in found
+    assert len(found) == 5
 
 
 # Caffe's Solver::Test on a new net, one epoch of whole batches: the outputs' means.

@@ -98,6 +98,33 @@ def test_keys_hang_on_what_is_in_the_data(toml, tmp_path, data_set, digits):
     assert not keys(tmp_path / "copy") & before
 
 
+def test_keys_hang_on_the_judged_layer_where_there_is_more_than_one_way(toml, tmp_path, data_set):
+    def keys(accuracy: str | None = None) -> set[str]:
+        spec = read_experiment(toml).model_copy(update={"accuracy": accuracy})
+        plan = make_plan(spec, solver_path(spec, toml), tmp_path, tmp_path, data_set, "caffe")
+        return {stage.key for stage in plan.stages}
+
+    before = keys()  # one Accuracy: what was done before it had a name counts
+    assert keys("accuracy") == before
+    assert not keys("loss") & before
+    with pytest.raises(FormatError, match="'top-5' to judge by; there are: accuracy, loss"):
+        keys("top-5")
+    net = toml.parent / "net.prototxt"
+    net.write_text(
+        net.read_text()
+        + 'layer { name: "top-5" type: "Accuracy" bottom: "ip3" bottom: "label" top: "top-5" '
+        "accuracy_param { top_k: 5 } include { phase: TEST } }"
+    )
+    several = [keys(), keys("accuracy"), keys("top-5"), keys("loss")]
+    assert several[0] == several[1]
+    assert len(set.union(*several)) == 3 * len(before)
+    toml.write_text('accuracy = "top-5"\n' + toml.read_text())
+    assert read_experiment(toml).accuracy == "top-5"
+    net.write_text(net.read_text().replace('"Accuracy"', '"Silence"').replace("WithLoss", ""))
+    with pytest.raises(FormatError, match="has no Accuracy or SoftmaxWithLoss layer with labels"):
+        keys()
+
+
 def _labels(plan: Plan, known: set[str]) -> set[str]:
     """Kinds of the stages whose keys are new."""
     return {stage.kind for stage in plan.stages if stage.key not in known}

@@ -1,5 +1,6 @@
 """Sensitivity on scikit-learn's digits: each point is what pruning and testing by hand gives."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -288,6 +289,50 @@ def test_a_folder_of_another_analysis_is_refused_and_left_alone(
     with pytest.raises(FormatError, match=f"another analysis, with other {named}"):
         plan(replace(request_, **changed), tmp_path / "out")  # type: ignore[arg-type]
     assert (tmp_path / "out" / "sensitivity.json").read_bytes() == before
+
+
+def unnamed(out: Path) -> None:
+    """Make of a finished analysis one of a version that did not name what it judged."""
+    found = json.loads((out / "sensitivity.json").read_text())
+    del found["settings"]["accuracy_name"]
+    (out / "sensitivity.json").write_text(json.dumps(found))
+
+
+def test_an_analysis_judged_by_another_layer_is_another_one(
+    request_: SensitivityRequest, trained: Path, tmp_path: Path
+) -> None:
+    one, several = tmp_path / "one", tmp_path / "several"
+    finished(request_, one, DROPS)
+    by_loss = replace(request_, accuracy="loss")
+    with pytest.raises(FormatError, match="another analysis, with other accuracy"):
+        plan(by_loss, one)
+    again = plan(replace(request_, accuracy="accuracy"), one).earlier
+    assert again is not None
+    assert again.accuracy_name == "accuracy"
+    unnamed(one)  # of one Accuracy there was one way to judge
+    assert plan(request_, one).earlier == again
+    with pytest.raises(FormatError, match="with other accuracy"):
+        plan(by_loss, one)
+    text = (trained / "net.prototxt").read_text()
+    (tmp_path / "net.prototxt").write_text(
+        text + 'layer { name: "top-5" type: "Accuracy" bottom: "ip3" bottom: "label" top: "top-5" '
+        "accuracy_param { top_k: 5 } include { phase: TEST } }"
+    )
+    finished(replace(request_, net=tmp_path / "net.prototxt"), several, DROPS)
+    unnamed(several)
+    with pytest.raises(FormatError, match="with other accuracy"):
+        plan(replace(request_, net=tmp_path / "net.prototxt"), several)
+
+
+def test_the_chosen_layer_is_judged_and_named(
+    request_: SensitivityRequest, engine: CaffeEngine, tmp_path: Path
+) -> None:
+    by_loss = replace(request_, accuracy="loss", rates=(0.5,), layers="ip3")
+    result = measure(plan(by_loss, tmp_path), engine, ignore)
+    scores = [result.baseline, *(point.score for point in result.points)]
+    assert {score.accuracy_name for score in scores} == {"loss"} == {result.accuracy_name}
+    with pytest.raises(FormatError, match="'nll' to judge by; there are: accuracy, loss"):
+        plan(replace(request_, accuracy="nll"), tmp_path / "other")
 
 
 def test_other_weights_are_another_analysis(request_: SensitivityRequest, tmp_path: Path) -> None:

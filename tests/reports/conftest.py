@@ -21,8 +21,9 @@ WEIGHTS = {"ip1": 235_200, "ip2": 30_000, "ip3": 1_000}
 TOTAL = sum(WEIGHTS.values())
 
 
-def _score(correct: int, *, finite: bool = True) -> Score:
+def _score(correct: int, *, finite: bool = True, accuracy_name: str | None = None) -> Score:
     return Score(
+        accuracy_name=accuracy_name,
         accuracy=correct / IMAGES,
         correct=correct,
         images=IMAGES,
@@ -55,6 +56,7 @@ def make_point(
     selected: bool = True,
     rounds: int = 1,
     finite: bool = True,
+    accuracy_name: str | None = None,
 ) -> Point:
     """A LeNet-300-100 with ``removed`` of its 266,200 FC weights gone."""
     kept = _kept(removed, units or {})
@@ -67,8 +69,8 @@ def make_point(
             round=number,
             layers=tuple(layers),
             reduction=removed / TOTAL,
-            before=_score(correct // 2),
-            after=_score(correct, finite=finite),
+            before=_score(correct // 2, accuracy_name=accuracy_name),
+            after=_score(correct, finite=finite, accuracy_name=accuracy_name),
             iterations=5_000,
             seconds=4.5,
         )

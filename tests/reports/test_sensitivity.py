@@ -125,6 +125,17 @@ def test_the_suggestion_stands_beside_one_alpha_with_what_both_cost(make: Make) 
     assert "accuracy %" not in without.replace("accuracy % with one layer", "")
 
 
+def test_the_judged_layer_is_named_in_the_tables_and_at_both_axes(make: Make) -> None:
+    name = "loss3/top-1 $x$ [b]"
+    unnamed = make()
+    named = unnamed.named(name)
+    text = " ".join(printed(named).split())
+    assert f"LeNet: accuracy % in '{name}' with one layer pruned" in text
+    assert "accuracy % in" not in printed(unnamed)
+    assert {axes.get_ylabel() for axes in draw(named).axes} == {f"Accuracy in '{name}' (%)"}
+    assert {axes.get_ylabel() for axes in draw(unnamed).axes} == {"Accuracy (%)"}
+
+
 def test_units_are_called_units(make: Make) -> None:
     settings = make().settings.model_dump() | {"method": "units", "criterion": "onorm"}
     text = printed(make(settings=settings, suggestion=None))

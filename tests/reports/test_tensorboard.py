@@ -95,6 +95,13 @@ def test_curves_are_the_logs_last_word_and_a_torn_line_is_passed_over(tmp_path: 
     assert scalars(RunFolder(tmp_path)) == CURVES
 
 
+def test_the_curve_of_accuracies_is_named_after_the_judged_layer(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text(
+        LOG.replace('"accuracy":0.1', '"accuracy_name":"loss3/top-1","accuracy":0.1')
+    )
+    assert scalars(RunFolder(tmp_path))[0] == Scalar("test/accuracy/loss3/top-1", 0, 0.1)
+
+
 def test_every_run_below_a_folder_gets_its_file(tmp_path: Path) -> None:
     for name in ("a/train", "b/train"):
         (tmp_path / name).mkdir(parents=True)

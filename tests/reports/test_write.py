@@ -1,10 +1,18 @@
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
+from rich.console import Console
 
 from pycaffe_prune.errors import PruneError
-from pycaffe_prune.experiments.result import ExperimentResult
-from pycaffe_prune.reports.write import write_report, write_reports
+from pycaffe_prune.experiments.result import ExperimentResult, Point
+from pycaffe_prune.reports.figures import draw
+from pycaffe_prune.reports.html import command
+from pycaffe_prune.reports.plot import plot_of, preset_plots
+from pycaffe_prune.reports.tables import points_grid, presets_grid
+from pycaffe_prune.reports.write import print_summary, write_report, write_reports
 
 FILES = ["figure.png", "figure.svg", "report.html", "report.json", "report.md"]
 
@@ -68,3 +76,52 @@ def test_presets_that_differ_are_drawn_together(typical: ExperimentResult, tmp_p
     assert "connection pruning by preset" in page
     assert page.count('class="point preset-1') == page.count('class="point preset-2') + 1
     assert not (tmp_path / "presets-2.png").exists()  # the other methods are the same
+
+
+def test_the_judged_layer_is_named_in_every_table_and_figure(
+    point: Callable[..., Point], result_of: Callable[..., ExperimentResult], tmp_path: Path
+) -> None:
+    name = "loss3/top-1 $x$ <b>"
+    points = [
+        point("baseline", 0, 9_000, accuracy_name=name),
+        point("connections", 200_000, 8_900, alpha=1.0, accuracy_name=name),
+    ]
+    settings = {"solver": "solvers/lenet_300_100.prototxt", "accuracy": name}
+    other = [points[0], point("connections", 1, 2, alpha=1.0)]
+    results = [
+        result_of(points, preset="quick", settings=settings),
+        result_of(other, preset="other", settings=settings),
+    ]
+    write_reports(results, tmp_path)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    shown = escape(f"Accuracy in '{name}' (%)")
+    assert page.count(shown) == page.count('<svg class="chart"') > 2
+    assert all(
+        escape(f"{title}, accuracy in '{name}'") in page
+        for title in ("Every point", "Accuracy and size of every network", "of every point")
+    )
+    assert "--accuracy" in command(results[0])
+    assert points_grid(results[0]).lines[0][-2] == name
+    assert presets_grid(results).lines[0][-1] == name
+    text = (tmp_path / "report.md").read_text("utf-8")
+    assert text.count("test images, accuracy in") == text.count("FC weights, accuracy in") == 2
+    told = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert [one["accuracy_name"] for one in told["results"]] == [name, name]
+    for plot in (*map(plot_of, results), *preset_plots(results)):
+        (axes,) = draw(plot).axes
+        assert axes.get_ylabel() == f"Accuracy in '{name}' (%)"
+    console = Console(width=300)
+    with console.capture() as capture:
+        print_summary(results[0], console)
+    assert f"accuracy in '{name}' around the last round's training" in " ".join(
+        capture.get().split()
+    )
+
+
+def test_results_from_before_it_was_named_name_no_layer(
+    typical: ExperimentResult, tmp_path: Path
+) -> None:
+    folder = write_report(typical, tmp_path).parent
+    assert ">Accuracy (%)<" in (folder / "report.html").read_text("utf-8")
+    for name in FILES[2:]:
+        assert "accuracy in" not in (folder / name).read_text("utf-8").lower()
