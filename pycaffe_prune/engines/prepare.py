@@ -196,7 +196,7 @@ def prepare_evaluation(
         net_sha256=net_fingerprint(net, files),
         weights=tuple(str(path.resolve()) for path in weights),
         test_images=wanted,
-        rewind=wanted < there or there % plan.batch != 0,
+        rewind=wanted < there or there % plan.batch != 0 or _remembers(test),
         test=plan,
         headline_mark=headline_mark(test, plan),
         device=device,
@@ -220,6 +220,11 @@ def _trusted(
 
 def _inputs(net: NetParameter, phase: Phase) -> dict[str, Shape]:
     return data_shapes(layers_in_state(net, NetState.of(net, phase)))
+
+
+def _remembers(layers: Sequence[LayerParameter]) -> bool:
+    """Whether a forward pass begins with the hidden states that the last one left."""
+    return any(layer.type in ("LSTM", "RNN") for layer in layers)
 
 
 def _cycled(solver: SolverParameter, source: LayerParameter) -> int:
