@@ -16,6 +16,7 @@ from pycaffe_prune.cli.options import (
     path_type,
     require_sense,
     tf32_option,
+    trust_option,
 )
 from pycaffe_prune.cli.progress import console
 from pycaffe_prune.engines.choice import EngineName, EngineWish
@@ -58,6 +59,7 @@ __all__ = ["features"]
 @engine_option
 @device_option
 @tf32_option
+@trust_option
 @caffe_python_option
 def features(
     net: Path,
@@ -74,6 +76,7 @@ def features(
     engine: EngineName,
     device: str,
     tf32: bool,
+    trust: bool,
     caffe_python: Path | None,
 ) -> None:
     """Run every image of a data set through a trained net, and keep one blob of it.
@@ -91,10 +94,11 @@ def features(
       caffe-prune features --net deploy.prototxt --weights W --blob fc7 \\
           --mean imagenet_mean.binaryproto --data data/flowers102 --out data/fc7 --engine torch
     """
-    wish = EngineWish(engine, caffe_python, device, tf32)
+    wish = EngineWish(engine, caffe_python, device, tf32, trust=trust)
     require_sense(wish)
+    prepared = _mean(mean) if mean else None
     request = FeatureRequest(
-        net, weights, blob, data, pool, _mean(mean) if mean else None, scale, batch, tf32
+        net, weights, blob, data, pool, prepared, scale, batch, tf32, trust=trust
     )
     stopped = Event()
     with engine_to_work_with(wish) as chosen, stop_on_signal(stopped.set):

@@ -28,6 +28,7 @@ __all__ = [
     "state_options",
     "tf32_option",
     "threads_option",
+    "trust_option",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -134,6 +135,15 @@ def tf32_option(function: _F) -> _F:
         "--tf32",
         is_flag=True,
         help="Engine torch on a GPU: round factors to TF32; faster, no longer Caffe's answers.",
+    )(function)
+
+
+def trust_option(function: _F) -> _F:
+    """Add ``--trust``."""
+    return click.option(
+        "--trust",
+        is_flag=True,
+        help="Net and solver are your own: their layers may run Python and write files.",
     )(function)
 
 

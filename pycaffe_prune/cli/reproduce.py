@@ -24,6 +24,7 @@ from pycaffe_prune.cli.options import (
     say_remark,
     tf32_option,
     threads_option,
+    trust_option,
 )
 from pycaffe_prune.cli.prediction import prediction_table, telling_prediction
 from pycaffe_prune.cli.progress import console, sweep_progress
@@ -69,6 +70,7 @@ _PRESET = "quick"
     show_default=True,
     help="Engine torch: so many stages train at once in one process, on one device.",
 )
+@trust_option
 @click.option("--dry-run", is_flag=True, help="List the stages and an estimate, and do nothing.")
 @caffe_python_option
 def reproduce(
@@ -87,6 +89,7 @@ def reproduce(
     threads: int,
     tf32: bool,
     pack: int,
+    trust: bool,
     dry_run: bool,
     caffe_python: Path | None,
 ) -> None:
@@ -108,9 +111,9 @@ def reproduce(
           --weights bvlc_reference_caffenet.caffemodel
       caffe-prune reproduce lenet-5 --scheduler tcp://HOST:8786
     """
-    wish = EngineWish(engine, caffe_python, device, tf32, pack)
+    wish = EngineWish(engine, caffe_python, device, tf32, pack, trust)
     require_sense(wish)
-    execution = Execution(device=device, threads=threads, tf32=tf32, pack=pack)
+    execution = Execution(device=device, threads=threads, tf32=tf32, pack=pack, trusted=trust)
     if preset is not None and experiment.endswith(".toml"):
         raise click.UsageError(
             f"--preset goes with the name of an experiment; {experiment} is one preset itself"

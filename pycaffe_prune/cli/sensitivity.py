@@ -18,6 +18,7 @@ from pycaffe_prune.cli.options import (
     state_options,
     tf32_option,
     threads_option,
+    trust_option,
 )
 from pycaffe_prune.cli.progress import console, tests_progress
 from pycaffe_prune.cli.tables import table_console
@@ -87,6 +88,7 @@ from pycaffe_prune.reports.sensitivity import print_sensitivity, write_figures
 @device_option
 @threads_option
 @tf32_option
+@trust_option
 @click.option("--dry-run", is_flag=True, help="Say what would be tested, and do nothing.")
 @caffe_python_option
 def sensitivity(
@@ -106,6 +108,7 @@ def sensitivity(
     device: str,
     threads: int,
     tf32: bool,
+    trust: bool,
     dry_run: bool,
     caffe_python: Path | None,
 ) -> None:
@@ -151,6 +154,7 @@ def sensitivity(
         is_sample=is_sample,
         device=device,
         threads=threads,
+        trust=trust,
     )
     if dry_run:
         _show_plan(plan(request, out), total)

@@ -15,6 +15,7 @@ from pycaffe_prune.cli.options import (
     state_options,
     tf32_option,
     threads_option,
+    trust_option,
 )
 from pycaffe_prune.cli.progress import console, training_progress
 from pycaffe_prune.engines.choice import EngineName, EngineWish
@@ -62,6 +63,7 @@ def _files(
 @device_option
 @threads_option
 @tf32_option
+@trust_option
 @click.option("--keep-snapshots", is_flag=True, help="Keep all snapshots, not the last one only.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @caffe_python_option
@@ -83,6 +85,7 @@ def train(
     device: str,
     threads: int,
     tf32: bool,
+    trust: bool,
     keep_snapshots: bool,
     dry_run: bool,
     caffe_python: Path | None,
@@ -127,6 +130,7 @@ def train(
         device=device,
         threads=threads,
         keep_snapshots=keep_snapshots,
+        trust=trust,
     )
     if dry_run:
         console.print(f"{iterations} iterations of {solver} on {engine} ({device}) into {out}")

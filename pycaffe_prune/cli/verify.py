@@ -22,6 +22,7 @@ from pycaffe_prune.cli.options import (
     say_remark,
     state_options,
     threads_option,
+    trust_option,
 )
 from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.cli.verify_engines import NamedEngine, parse_engines, verify_engines
@@ -119,6 +120,7 @@ _OF_MODELS = (
 )
 @device_option
 @threads_option
+@trust_option
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 @caffe_python_option
 @click.pass_context
@@ -144,6 +146,7 @@ def verify(
     out: Path | None,
     device: str,
     threads: int,
+    trust: bool,
     as_json: bool,
     caffe_python: Path | None,
 ) -> None:
@@ -174,7 +177,13 @@ def verify(
         if models or solver is None:
             raise click.UsageError("--engines takes no models A B, and needs --solver")
         request = TrainRequest(
-            solver=solver, weights=weights, mask=mask, data=data, device=device, threads=threads
+            solver=solver,
+            weights=weights,
+            mask=mask,
+            data=data,
+            device=device,
+            threads=threads,
+            trust=trust,
         )
         verify_engines(
             request,
@@ -198,11 +207,12 @@ def verify(
         found = verify_models(
             first,
             second,
-            _judges(judge, caffe_python, stack),
+            _judges(judge, caffe_python, trust, stack),
             _source(array, lmdb, mean, batch, seed, scale),
             tolerance=allowed,
             shapes=inputs,
             state=state,
+            trust=trust,
         )
     _remark(found)
     if as_json:
@@ -266,13 +276,13 @@ def _in_folder(folder: Path, names: Sequence[str], endings: Sequence[str], what:
     return found[0]
 
 
-def _judges(wanted: str, caffe_python: Path | None, stack: ExitStack) -> list[Judge]:
+def _judges(wanted: str, caffe_python: Path | None, trust: bool, stack: ExitStack) -> list[Judge]:
     """Return the judges that are wanted; of "all" those that are usable, with a remark if not.
 
     ``stack`` ends their processes.
     """
     judges, missing = [], []
-    wishes = [EngineWish("caffe", caffe_python), EngineWish("torch")]
+    wishes = [EngineWish("caffe", caffe_python, trust=trust), EngineWish("torch", trust=trust)]
     for wish in wishes:
         if wanted in (wish.name, "all"):
             try:

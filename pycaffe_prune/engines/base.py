@@ -118,6 +118,8 @@ class TrainResult(BaseModel):
     """Layers that began with their fillers because none of these files has them."""
     restored: RestoredState | None = None
     """The solverstate that it went on from."""
+    trusted: bool = False
+    """Whether its layers might run code and write, as `--trust` lets them."""
 
     @property
     def final_test(self) -> TestScore:

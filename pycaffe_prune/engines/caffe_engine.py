@@ -38,12 +38,13 @@ class CaffeEngine:
 
     Args:
         executable: A Python that can import caffe (`engines.caffe_python.find_caffe_python`).
+        trust: Whether nets that `forward` gets are the user's own, and may run code (`net.trust`).
     """
 
     name = "caffe"
 
-    def __init__(self, executable: Path) -> None:
-        self._executable = executable
+    def __init__(self, executable: Path, *, trust: bool = False) -> None:
+        self._executable, self._trust = executable, trust
         self._running: set[subprocess.Popen[str]] = set()
         self._stopped = False
 
@@ -79,9 +80,10 @@ class CaffeEngine:
 
         Raises:
             EngineError: Caffe refused the net, the weights or the inputs.
+            FormatError: The net is damaged, or not to be trusted.
         """
         work = partial(self._events, "forward", threads=1)
-        return forward_by_files(net_path, weights, inputs, outputs, work)
+        return forward_by_files(net_path, weights, inputs, outputs, work, trust=self._trust)
 
     def _events(self, task: str, folder: RunFolder, threads: int) -> Iterator[Event]:
         """Start the worker and yield its events; turn its death into an error."""

@@ -29,6 +29,8 @@ class EngineWish:
     """Whether a GPU may round factors to TF32; only torch can be told."""
     pack: int = 1
     """Jobs that share one process and its device; only torch can do more than one."""
+    trust: bool = False
+    """Whether the nets that it gets are the user's own, and may run code (`net.trust`)."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,12 @@ def choose_engine(wish: EngineWish) -> EngineChoice:
     """
     decision = decide(wish)
     if decision.caffe_python is not None:
-        return EngineChoice(CaffeEngine(decision.caffe_python), decision.reason)
+        caffe = CaffeEngine(decision.caffe_python, trust=wish.trust)
+        return EngineChoice(caffe, decision.reason)
     # Here, not above: whoever works with the real Caffe need not have PyTorch.
     from pycaffe_prune.engines.torch_engine.engine import TorchEngine
 
-    engine = TorchEngine(tf32=wish.tf32, device=wish.device, pack=wish.pack)
+    engine = TorchEngine(tf32=wish.tf32, device=wish.device, trust=wish.trust, pack=wish.pack)
     return EngineChoice(engine, decision.reason)
 
 

@@ -88,6 +88,8 @@ def _of_files(old: Job, new: Job) -> Iterator[str]:
 
 
 def _of_field(name: str, old: Job, new: Job) -> str:
+    if name == "trusted":
+        return f"begun {'with' if old.trusted else 'without'} --trust"
     before, after = getattr(old, name, None), getattr(new, name, None)
     if isinstance(before, int) and isinstance(after, int):
         return f"{name} {before} -> {after}"

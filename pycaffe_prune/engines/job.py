@@ -52,6 +52,8 @@ class TrainRequest:
     """Iterations after which a snapshot is taken as well; for `keep_snapshots`."""
     accuracy: str | None = None
     """The Accuracy layer, or the loss, that tests judge; None: chosen by `engines.test_plan`."""
+    trust: bool = False
+    """Whether solver and nets are the user's own, and may run code and write (`net.trust`)."""
 
 
 class SolverSettings(BaseModel):
@@ -161,10 +163,14 @@ class Job(BaseModel):
     solver: SolverSettings
     device: str
     threads: int
+    trusted: bool = False
+    """Whether its layers may run code and write (`net.trust`)."""
+    module_folders: tuple[str, ...] = ()
+    """Of a trusted run: where the modules of Python layers are looked for."""
 
     def differences(self, other: "Job") -> list[str]:
         """Name what makes ``other`` another run than this one, not a continuation of it."""
-        names = ["net_sha256", "solver_sha256", "weights_sha256", "mask_sha256", "seed"]
+        names = ["net_sha256", "solver_sha256", "weights_sha256", "mask_sha256", "seed", "trusted"]
         if self.solver.lr_policy == "poly":
             names.append("max_iter")
         found = [
@@ -203,13 +209,14 @@ class EvaluationJob(BaseModel):
     test_images: int
     rewind: bool
     """Whether each caffemodel needs a net of its own: Caffe's Data layers never rewind, so only
-    whole passes in whole batches leave the next one the same batches; LSTM and RNN begin with the
-    states that the last pass left (`src/caffe/layers/recurrent_layer.cpp`)."""
+    whole passes in whole batches leave the next one the same batches."""
     test: TestPlan
     headline_mark: str | None = None
     """See `engines.test_plan.headline_mark`."""
     device: str = "cpu"
     threads: int = 1
+    module_folders: tuple[str, ...] = ()
+    """As `Job.module_folders`."""
 
 
 class ForwardJob(BaseModel):
@@ -223,3 +230,5 @@ class ForwardJob(BaseModel):
     outputs: tuple[str, ...]
     """Names of the blobs in ``outputs.npz``, where they are called o0, o1, ..."""
     device: str = "cpu"
+    module_folders: tuple[str, ...] = ()
+    """As `Job.module_folders`."""

@@ -37,6 +37,7 @@ from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.solver_nets import SolverNets, solver_nets, with_nets
 from pycaffe_prune.engines.test_images import image_count, why_untested
 from pycaffe_prune.engines.test_plan import headline_mark, label_source, plan_test
+from pycaffe_prune.engines.trusted_layers import confine_output, make_output_folders, module_folders
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
     TEST,
@@ -51,7 +52,6 @@ from pycaffe_prune.formats.mask import MaskFile, read_mask
 from pycaffe_prune.formats.prototxt import (
     read_solver,
     refuse_carried,
-    refuse_python_layers,
     write_prototxt,
 )
 from pycaffe_prune.formats.weights import caffe_weights
@@ -59,6 +59,7 @@ from pycaffe_prune.net.axes import Shape
 from pycaffe_prune.net.fit import refuse_repeated_names
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.state_wish import OWN_STATE, StateWish, read_net_in_state
+from pycaffe_prune.net.trust import refuse_untrusted
 
 __all__ = [
     "CheckedRun",
@@ -85,6 +86,7 @@ class CheckedRun:
 
     def write(self, folder: RunFolder) -> None:
         """Write net, solver, masks, the state to go on from and ``job.json`` into ``folder``."""
+        make_output_folders(self.net, folder.path)
         write_prototxt(folder.net, self.net)
         write_prototxt(folder.solver, self.solver)
         if self.mask:
@@ -122,7 +124,7 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     resolved = _resolved_solver(solver, request)
     nets = solver_nets(request, resolved)
     _refuse_several_tests(request, nets)
-    net, files = _trusted(nets.net, nets.source, request.data)
+    net, files = _resolved(nets.net, nets.source, request.data)
     _name_losses(net)
     mask = read_mask(request.mask) if request.mask else None
     refuse_repeated_names(net)
@@ -141,6 +143,7 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
             "loaded": loaded,
             "new_layers": new,
             "restored": restored.told if restored else None,
+            "module_folders": module_folders(request.solver, nets.source) if request.trust else (),
         }
     )
     _refuse_other_run(folder, job, net, resolved)
@@ -158,6 +161,7 @@ def prepare_evaluation(
     threads: int = 1,
     state: StateWish = OWN_STATE,
     accuracy: str | None = None,
+    trust: bool = False,
 ) -> EvaluationJob:
     """Write what an engine needs to test caffemodels of one net into ``folder``.
 
@@ -171,12 +175,16 @@ def prepare_evaluation(
         threads: BLAS threads.
         state: In which level and stages the net is tested.
         accuracy: The layer that is judged; None: chosen by `engines.test_plan`.
+        trust: Whether the net is the user's own, and may run code and write (`net.trust`).
 
     Raises:
         As `prepare`; FormatError too when the net has nothing to test, DataError when the test
         LMDB holds fewer images, SurgeryError when the caffemodels hold different blobs.
     """
-    net, files = _trusted(read_net_in_state(net_path, state), net_path, data)
+    net = read_net_in_state(net_path, state)
+    if not trust:
+        refuse_untrusted(net, net_path)
+    net, files = _resolved(net, net_path, data)
     refuse_repeated_names(net)
     refuse_faulty_data(net, files, [TEST])
     inputs = _inputs(net, TEST)
@@ -196,35 +204,32 @@ def prepare_evaluation(
         net_sha256=net_fingerprint(net, files),
         weights=tuple(str(path.resolve()) for path in weights),
         test_images=wanted,
-        rewind=wanted < there or there % plan.batch != 0 or _remembers(test),
+        rewind=wanted < there or there % plan.batch != 0,
         test=plan,
         headline_mark=headline_mark(test, plan),
         device=device,
         threads=threads,
+        module_folders=module_folders(net_path) if trust else (),
     )
+    make_output_folders(net, folder.path)
     write_prototxt(folder.net, net)
     write_text(folder.job, job.model_dump_json(indent=2) + "\n")
     return job
 
 
-def _trusted(
+def _resolved(
     net: NetParameter, path: Path, data: Path | None
 ) -> tuple[NetParameter, list[NetFile]]:
     """The net with absolute paths, and what is in the files that it reads."""
-    refuse_python_layers(net, path)
     refuse_carried(net, path, "an engine")
     resolve_databases(net, path, data)
     resolve_lists(net, path, data)
+    confine_output(net, path)
     return net, net_files(net)
 
 
 def _inputs(net: NetParameter, phase: Phase) -> dict[str, Shape]:
     return data_shapes(layers_in_state(net, NetState.of(net, phase)))
-
-
-def _remembers(layers: Sequence[LayerParameter]) -> bool:
-    """Whether a forward pass begins with the hidden states that the last one left."""
-    return any(layer.type in ("LSTM", "RNN") for layer in layers)
 
 
 def _cycled(solver: SolverParameter, source: LayerParameter) -> int:
@@ -342,6 +347,7 @@ def _job(
         solver=solver_settings(solver),
         device=request.device,
         threads=request.threads,
+        trusted=request.trust,
     )
 
 

@@ -23,14 +23,16 @@ from pycaffe_prune.engines.job import EvaluationJob, ForwardJob, Job
 from pycaffe_prune.engines.restoring import restored_events
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.test_images import untested_warning
+from pycaffe_prune.engines.trusted_layers import module_folders
 from pycaffe_prune.errors import EngineError, InterruptedRunError
+from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.files import sha256_of, write_text
 from pycaffe_prune.formats.prototxt import (
     read_net,
     refuse_carried,
-    refuse_python_layers,
     write_prototxt,
 )
+from pycaffe_prune.net.trust import refuse_untrusted, untrusted_layers
 
 __all__ = [
     "follow_evaluation",
@@ -47,8 +49,16 @@ _LOGGED = frozenset(
 
 def _beginning(folder: RunFolder, job: Job) -> Iterator[Event]:
     """What a run's log has before all that its worker says; once, not in each part of it."""
-    warnings = gradient_warnings(read_net(folder.net))
-    return chain(restored_events(job), beginning(job), warnings, untested_warning(job))
+    net = read_net(folder.net)
+    trusted = _trusted_events(net) if job.trusted else ()
+    warnings = gradient_warnings(net)
+    return chain(trusted, restored_events(job), beginning(job), warnings, untested_warning(job))
+
+
+def _trusted_events(net: NetParameter) -> Iterator[Event]:
+    """What of a trusted run would not have passed otherwise, for its log."""
+    told = "; ".join(untrusted_layers(net)) or "no layer of it runs code or writes files"
+    yield Event(event="warning", message=f"trusted as one's own (--trust): {told}")
 
 
 def follow_training(
@@ -90,6 +100,7 @@ def follow_training(
         loaded=job.loaded,
         new_layers=job.new_layers,
         restored=job.restored,
+        trusted=job.trusted,
     )
     write_result(folder, result)
     return result
@@ -117,6 +128,8 @@ def forward_by_files(
     inputs: Mapping[str, NDArray[np.float32]],
     outputs: Sequence[str],
     work: Callable[[RunFolder], Iterator[Event]],
+    *,
+    trust: bool,
 ) -> list[NDArray[np.float32]]:
     """Run ``inputs`` (blob name to array) through a TEST net and return the blobs ``outputs``.
 
@@ -126,15 +139,22 @@ def forward_by_files(
         inputs: By blob name.
         outputs: Blobs of the net.
         work: Does the job that a folder holds, in a worker.
+        trust: Whether the net is the user's own, and may run code (`net.trust`).
 
     Raises:
         EngineError: The worker refused the net, the weights or the inputs.
-        FormatError: The net is damaged, or has a Python layer.
+        FormatError: The net is damaged, or not to be trusted.
     """
     net = read_net(net_path)
-    refuse_python_layers(net, net_path)
+    if not trust:
+        refuse_untrusted(net, net_path)
     refuse_carried(net, net_path, "an engine")
-    job = ForwardJob(weights=str(weights.resolve()), inputs=tuple(inputs), outputs=tuple(outputs))
+    job = ForwardJob(
+        weights=str(weights.resolve()),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        module_folders=module_folders() if trust else (),
+    )
     with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
         folder = RunFolder(Path(name))
         write_prototxt(folder.net, net)

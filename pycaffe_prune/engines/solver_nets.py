@@ -26,6 +26,7 @@ from pycaffe_prune.formats.prototxt import read_net, read_solver
 from pycaffe_prune.formats.upgrade import upgrade_net
 from pycaffe_prune.net.graph import NetState, layers_in_state, with_state
 from pycaffe_prune.net.state_wish import require_named
+from pycaffe_prune.net.trust import refuse_untrusted, refuse_untrusted_nets
 
 __all__ = ["SolverNets", "net_of_solver", "solver_nets", "test_states", "with_nets"]
 
@@ -85,9 +86,11 @@ def solver_nets(request: TrainRequest, solver: SolverParameter) -> SolverNets:
 
     Raises:
         FormatError: A net is missing or damaged, the solver names none or several for training, or
-            as many test nets, ``test_iter`` and ``test_state`` as do not go together, or a state
-            makes of training a test.
+            as many test nets, ``test_iter`` and ``test_state`` as do not go together, a state
+            makes of training a test, or a net is not to be trusted (`net.trust`).
     """
+    if not request.trust:
+        refuse_untrusted_nets(solver, request.solver)
     told = SolverParameter()
     told.CopyFrom(solver)
     if request.net is not None:
@@ -193,6 +196,8 @@ def _net_in(
             raise FormatError(f"{source}: {field} {error}") from error
         if not net.layer:
             raise FormatError(f"{source}: its {field} holds no layer")
+    if not request.trust:
+        refuse_untrusted(net, source)
     if request.state:
         net = with_state(net, request.state.level, request.state.stages)
     return net, source

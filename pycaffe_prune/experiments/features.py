@@ -72,6 +72,8 @@ class FeatureRequest:
     """Images in one call of the engine; only speed and memory depend on it."""
     tf32: bool = False
     """Whether the engine was told that a GPU may round to TF32: the features are others then."""
+    trust: bool = False
+    """Whether the net is the user's own, and may run code (`net.trust`)."""
 
 
 class FeatureSettings(BaseModel):
@@ -90,6 +92,7 @@ class FeatureSettings(BaseModel):
     """The checksum of each LMDB of images."""
     engine: str
     tf32: bool = False
+    trusted: bool = False
 
 
 def build_features(
@@ -129,7 +132,14 @@ def build_features(
     """
     images = load_manifest(request.data)
     shape = images.splits["train"].shape
-    trunk = cut_trunk(request.net, request.weights, request.blob, shape, grid=request.grid)
+    trunk = cut_trunk(
+        request.net,
+        request.weights,
+        request.blob,
+        shape,
+        grid=request.grid,
+        trust=request.trust,
+    )
     trunk.require_prepared(request.mean is not None, request.scale != 1)
     settings = _settings(request, trunk, images, engine.name)
     console = console or Console(stderr=True)
@@ -173,6 +183,7 @@ def _settings(
         },
         engine=engine,
         tf32=request.tf32,
+        trusted=request.trust,
     )
 
 

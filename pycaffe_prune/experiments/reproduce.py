@@ -114,7 +114,8 @@ def make_plan(
         data: The folder that holds the LMDBs.
         data_set: What they hold; part of every stage's key.
         engine_name: What will train; part of every stage's key.
-        execution: How it is told to work; of this, TF32 is part of the keys. None: the defaults.
+        execution: How it is told to work; of this, TF32 and trust are part of the keys. None: the
+            defaults.
         retraining_solver: The one for what is trained after pruning; None: the same one.
         pretrained: What the initial training begins with; None: random values.
 
@@ -123,7 +124,8 @@ def make_plan(
             nothing to judge by.
     """
     execution = execution or Execution()
-    trainer = [engine_name, "tf32"] if execution.tf32 else [engine_name]
+    flags = {"tf32": execution.tf32, "trusted": execution.trusted}
+    trainer = [engine_name, *(name for name, is_set in flags.items() if is_set)]
     net_path = net_of_solver(solver)
     net = with_units(read_net(net_path), spec.net.units)
     units = _units_of(net)
@@ -149,6 +151,7 @@ def make_plan(
         threads=execution.threads,
         units=tuple(sorted(spec.net.units.items())),
         accuracy=spec.accuracy,
+        trust=execution.trusted,
     )
     if retraining_solver is not None:
         after = _fingerprint(retraining_solver, parts)

@@ -167,6 +167,8 @@ class Execution(_Model):
     """Whether factors were rounded to TF32: then the engine is not as exact as Caffe."""
     pack: int = 1
     """Stages that shared one process and its device."""
+    trusted: bool = False
+    """Whether the net's layers might run code and write, as `--trust` lets them."""
 
 
 class ExperimentResult(_Model):

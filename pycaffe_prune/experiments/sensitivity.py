@@ -2,10 +2,9 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -28,19 +27,19 @@ from pycaffe_prune.experiments.sensitivity_result import (
     write_sensitivity,
 )
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
-from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, write_caffemodel
+from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.files import sha256_of
-from pycaffe_prune.formats.mask import Mask
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.state_wish import OWN_STATE, StateWish, of_chosen_state, read_net_in_state
+from pycaffe_prune.net.trust import refuse_untrusted
 from pycaffe_prune.pruning.connections import apply_masks, prune_to_ratios, resulting_thresholds
 from pycaffe_prune.pruning.counts import require_finite
 from pycaffe_prune.pruning.criteria.connections import sigma_of
 from pycaffe_prune.pruning.selection import connection_layers, select_layers
 from pycaffe_prune.pruning.sharing import (
-    first_of_each,
     masks_for_all,
+    one_of_each,
     require_equal_blobs,
     shared_blobs,
 )
@@ -51,7 +50,6 @@ from pycaffe_prune.pruning.units import (
     unit_counts,
     units_together,
 )
-from pycaffe_prune.pruning.weight_blobs import weights_of
 
 __all__ = [
     "DEFAULT_RATES",
@@ -96,6 +94,8 @@ class SensitivityRequest:
     is_sample: bool = False
     device: str = "cpu"
     threads: int = 1
+    trust: bool = False
+    """Whether the net is the user's own, and may run code and write (`net.trust`)."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,6 @@ class Analysis:
     model: Caffemodel
     settings: SensitivitySettings
     earlier: SensitivityResult | None
-
-    @property
-    def places(self) -> dict[str, tuple[BlobKey, ...]]:
-        """Connections: the matrices of each layer, those that layers share in the first only."""
-        types = {layer.layer: layer.type for layer in self.settings.layers}
-        keys = first_of_each(shared_blobs(self.net), weights_of(types, types, self.model))
-        return {name: tuple(key for key in keys if key[0] == name) for name in types}
 
     @property
     def todo(self) -> list[tuple[str, float]]:
@@ -134,6 +127,8 @@ def plan(request: SensitivityRequest, out: Path) -> Analysis:
         PruneError: Net, weights, data or layers are at fault, or ``out`` holds another analysis.
     """
     net = read_net_in_state(request.net, request.state)
+    if not request.trust:
+        refuse_untrusted(net, request.net)
     model = read_weights(request.weights)
     require_fitting(net, model)
     with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
@@ -146,6 +141,7 @@ def plan(request: SensitivityRequest, out: Path) -> Analysis:
             request.images,
             state=request.state,
             accuracy=request.accuracy,
+            trust=request.trust,
         )
     settings = SensitivitySettings(
         net_sha256=job.net_sha256,
@@ -156,6 +152,7 @@ def plan(request: SensitivityRequest, out: Path) -> Analysis:
         rates=request.rates,
         images=job.test_images,
         accuracy_name=job.test.layer,
+        trusted=request.trust,
     )
     folder = SensitivityFolder(out)
     earlier = read_sensitivity(folder.result) if folder.result.exists() else None
@@ -188,13 +185,11 @@ def _layers(
         return
     shared = shared_blobs(net)
     there = of_chosen_state(connection_layers(net, model), net, request.state)
-    chosen = select_layers(there, request.layers)
-    keys = first_of_each(shared, weights_of(chosen, types, model))
-    require_equal_blobs(shared, model, keys)
-    require_finite(model, dict.fromkeys(name for name, _ in keys))
-    for name, group in groupby(keys, key=lambda key: key[0]):
-        size = sum(model.layer(name).blobs[index].size for _, index in group)
-        yield LayerSize(layer=name, type=types[name], size=size)
+    chosen = one_of_each(shared, select_layers(there, request.layers))
+    require_equal_blobs(shared, model, chosen)
+    require_finite(model, chosen)
+    for name in chosen:
+        yield LayerSize(layer=name, type=types[name], size=model.layer(name).blobs[0].size)
 
 
 @contextmanager
@@ -287,6 +282,7 @@ def scores_of(analysis: Analysis, models: Sequence[Caffemodel], engine: Engine) 
         threads=request.threads,
         state=request.state,
         accuracy=request.accuracy,
+        trust=request.trust,
     )
     for score in engine.evaluate(folder, job):
         yield Score.model_validate(score.model_dump(exclude={"iteration", "outputs"}))
@@ -298,19 +294,11 @@ def _prune(analysis: Analysis, layer: str, rate: float) -> tuple[Caffemodel, _Pr
         units = choose_units(net, model, {layer: rate}, criterion=request.criterion)
         kept = int(units[layer].sum())
         return mask_units(net, model, units), _Pruned(layer, rate, kept, None)
-    _, masks = prune_to_ratios(model, dict.fromkeys(analysis.places[layer], rate))
-    kept = sum(int(mask.sum()) for mask in masks.values())
-    point = _Pruned(layer, rate, kept, _alpha(model, masks))
+    _, masks = prune_to_ratios(model, {layer: rate})
+    limit = resulting_thresholds(model, masks)[layer, 0]
+    sigma = sigma_of(model.layer(layer).blobs[0])
+    point = _Pruned(layer, rate, int(masks[layer, 0].sum()), limit / sigma if sigma else None)
     return apply_masks(model, masks_for_all(shared_blobs(net), model, masks)), point
-
-
-def _alpha(model: Caffemodel, masks: Mapping[BlobKey, Mask]) -> float | None:
-    """The multiple of sigma that prunes so; None where there is none or more than one."""
-    alphas = set()
-    for (layer, index), limit in resulting_thresholds(model, masks).items():
-        sigma = sigma_of(model.layer(layer).blobs[index])
-        alphas.add(limit / sigma if sigma else None)
-    return alphas.pop() if len(alphas) == 1 else None
 
 
 def _started(analysis: Analysis, baseline: Score, engine_name: str) -> SensitivityResult:

@@ -55,6 +55,8 @@ class SensitivitySettings(_Model):
     accuracy_name: str | None = None
     """The Accuracy layer (or the loss) whose answers are judged; None: written before it was
     named."""
+    trusted: bool = False
+    """Whether the net's layers might run code and write, as `--trust` lets them."""
 
     def differences(self, other: "SensitivitySettings") -> list[str]:
         """Name what ``other`` asks otherwise."""
@@ -70,12 +72,11 @@ class SensitivityPoint(_Model):
 
     layer: str
     rate: float
-    """As asked; of several matrices (LSTM, RNN) each loses this share."""
+    """As asked."""
     kept: int = Field(ge=0)
     """Weights or units left in the layer."""
     alpha: float | None
-    """Connections: the threshold as a multiple of the layer's sigma; None for units, and where each
-    of several matrices (LSTM, RNN) has another one."""
+    """Connections: the threshold as a multiple of the layer's sigma; None for units."""
     score: Score
 
 

@@ -44,7 +44,7 @@ class Context:
     data: Path
     layers: tuple[str, ...]
     fingerprint: str
-    """Over data, net, solver, the engine's name, and whether it rounds to TF32."""
+    """Over data, net, solver, the engine's name, whether it rounds to TF32, and ``trust``."""
     device: str = "cpu"
     threads: int = 1
     units: tuple[tuple[str, int], ...] = ()
@@ -55,6 +55,8 @@ class Context:
     """As ``fingerprint``, over that solver."""
     accuracy: str | None = None
     """The layer that tests judge; None: chosen by `engines.test_plan`."""
+    trust: bool = False
+    """Whether solvers and net are the user's own, and may run code and write (`net.trust`)."""
 
     def read_net(self) -> NetParameter:
         """Return the net that is trained and pruned.
@@ -225,6 +227,7 @@ class Stage(ABC):
             accuracy=self.context.accuracy,
             device=self.context.device,
             threads=self.context.threads,
+            trust=self.context.trust,
         )
         return train(request, folder.training.path, engine, observe)
 

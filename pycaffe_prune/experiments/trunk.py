@@ -19,6 +19,7 @@ from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.inference import inference_net, input_shapes
 from pycaffe_prune.net.shapes import Shape, extents, infer_shapes
+from pycaffe_prune.net.trust import refuse_untrusted
 
 __all__ = ["Trunk", "cut_trunk", "pool_to_grid"]
 
@@ -93,6 +94,7 @@ def cut_trunk(
     image: tuple[int, int, int],
     *,
     grid: int | None = None,
+    trust: bool = False,
 ) -> Trunk:
     """Take the layers of a TEST net that a blob depends on.
 
@@ -103,9 +105,11 @@ def cut_trunk(
         image: Channels, height and width of the images, for nets that do not tell what they take
             (a ``crop_size`` of their data layer does).
         grid: See `pool_to_grid`; None: the whole blob.
+        trust: Whether the net is the user's own, and may run code (`net.trust`).
 
     Raises:
-        FormatError: Net or weights cannot be read, or a layer computes as in training.
+        FormatError: Net or weights cannot be read, or a layer computes as in training or is not to
+            be trusted.
         SurgeryError: There is no such blob, it depends on more than one data blob, the weights do
             not fit, or the grid does not.
     """
@@ -123,6 +127,8 @@ def cut_trunk(
         image = (image[0], side, side)
     input_shape = (1, *(told or (1, *image))[1:])
     trunk = inference_net(net, {data: input_shape}, [blob])
+    if not trust:
+        refuse_untrusted(trunk, net_path)
     for layer in trunk.layer:
         refuse_unhonoured(layer, "features")
     require_fitting(trunk, read_caffemodel(weights))

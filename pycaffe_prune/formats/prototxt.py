@@ -13,7 +13,7 @@ from pycaffe_prune.formats.files import atomic_write, existing_file
 from pycaffe_prune.formats.text_bytes import bytes_of, text_of
 from pycaffe_prune.formats.upgrade import upgrade_net, upgrade_solver
 
-__all__ = ["read_net", "read_solver", "refuse_carried", "refuse_python_layers", "write_prototxt"]
+__all__ = ["read_net", "read_solver", "refuse_carried", "write_prototxt"]
 
 _M = TypeVar("_M", bound=Message)
 _REMEDY = (
@@ -108,21 +108,6 @@ def _refuse_numbers(message: NetParameter | SolverParameter, path: Path) -> None
                     "weights, a number that stock Caffe does not know or that forks gave another "
                     "meaning, and a prototxt needs its name; give the model's own prototxt"
                 )
-
-
-def refuse_python_layers(net: NetParameter, source: Path) -> None:
-    """Refuse a net with ``Python`` layers: they run code that its file names.
-
-    Raises:
-        FormatError: There is one; files that people share are not trusted.
-    """
-    for layer in net.layer:
-        if layer.type == "Python":
-            module = layer.python_param.module
-            raise FormatError(
-                f"{source}: layer '{layer.name}' is a Python layer that would run the module "
-                f"'{module}'; such nets are refused. Replace the layer by one of Caffe's own."
-            )
 
 
 def refuse_carried(message: NetParameter | SolverParameter, source: Path, purpose: str) -> None:

@@ -69,9 +69,8 @@ def bottom_values(net: NetParameter, model: Caffemodel) -> dict[str, Values | No
                 continue
             held = _Held(blobs.get(layer.name, ()), bottoms, shapes.bottoms[0])
             if held.blobs:
-                for bottom in bottoms:
-                    known = found.setdefault(layer.name, bottom)
-                    found[layer.name] = _agreed(known, bottom)
+                known = found.setdefault(layer.name, bottoms[0])
+                found[layer.name] = _agreed(known, bottoms[0])
             tops = _tops(layer, held)
             values.update((Top(place, number), top) for number, top in enumerate(tops))
     return found

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pycaffe_prune.errors import EngineError, PruneError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
-from pycaffe_prune.formats.prototxt import read_net, refuse_python_layers, write_prototxt
+from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.graph import with_state
@@ -24,6 +24,7 @@ from pycaffe_prune.net.index_inputs import IndexUse, index_uses, require_indices
 from pycaffe_prune.net.inference import inference_net, input_shapes, output_blobs
 from pycaffe_prune.net.shapes import Shape, extents
 from pycaffe_prune.net.state_wish import OWN_STATE, StateWish, only_layers_of, require_named
+from pycaffe_prune.net.trust import refuse_untrusted
 from pycaffe_prune.pruning.counts import require_finite
 
 __all__ = [
@@ -197,7 +198,6 @@ def _model(files: ModelFiles, net: NetParameter, state: StateWish) -> _Model:
     net = with_state(net, state.level, state.stages)
     if state.phase != TEST:
         net = only_layers_of(net, state)
-    refuse_python_layers(net, files.net)
     return _Model(files, net, read_weights(files.weights))
 
 
@@ -210,6 +210,7 @@ def verify(
     tolerance: float = TOLERANCE,
     shapes: Mapping[str, Shape] | None = None,
     state: StateWish = OWN_STATE,
+    trust: bool = False,
 ) -> Verification:
     """Run both models on the same input and compare the outputs that both have.
 
@@ -225,12 +226,13 @@ def verify(
         tolerance: The largest relative difference that counts as equal.
         shapes: Shapes of data blobs that the prototxts do not tell, by name.
         state: Which layers of the nets are compared; they run as in the phase TEST.
+        trust: Whether the nets are the user's own, and may run code (`net.trust`).
 
     Raises:
         SurgeryError: The models have no output in common or other inputs, net and weights do not
             fit, weights are not finite, or the input is no valid index where a layer takes it so.
-        FormatError: A file is damaged, a net has a Python layer, or ``state`` means nothing to
-            either net.
+        FormatError: A file is damaged, what is compared of a net is not to be trusted, or ``state``
+            means nothing to either net.
         EngineError: The first judge refused a net.
     """
     nets = [read_net(files.net) for files in (first, second)]
@@ -242,7 +244,7 @@ def verify(
     require_indices(data, uses)
     with tempfile.TemporaryDirectory(prefix="caffe-prune-") as folder:
         prepared = [
-            _prepare(model, data, outputs, Path(folder, name))
+            _prepare(model, data, outputs, Path(folder, name), trust)
             for model, name in zip(models, ("first", "second"), strict=True)
         ]
         judged, refused = [], []
@@ -322,11 +324,15 @@ def _naming_originals(
         raise type(error)(sentence) from error
 
 
-def _prepare(model: _Model, data: Data, outputs: Sequence[str], folder: Path) -> ModelFiles:
+def _prepare(
+    model: _Model, data: Data, outputs: Sequence[str], folder: Path, trust: bool
+) -> ModelFiles:
     """Write the part of the net that is compared; see that its weights are there and finite."""
     shapes = {name: array.shape for name, array in data.items()}
     with _naming(model.files.net):
         part = inference_net(model.net, shapes, outputs)
+    if not trust:
+        refuse_untrusted(part, model.files.net)
     held = {layer.name for layer in model.weights.layers}
     with _naming(model.files.weights):
         require_fitting(part, model.weights)

@@ -77,9 +77,10 @@ def command(result: ExperimentResult) -> str:
     used = result.execution.model_dump(exclude_defaults=True)
     accuracy = result.settings.get("accuracy")
     words += [] if accuracy is None else ["--accuracy", str(accuracy)]
-    tf32 = ["--tf32"] if used.pop("tf32", False) else []
+    flags = {"tf32": "--tf32", "trusted": "--trust"}
+    flagged = [option for name, option in flags.items() if used.pop(name, False)]
     settings = [word for name, value in used.items() for word in (f"--{name}", str(value))]
-    return shlex.join([*words, *settings, *tf32])
+    return shlex.join([*words, *settings, *flagged])
 
 
 def flatten(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -251,9 +251,7 @@ def test_names_are_whole_where_the_output_is_no_terminal(tmp_path: Path) -> None
     assert long in CliRunner(env={"COLUMNS": None}).invoke(inspect, [str(net)]).output
 
 
-def test_what_stock_caffe_does_not_know_is_shown_as_known_carried_or_unknown(
-    tmp_path: Path,
-) -> None:
+def test_what_stock_caffe_does_not_know_is_shown_as_understood_or_carried(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text("""
         input: "data" input_shape { dim: [1, 3, 8, 8] }
@@ -262,9 +260,8 @@ def test_what_stock_caffe_does_not_know_is_shown_as_known_carried_or_unknown(
     """)
     found = run(path, columns=200)
     assert found.exit_code == 0
-    assert "known: type Permute (p), field 'permute_param' of Permute (p)" in found.output
+    assert "understood: type Permute (p), field 'permute_param' of Permute (p)" in found.output
     carried = "'relu_param.negative_slop' (did you mean 'negative_slope'?) of ReLU (r)"
-    assert f"unknown and carried: field {carried}" in found.output
+    assert f"carried without its meaning: field {carried}" in found.output
     (net,) = json.loads(run(path, "--json").output)
     assert [use["layers"] for use in net["forks"]] == [["p"], ["p"], ["r"]]
-    assert [use["status"] for use in net["forks"]] == ["known", "known", "unknown"]

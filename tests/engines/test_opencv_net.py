@@ -1,5 +1,6 @@
 """OpenCV's importer against the real Caffe: the same values, or one sentence."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from google.protobuf import text_format
 
 from pycaffe_prune.engines import opencv_net
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
-from pycaffe_prune.errors import EngineError, FormatError, SurgeryError
+from pycaffe_prune.errors import EngineError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, V1LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.carried import parse_text
@@ -258,12 +259,14 @@ def test_two_layers_of_one_name_are_refused(save: Save) -> None:
         opencv_net.forward(*files, images(), ["sum"])
 
 
-def test_python_layers_are_refused(save: Save) -> None:
+def test_python_layers_are_not_known_and_run_nothing(save: Save) -> None:
     files = save(
-        'layer { name: "p" type: "Python" bottom: "data" top: "p" python_param { module: "os" } }'
+        'layer { name: "p" type: "Python" bottom: "data" top: "p"'
+        '  python_param { module: "antigravity" layer: "L" } }'
     )
-    with pytest.raises(FormatError, match="'p' is a Python layer"):
+    with pytest.raises(EngineError, match=r"does not know layer 'p' \(Python\)"):
         opencv_net.forward(*files, images(), ["p"])
+    assert "antigravity" not in sys.modules
 
 
 def test_a_blob_that_is_not_there_is_named(save: Save) -> None:

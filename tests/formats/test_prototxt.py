@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import (
-    LayerParameter,
     NetParameter,
     PoolingParameter,
     SolverParameter,
@@ -15,7 +14,6 @@ from pycaffe_prune.formats.prototxt import (
     read_net,
     read_solver,
     refuse_carried,
-    refuse_python_layers,
     write_prototxt,
 )
 
@@ -203,12 +201,3 @@ def test_inputs_of_a_net_come_as_an_input_layer(tmp_path: Path) -> None:
     ]
     assert list(net.layer[0].top) == ["data"]
     assert list(net.layer[0].input_param.shape[0].dim) == [2, 5]
-
-
-def test_python_layers_are_refused_by_name_of_file_layer_and_module() -> None:
-    net = NetParameter(layer=[LayerParameter(name="ip", type="InnerProduct")])
-    refuse_python_layers(net, Path("a.prototxt"))
-    evil = net.layer.add(name="evil", type="Python")
-    evil.python_param.module = "os"
-    with pytest.raises(FormatError, match=r"^a\.prototxt: layer 'evil' .* module 'os'"):
-        refuse_python_layers(net, Path("a.prototxt"))

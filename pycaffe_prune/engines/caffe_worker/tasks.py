@@ -57,6 +57,7 @@ def _import_caffe(job):
     sys.modules["skimage.transform"].resize = None
     import caffe
 
+    sys.path.extend(job["module_folders"])  # last: they hide no module of Caffe's or Python's
     if job["device"] == "cpu":
         caffe.set_mode_cpu()
     else:

@@ -45,14 +45,17 @@ class TorchEngine:
     Args:
         tf32: Whether a GPU may round factors to TF32: faster, and no longer Caffe's answers.
         device: What `forward` computes on; jobs name theirs.
+        trust: Whether nets that `forward` gets are the user's own (`net.trust`).
         pack: How many runs that are trained at the same time share a process and a device, stepped
             together where their networks allow it.
     """
 
     name = "torch"
 
-    def __init__(self, *, tf32: bool = False, device: str = "cpu", pack: int = 1) -> None:
-        self._tf32, self._device = tf32, device
+    def __init__(
+        self, *, tf32: bool = False, device: str = "cpu", trust: bool = False, pack: int = 1
+    ) -> None:
+        self._tf32, self._device, self._trust = tf32, device, trust
         self._idle: list[subprocess.Popen[str]] = []
         self._running: set[subprocess.Popen[str]] = set()
         self._stopped = False
@@ -99,9 +102,10 @@ class TorchEngine:
 
         Raises:
             EngineError: A layer's type is not known, or net, weights and inputs do not fit.
+            FormatError: The net is damaged, or not to be trusted.
         """
         work = partial(self._events, "forward", device=self._device, threads=1)
-        return forward_by_files(net_path, weights, inputs, outputs, work)
+        return forward_by_files(net_path, weights, inputs, outputs, work, trust=self._trust)
 
     def _train_alone(self, folder: RunFolder, job: Job) -> Iterator[Event]:
         failure = None
