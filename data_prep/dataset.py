@@ -13,7 +13,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TaskID,
-    TextColumn,
     TimeRemainingColumn,
 )
 
@@ -33,6 +32,7 @@ from pycaffe_prune import __version__
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.files import sha256_of, write_text
 from pycaffe_prune.formats.mean import write_mean
+from pycaffe_prune.screen import PlainColumn
 
 __all__ = ["Content", "Recipe", "build_data_set", "in_batches", "refuse_gaps"]
 
@@ -125,7 +125,7 @@ def build_data_set(out: Path, recipe: Recipe, *, force: bool, console: Console) 
         if force:
             _refuse_another_set(out, recipe)
         elif (finished := _finished(out, recipe)) is not None:
-            console.print(f"{out}: {recipe.name} is already built", markup=False, soft_wrap=True)
+            console.print(f"{out}: {recipe.name} is already built", soft_wrap=True)
             return finished
         return _build(out, recipe, recipe.load(), console)
 
@@ -296,7 +296,7 @@ def refuse_gaps(out: Path, left_out: Mapping[SplitName, Sequence[str]]) -> None:
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}", markup=False),
+        PlainColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

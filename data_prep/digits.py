@@ -11,6 +11,7 @@ from data_prep.dataset import Content, Recipe, build_data_set, in_batches
 from data_prep.manifest import Manifest
 from data_prep.mnist import LMDB_NAMES
 from pycaffe_prune.errors import DataError
+from pycaffe_prune.screen import Screen
 
 __all__ = ["build_digits"]
 
@@ -48,7 +49,7 @@ def build_digits(out: Path, *, force: bool = False, console: Console | None = No
         shape=(1, _SIDE, _SIDE),
         load=_load,
     )
-    return build_data_set(out, recipe, force=force, console=console or Console(stderr=True))
+    return build_data_set(out, recipe, force=force, console=console or Screen(stderr=True))
 
 
 def _load() -> Content:

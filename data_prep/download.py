@@ -15,13 +15,13 @@ from rich.progress import (
     DownloadColumn,
     Progress,
     TaskID,
-    TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
 from data_prep.locks import exclusive
 from pycaffe_prune.errors import DataError, DownloadError
+from pycaffe_prune.screen import PlainColumn
 
 __all__ = ["fetch"]
 
@@ -232,7 +232,7 @@ def _show(progress: Progress, bar: TaskID, done: int, total: int | None) -> None
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}", markup=False),
+        PlainColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

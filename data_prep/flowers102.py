@@ -31,6 +31,7 @@ from data_prep.mean import COMPUTED, given_mean, mean_of
 from data_prep.warp import decode, encoded_datum, jpeg_of, raw_datum, warp
 from pycaffe_prune.cache import cache_root
 from pycaffe_prune.errors import DataError, DownloadError
+from pycaffe_prune.screen import Screen
 
 __all__ = ["LMDB_NAMES", "build_flowers102"]
 
@@ -128,7 +129,7 @@ def build_flowers102(
             else or cannot be written.
         FormatError: The mean image's file is none.
     """
-    console = console or Console(stderr=True)
+    console = console or Screen(stderr=True)
     wish = _Wish(out, encoded, size, limit, threads or len(os.sched_getaffinity(0)), keep_going)
     shape = (3, size, size)
     folder = source or _default_source()

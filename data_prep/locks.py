@@ -28,7 +28,6 @@ def exclusive(lock: Path, console: Console) -> Iterator[None]:
         except Timeout:
             console.print(
                 f"waiting for another process that is at work in {lock.parent}",
-                markup=False,
                 soft_wrap=True,
             )
             guard.acquire()

@@ -15,6 +15,7 @@ from data_prep.lmdb_writer import Batch
 from data_prep.manifest import Manifest, SplitName
 from pycaffe_prune.cache import cache_root
 from pycaffe_prune.errors import DataError, DownloadError
+from pycaffe_prune.screen import Screen
 
 __all__ = ["LMDB_NAMES", "build_mnist"]
 
@@ -65,7 +66,7 @@ def build_mnist(
         DataError: A file is missing, damaged or cannot be downloaded, or ``out`` holds something
             else or cannot be written.
     """
-    console = console or Console(stderr=True)
+    console = console or Screen(stderr=True)
     folder = source or _default_source()
     recipe = _download_recipe(console) if folder is None else _local_recipe(folder)
     return build_data_set(out, recipe, force=force, console=console)

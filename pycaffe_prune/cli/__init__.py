@@ -4,10 +4,9 @@ import sys
 from importlib import import_module
 
 import click
-from rich.console import Console
 
 from pycaffe_prune import __version__
-from pycaffe_prune.errors import InterruptedRunError, PruneError
+from pycaffe_prune.cli.endings import exit_code
 
 __all__ = ["main"]
 
@@ -50,7 +49,8 @@ class _LazyGroup(click.Group):
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 an input or a run is at fault (one sentence says why), "
-    "2 the command line is, 130 interrupted (the same command goes on from there).",
+    "2 the command line is, 70 caffe-prune itself is (a file to report is named), 130 interrupted "
+    "(the same command goes on from there).",
 )
 @click.version_option(__version__, prog_name="caffe-prune")
 def cli() -> None:
@@ -65,25 +65,5 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; turn `PruneError` into one sentence on stderr and exit code 1."""
-    try:
-        code = cli(prog_name="caffe-prune", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except InterruptedRunError as stop:
-        _say(str(stop), "yellow")
-        sys.exit(130)
-    except PruneError as error:
-        _say(f"caffe-prune: {error}", "red")
-        sys.exit(1)
-    except (click.Abort, KeyboardInterrupt):
-        _say("caffe-prune: interrupted", "yellow")
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _say(sentence: str, style: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(sentence, style=style, markup=False, highlight=False)
+    """Run the command line; whatever goes wrong is one sentence on stderr and an exit code."""
+    sys.exit(exit_code(lambda: cli(prog_name="caffe-prune", standalone_mode=False)))

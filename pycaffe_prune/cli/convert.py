@@ -22,6 +22,7 @@ from pycaffe_prune.formats.caffe_pb2 import TEST
 from pycaffe_prune.formats.files import existing_file, holds_text
 from pycaffe_prune.net.shapes import Shape
 from pycaffe_prune.net.state_wish import StateWish
+from pycaffe_prune.screen import echo
 
 __all__ = ["convert"]
 
@@ -165,12 +166,12 @@ def _finish(conversion: Conversion, read: tuple[Path | None, ...], *, dry_run: b
                 f"{output.path}: is an input and is not overwritten; choose another --out"
             )
     for remark in conversion.remarks:
-        click.echo(remark, err=True)
+        echo(remark, err=True)
     for output in conversion.outputs:
         if dry_run:
-            click.echo(f"would write {output.path}")
+            echo(f"would write {output.path}")
             continue
         output.write(output.path)
-        click.echo(f"written: {output.path}, {output.path.stat().st_size:,} bytes")
+        echo(f"written: {output.path}, {output.path.stat().st_size:,} bytes")
     if read and read[0] is not None:
-        click.echo(f"from:    {read[0]}, {read[0].stat().st_size:,} bytes")
+        echo(f"from:    {read[0]}, {read[0].stat().st_size:,} bytes")

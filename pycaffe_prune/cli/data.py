@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from data_prep.manifest import Manifest
+from pycaffe_prune.screen import echo
 
 __all__ = ["data"]
 
@@ -184,20 +185,20 @@ def verify(folder: Path) -> None:
     from data_prep.manifest import verify_manifest
 
     _show(verify_manifest(folder), folder)
-    click.echo("all is as the manifest says")
+    echo("all is as the manifest says")
 
 
 def _show(manifest: Manifest, out: Path) -> None:
     kind = "encoded " if manifest.encoded else ""
     sample = " (a sample, not the real data set)" if manifest.is_sample else ""
-    click.echo(f"{manifest.name} in {out}{sample}, source: {manifest.source}")
+    echo(f"{manifest.name} in {out}{sample}, source: {manifest.source}")
     for name, split in manifest.splits.items():
         shape = "×".join(str(size) for size in split.shape)
-        click.echo(f"{name:<5} {split.count} {kind}images of {shape} in {split.lmdb}")
-        click.echo(f"      labels {_histogram(split.label_histogram)}")
-    click.echo(f"mean  {manifest.mean}, of {manifest.mean_of}")
+        echo(f"{name:<5} {split.count} {kind}images of {shape} in {split.lmdb}")
+        echo(f"      labels {_histogram(split.label_histogram)}")
+    echo(f"mean  {manifest.mean}, of {manifest.mean_of}")
     for warning in manifest.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
 
 
 def _histogram(counts: list[int]) -> str:

@@ -1,5 +1,6 @@
 """``caffe-prune doctor``: what is usable on this machine, and how to get what is not."""
 
+import json
 import os
 import shlex
 from collections.abc import Iterator
@@ -7,17 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
     TaskID,
     TaskProgressColumn,
-    TextColumn,
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from pycaffe_prune.cli.doctor_look import make_report
 from pycaffe_prune.cli.doctor_report import DoctorReport
@@ -29,6 +28,7 @@ from pycaffe_prune.engines.caffe_prefix import (
 )
 from pycaffe_prune.engines.caffe_python import CAFFE_PYTHON_VARIABLE
 from pycaffe_prune.engines.private_apt import OnProgress
+from pycaffe_prune.screen import PlainColumn, Screen, echo, plain
 
 __all__ = ["doctor"]
 
@@ -95,7 +95,7 @@ def doctor(
             caffe_python = launcher
     report = make_report(caffe_python)
     if as_json:
-        click.echo(report.model_dump_json(indent=2))
+        click.echo(json.dumps(report.model_dump(mode="json"), indent=2))
     else:
         _show(report)
     ctx.exit(0 if report.usable_engines else 1)
@@ -105,9 +105,7 @@ def _install(prefix: Path, mirror: str | None) -> Path:
     with _progress() as on_progress:
         launcher = install_caffe(prefix, mirror=mirror, on_progress=on_progress)
     if prefix != default_prefix() or CAFFE_PYTHON_VARIABLE in os.environ:
-        click.echo(
-            f"To use it: export {CAFFE_PYTHON_VARIABLE}={shlex.quote(str(launcher))}", err=True
-        )
+        echo(f"To use it: export {CAFFE_PYTHON_VARIABLE}={shlex.quote(str(launcher))}", err=True)
     return launcher
 
 
@@ -115,12 +113,12 @@ def _show_plan(prefix: Path, mirror: str | None, as_json: bool) -> None:
     with _progress() as on_progress:
         plan = plan_install(prefix, mirror=mirror, on_progress=on_progress)
     if as_json:
-        click.echo(plan.model_dump_json(indent=2))
+        click.echo(json.dumps(plan.model_dump(mode="json"), indent=2))
         return
     if plan.already_installed:
-        click.echo(f"{prefix}: the private Caffe is there already; nothing would be done.")
+        echo(f"{prefix}: the private Caffe is there already; nothing would be done.")
         return
-    click.echo(
+    echo(
         f"From {plan.mirror} ({plan.release}): {plan.packages} packages, of which "
         f"{plan.packages_to_download} ({size(plan.bytes_to_download)}) are still to be "
         f"downloaded; they would be unpacked into {prefix}."
@@ -131,11 +129,11 @@ def _show_plan(prefix: Path, mirror: str | None, as_json: bool) -> None:
 def _progress() -> Iterator[OnProgress]:
     """Give a function that draws each step as a bar on stderr."""
     with Progress(
-        TextColumn("{task.description}"),
+        PlainColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=Screen(stderr=True),
     ) as bars:
         tasks: dict[str, TaskID] = {}
 
@@ -152,19 +150,24 @@ def _progress() -> Iterator[OnProgress]:
 
 
 def _show(report: DoctorReport) -> None:
-    console = Console()
+    console = Screen()
     table = Table(title="caffe-prune doctor", show_header=False)
     table.add_column("what", no_wrap=True)
     table.add_column("found", overflow="fold")
     for what, found in rows(report):
-        table.add_row(escape(what), escape(found))
+        table.add_row(what, found)
     console.print(table)
     for missing in report.missing:
-        console.print(f"[yellow]missing[/]: {escape(missing.what)}", soft_wrap=True)
-        console.print(f"  {escape(missing.remedy)}", soft_wrap=True, highlight=False)
+        console.print(
+            Text.assemble(("missing", "yellow"), plain(f": {missing.what}")), soft_wrap=True
+        )
+        console.print(f"  {missing.remedy}", soft_wrap=True)
     if report.usable_engines:
-        console.print(f"[green]usable[/]: {', '.join(report.usable_engines)}")
+        console.print(Text.assemble(("usable", "green"), f": {', '.join(report.usable_engines)}"))
     else:
         console.print(
-            "[red]no engine is usable[/]: models can be inspected and pruned, not trained"
+            Text.assemble(
+                ("no engine is usable", "red"),
+                ": models can be inspected and pruned, not trained",
+            )
         )

@@ -127,12 +127,11 @@ def _mnist(place: Path, source: Path | None, settings: dict[str, Any]) -> tuple[
         return place, build_mnist(place, source, console=console, **settings)
     except DownloadError as error:
         sample = Path("data") / "digits"
+        console.print(f"MNIST CANNOT BE HAD: {error}", style="bold yellow")
         console.print(
-            f"MNIST CANNOT BE HAD: {error}\n"
             "GOING ON WITH THE BUNDLED SAMPLE (1,797 digits of scikit-learn). Its figures say "
             "nothing about the paper's; give the four MNIST files with --source.",
             style="bold yellow",
-            markup=False,
         )
         return sample, build_digits(sample, console=console)
 

@@ -23,6 +23,7 @@ from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.experiments.features import FeatureRequest, build_features
 from pycaffe_prune.formats.mean import read_mean
+from pycaffe_prune.screen import echo
 
 __all__ = ["features"]
 
@@ -113,8 +114,8 @@ def features(
         )
     for name, split in manifest.splits.items():
         shape = "×".join(map(str, split.shape))
-        click.echo(f"{name:<5} {split.count} × {shape} in {out / split.lmdb}")
-    click.echo(f"mean  {out / manifest.mean}")
+        echo(f"{name:<5} {split.count} × {shape} in {out / split.lmdb}")
+    echo(f"mean  {out / manifest.mean}")
 
 
 def _mean(text: str) -> NDArray[np.float32]:

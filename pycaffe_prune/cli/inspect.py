@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import click
 
+from pycaffe_prune.cli.endings import say_error
 from pycaffe_prune.cli.input_shapes import input_shapes_option
 from pycaffe_prune.cli.inspect_tables import show_model, show_net, show_storage, show_totals
 from pycaffe_prune.cli.options import path_type, phase_option, state_options
@@ -24,6 +25,7 @@ from pycaffe_prune.net.shapes import Shape
 from pycaffe_prune.net.state_wish import StateWish, chosen_layers, read_net_in_state
 from pycaffe_prune.net.summary import ModelSummary, summarise
 from pycaffe_prune.pruning.connections import nonzero_where_masked
+from pycaffe_prune.screen import echo
 
 _KINDS = "a net prototxt or a file of weights"
 _Found = TypeVar("_Found")
@@ -104,7 +106,10 @@ def inspect(
     if audit is not None:
         _each(models, partial(_audit, mask_path=audit), failures)
     if failures:
-        raise failures[0] if len(failures) == 1 else PruneError("\n".join(map(str, failures)))
+        *others, last = failures
+        for failure in others:
+            say_error(failure)
+        raise last
 
 
 def _sorted_by_kind(files: Sequence[Path]) -> tuple[list[Path], list[Path], list[PruneError]]:
@@ -179,4 +184,4 @@ def _audit(path: Path, mask_path: Path) -> None:
             f"{path}: pruned weights are not zero: {listed}; they were trained without "
             f"--mask {mask_path}"
         )
-    click.echo(f"{path}: all weights that {mask_path} prunes are exactly zero", err=True)
+    echo(f"{path}: all weights that {mask_path} prunes are exactly zero", err=True)

@@ -174,7 +174,7 @@ def _show_forks(console: Console, counts: NetCounts) -> None:
             if use.understood == understood
         ]
         if uses:
-            console.print(f"{heading}: {', '.join(uses)}", soft_wrap=True, markup=False)
+            console.print(f"{heading}: {', '.join(uses)}", soft_wrap=True)
 
 
 def _layers(names: Sequence[str]) -> str:

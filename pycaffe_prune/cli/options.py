@@ -191,4 +191,4 @@ def engine_to_work_with(wish: EngineWish) -> Iterator[Engine]:
 
 def say_remark(sentence: str) -> None:
     """Say on standard error what a user should know."""
-    console.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    console.print(sentence, style="yellow", soft_wrap=True)

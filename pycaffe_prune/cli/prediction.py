@@ -5,7 +5,6 @@ from collections.abc import Callable
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from pycaffe_prune.cli.options import say_remark
 from pycaffe_prune.engines.base import Event
@@ -54,7 +53,7 @@ def prediction_table(
     )
     columns = list(next(iter(rates.values()), {}))
     for head in ("alpha", *columns):
-        table.add_column(Text(head), justify="right")
+        table.add_column(head, justify="right")
     for alpha, foreseen in rates.items():
         parts = [foreseen]
         parts += [measured.get(alpha, {})] if measured else []

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,7 +13,6 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TaskID,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
@@ -23,19 +21,20 @@ from rich.text import Text
 from pycaffe_prune.engines.base import Event, Observer, TestScore
 from pycaffe_prune.experiments.scheduler import StageObserver
 from pycaffe_prune.experiments.stages import Stage
+from pycaffe_prune.screen import PlainColumn, Screen, plain
 
 __all__ = ["console", "sweep_progress", "tests_progress", "training_progress"]
 
-console = Console(stderr=True)
+console = Screen(stderr=True)
 """Progress and remarks go to standard error; results to standard output."""
 
 
 def _bar() -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        PlainColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
+        PlainColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
@@ -73,12 +72,12 @@ def training_progress(name: str, iterations: int) -> Iterator[Observer]:
                 bar.update(task, completed=event.iteration)
                 bar.console.print(f"resumed at iteration {event.iteration}")
             elif event.event == "test":
-                bar.console.print(_test_line(event), highlight=False)
+                bar.console.print(_test_line(event))
             elif event.event == "warning":
-                bar.console.print(f"warning: {event.message}", highlight=False, soft_wrap=True)
+                bar.console.print(f"warning: {event.message}", soft_wrap=True)
             elif event.event in ("weights", "restored"):
                 said = f"{event.event}: {event.message}"
-                bar.console.print(said, markup=False, highlight=False, soft_wrap=True)
+                bar.console.print(said, soft_wrap=True)
 
         yield observe
 
@@ -95,7 +94,7 @@ class _SpeedColumn(ProgressColumn):
     """Iterations a second, as rich estimates them from the last two minutes."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} it/s" if task.speed else "", style="progress.data.speed")
+        return plain(f"{task.speed:,.0f} it/s" if task.speed else "", "progress.data.speed")
 
 
 @contextmanager
@@ -105,11 +104,11 @@ def sweep_progress(stages: Sequence[Stage]) -> Iterator[StageObserver]:
     Where standard error is no terminal, each stage that is done is a line.
     """
     bar = Progress(
-        TextColumn("{task.description}"),
+        PlainColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         _SpeedColumn(),
-        TextColumn("{task.fields[detail]}"),
+        PlainColumn("{task.fields[detail]}"),
         TimeRemainingColumn(),
         console=console,
         speed_estimate_period=120,
@@ -172,16 +171,13 @@ class _SweepBars:
             self._bar.update(self._running[stage.key], detail="waits")
             self._bar.console.print(
                 f"{stage.label}: waits for another process, which works at it in {folder}",
-                highlight=False,
                 soft_wrap=True,
             )
 
     def _warn(self, stage: Stage, message: str) -> None:
         """Once, though every stage of a sweep may have the same to say, with other figures."""
         if not self._warned:
-            self._bar.console.print(
-                f"warning: {stage.label}: {message}", highlight=False, soft_wrap=True
-            )
+            self._bar.console.print(f"warning: {stage.label}: {message}", soft_wrap=True)
         self._warned = True
 
     def _resume(self, stage: Stage, iteration: int) -> None:
@@ -205,9 +201,7 @@ class _SweepBars:
         if stage.key in self._running:
             self._bar.remove_task(self._running.pop(stage.key))
         if not self._bar.console.is_terminal:
-            self._bar.console.print(
-                f"{self._stages_done}: {stage.label} ({self._time_left()})", highlight=False
-            )
+            self._bar.console.print(f"{self._stages_done}: {stage.label} ({self._time_left()})")
 
     def _time_left(self) -> str:
         seconds = time.monotonic() - self._began

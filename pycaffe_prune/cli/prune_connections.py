@@ -42,6 +42,7 @@ from pycaffe_prune.pruning.sharing import (
     shared_blobs,
 )
 from pycaffe_prune.pruning.weight_blobs import left_out_of_connections, weight_blobs
+from pycaffe_prune.screen import echo
 
 __all__ = ["connections"]
 
@@ -173,7 +174,7 @@ def connections(
     mask_file = MaskFile(masks, sha256_of(weights), pruned.criterion, parameters)
     write_model(out, net, definition, apply_masks(model, masks))
     write_mask(out / "kept.mask.h5", mask_file)
-    click.echo(f"written to {out}")
+    echo(f"written to {out}")
 
 
 def _weights_of(
@@ -204,7 +205,7 @@ def _warn_of_zeros(model: Caffemodel, masks: Mapping[BlobKey, Mask]) -> None:
         if zeros > pruned:
             sparse.append(f"{name} ({zeros:,} of {blob.size:,} are zero, {pruned:,} are masked)")
     if sparse:
-        click.echo(
+        echo(
             f"warning: more weights are zero already than the ratio prunes in {', '.join(sparse)}; "
             "those that no mask keeps at zero grow again in training: --mask-zeros masks them all",
             err=True,

@@ -24,6 +24,7 @@ from pycaffe_prune.pruning.counts import LayerReduction
 from pycaffe_prune.pruning.dead import Alive, delete_dead, unread_inputs
 from pycaffe_prune.pruning.sharing import masks_for_all, one_of_each, shared_blobs
 from pycaffe_prune.pruning.units import delete_units
+from pycaffe_prune.screen import echo
 
 __all__ = ["dead"]
 
@@ -66,7 +67,7 @@ def dead(
         parameters = {"criterion": read_mask(mask).criterion}
         small = _smaller_masks(alive, masks)
         write_mask(out / "kept.mask.h5", MaskFile(small, source, "dead", parameters))
-    click.echo(f"written to {out}")
+    echo(f"written to {out}")
 
 
 def _masks(net: NetParameter, model: Caffemodel, mask: Path | None) -> dict[BlobKey, Mask]:
@@ -94,10 +95,10 @@ def _show(net: NetParameter, model: Caffemodel, alive: Alive) -> None:
     show_reductions(rows, left)
     zeros = sum(int((alive.model.layer(name).blobs[0] == 0).sum()) for name in names)
     size = sum(row.kept for row in rows)
-    click.echo(f"{zeros:,} of the {size:,} weights left are zero")
+    echo(f"{zeros:,} of the {size:,} weights left are zero")
     for name, (unread, inputs) in unread_inputs(alive.net, alive.model).items():
         if unread:
-            click.echo(
+            echo(
                 f"{name} ({types[name]}): {unread} of its {inputs} inputs are never read; they "
                 "stay, as the net's input has them"
             )

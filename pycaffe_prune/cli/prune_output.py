@@ -6,7 +6,6 @@ from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
 
-import click
 from rich.table import Table
 
 from pycaffe_prune.cli.tables import table_console
@@ -19,6 +18,7 @@ from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import refuse_repeated_names, require_fitting
 from pycaffe_prune.net.state_wish import StateWish, in_wished_state, with_state_of
 from pycaffe_prune.pruning.counts import LayerReduction, overall
+from pycaffe_prune.screen import echo
 
 __all__ = [
     "naming_inputs",
@@ -113,7 +113,7 @@ def show_left_out(left_out: Sequence[tuple[str, str]], net: NetParameter) -> Non
     for name, reason in left_out:
         alike.setdefault((types[name], reason), []).append(name)
     for (kind, reason), names in alike.items():
-        click.echo(f"left out: {', '.join(names)} ({kind}): {reason}")
+        echo(f"left out: {', '.join(names)} ({kind}): {reason}")
 
 
 def write_model(out: Path, source: Path, net: NetParameter, model: Caffemodel) -> None:

@@ -33,6 +33,7 @@ from pycaffe_prune.pruning.units import (
     prunable_layers,
     units_together,
 )
+from pycaffe_prune.screen import echo
 
 __all__ = ["units"]
 
@@ -121,15 +122,15 @@ def units(
     if dry_run:
         return
     write_model(out, net, small_net, small)
-    click.echo(f"written to {out}")
+    echo(f"written to {out}")
     if masked:
         write_model(out / "masked", net, whole, mask_units(whole, model, chosen))
-        click.echo(f"written to {out / 'masked'}")
+        echo(f"written to {out / 'masked'}")
 
 
 def _warn_of_lrn(changed: Sequence[str]) -> None:
     if changed:
-        click.echo(
+        echo(
             f"warning: {', '.join(changed)} (LRN) add up neighbouring channels, so the smaller net "
             "only comes near the masked one; retrain it, see how far off it is with "
             "`caffe-prune verify`, or use --keep-lrn-neighbours",

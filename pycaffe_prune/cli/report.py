@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.experiments.result import read_result
 from pycaffe_prune.reports.tensorboard import write_all_events
 from pycaffe_prune.reports.write import print_summary, write_reports
+from pycaffe_prune.screen import Screen, echo
 
 __all__ = ["report"]
 
@@ -52,11 +52,11 @@ def report(runs: tuple[Path, ...], out: Path | None, tensorboard: bool) -> None:
         out = sources[0].parent
     # All are read before anything is written: a fault in the last one leaves nothing behind
     results = [read_result(source) for source in sources]
-    console = Console()
+    console = Screen()
     for result in results:
         print_summary(result, console)
     if tensorboard:
         for source in sources:
             written = write_all_events(source.parent)
-            click.echo(f"{len(written)} TensorBoard files below {source.parent}")
-    click.echo(f"report {write_reports(results, out)}")
+            echo(f"{len(written)} TensorBoard files below {source.parent}")
+    echo(f"report {write_reports(results, out)}")

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from pycaffe_prune.cli.crew import crew_to_work_with
@@ -44,6 +43,7 @@ from pycaffe_prune.experiments.reproduce import (
 from pycaffe_prune.experiments.result import DataSet, Execution, write_result
 from pycaffe_prune.experiments.spec import ExperimentSpec, find_experiment, read_experiment
 from pycaffe_prune.reports.write import print_summary, write_report
+from pycaffe_prune.screen import Screen, echo
 
 _PRESET = "quick"
 
@@ -168,8 +168,8 @@ def reproduce(
     print_summary(result, console)
     if result.prediction is not None:
         console.print(prediction_table(spec.name, result.prediction, result))
-    click.echo(f"result {path}")
-    click.echo(f"report {page}")
+    echo(f"result {path}")
+    echo(f"report {page}")
 
 
 def _engine_name(wish: EngineWish) -> str:
@@ -192,7 +192,7 @@ def _known_weights(spec: ExperimentSpec, toml: Path, given: Path | None) -> Pret
 
 def _show_plan(spec: ExperimentSpec, plan: Plan, jobs: int) -> None:
     # On standard output: the plan is the command's result.
-    screen = Console(markup=False, emoji=False, highlight=False)
+    screen = Screen()
     table = Table(title=f"{spec.title}, preset {spec.preset}")
     table.add_column("stage", overflow="fold")
     for column in ("iterations", "done"):

@@ -43,6 +43,7 @@ from pycaffe_prune.experiments.suggestion import suggest
 from pycaffe_prune.net.state_wish import StateWish
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
 from pycaffe_prune.reports.sensitivity import print_sensitivity, write_figures
+from pycaffe_prune.screen import echo
 
 
 @click.command()
@@ -166,8 +167,9 @@ def sensitivity(
     print_sensitivity(result, table_console())
     if total is not None and result.suggestion is not None:
         command = _command(request, result.suggestion.suggested)
-        click.echo(f"\nto prune so:\n{command}")
-    click.echo(f"written to {out}")
+        for line in ("", "to prune so:", command):
+            echo(line)
+    echo(f"written to {out}")
 
 
 def _rates(text: str) -> tuple[float, ...]:
@@ -195,11 +197,10 @@ def _show_plan(analysis: Analysis, total: float | None) -> None:
     named = ", ".join(f"{layer.layer} ({layer.size:,})" for layer in settings.layers)
     judge = f" by '{settings.accuracy_name}'" if settings.accuracy_name else ""
     tests = len(todo) + (analysis.earlier is None) + (0 if total is None else 2)
+    console.print(f"{settings.method} of {named}")
     console.print(
-        f"{settings.method} of {named}\nat {len(settings.rates)} rates: {tests} tests of "
-        f"{settings.images:,} images{judge} to do, into {analysis.folder.path}",
-        markup=False,
-        highlight=False,
+        f"at {len(settings.rates)} rates: {tests} tests of {settings.images:,} images"
+        f"{judge} to do, into {analysis.folder.path}"
     )
 
 

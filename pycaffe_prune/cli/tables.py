@@ -5,6 +5,8 @@ import sys
 
 from rich.console import Console
 
+from pycaffe_prune.screen import Screen
+
 __all__ = ["table_console"]
 
 _UNBROKEN = 10_000
@@ -14,8 +16,7 @@ _UNBROKEN = 10_000
 def table_console() -> Console:
     """Return a console on standard output: of the terminal's width, of $COLUMNS, or without bound.
 
-    Layers and files may be called [anything]: no markup. Where the output is no terminal and
-    $COLUMNS says nothing, no row is broken over lines.
+    Where the output is no terminal and $COLUMNS says nothing, no row is broken over lines.
     """
     bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(markup=False, emoji=False, highlight=False, width=None if bounded else _UNBROKEN)
+    return Screen(width=None if bounded else _UNBROKEN)

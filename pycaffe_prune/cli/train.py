@@ -24,6 +24,7 @@ from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train as run
 from pycaffe_prune.formats.prototxt import read_solver
 from pycaffe_prune.net.state_wish import StateWish
+from pycaffe_prune.screen import echo
 
 
 def _files(
@@ -56,7 +57,11 @@ def _files(
 @click.option("--max-iter", type=click.IntRange(1), help="Iterations (default: the solver's).")
 @click.option("--snapshot", type=click.IntRange(0), help="Snapshot interval (0: at the end only).")
 @click.option("--test-interval", type=click.IntRange(0), help="0: test at start and end only.")
-@click.option("--seed", type=click.IntRange(0), help="Random seed (default: the solver's, else 1).")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, (1 << 63) - 1),
+    help="Random seed (default: the solver's, else 1).",
+)
 @accuracy_option
 @state_options
 @engine_option
@@ -145,6 +150,6 @@ def train(
         score = result.final_test
         for name, values in score.outputs.items():
             told = " ".join("not finite" if one is None else f"{one:.6g}" for one in values)
-            click.echo(f"output {name}: {told}")
-        click.echo(f"{score.told} after {result.iterations} iterations")
-    click.echo(f"weights {out / 'final.caffemodel'}")
+            echo(f"output {name}: {told}")
+        echo(f"{score.told} after {result.iterations} iterations")
+    echo(f"weights {out / 'final.caffemodel'}")

@@ -24,7 +24,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
@@ -38,6 +37,7 @@ from pycaffe_prune.engines.lmdb_images import as_data_layer, stored_images
 from pycaffe_prune.errors import DataError, InterruptedRunError
 from pycaffe_prune.experiments.trunk import Trunk, cut_trunk
 from pycaffe_prune.formats.files import atomic_write, sha256_of
+from pycaffe_prune.screen import PlainColumn, Screen
 
 __all__ = ["LMDB_NAMES", "FeatureRequest", "FeatureSettings", "build_features"]
 
@@ -142,7 +142,7 @@ def build_features(
     )
     trunk.require_prepared(request.mean is not None, request.scale != 1)
     settings = _settings(request, trunk, images, engine.name)
-    console = console or Console(stderr=True)
+    console = console or Screen(stderr=True)
     work = _Work(request, trunk, images, engine, out / _PARTS / _key(settings))
 
     def load() -> Content:
@@ -310,7 +310,7 @@ class _Work:
 @contextmanager
 def _progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
     columns = (
-        TextColumn("{task.description}"),
+        PlainColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.path_names import as_component
 
 __all__ = ["ExperimentFolder", "SensitivityFolder", "StageFolder"]
 
@@ -62,8 +63,11 @@ class ExperimentFolder:
         return self.path / "result.json"
 
     def stage(self, name: str, key: str) -> StageFolder:
-        """The folder of the stage called ``name`` with the content key ``key``."""
-        return StageFolder(self.path / "stages" / f"{name}-{key[:12]}")
+        """The folder of the stage called ``name`` with the content key ``key``.
+
+        A stage is named after layers, which may be called anything; the key keeps stages apart.
+        """
+        return StageFolder(self.path / "stages" / f"{as_component(name)}-{key[:12]}")
 
 
 @dataclass(frozen=True)

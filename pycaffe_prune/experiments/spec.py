@@ -5,6 +5,8 @@ so with ``variant_of`` and holds these settings only: its tables replace the oth
 """
 
 import tomllib
+from collections import Counter
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -13,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -21,6 +24,7 @@ from pydantic import (
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.files import existing_file
+from pycaffe_prune.path_names import why_no_component
 from pycaffe_prune.pruning.connections import DEFAULT_SIGMA_RULE, SigmaRule
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
 from pycaffe_prune.share import share_root
@@ -39,12 +43,12 @@ __all__ = [
 ]
 
 
-_V = TypeVar("_V")
+_V = TypeVar("_V", bound=Hashable)
 
 
 def _different(values: tuple[_V, ...]) -> tuple[_V, ...]:
     """Equal settings would be one stage, planned twice."""
-    if twice := [value for value in values if values.count(value) > 1]:
+    if twice := [value for value, count in Counter(values).items() if count > 1]:
         raise ValueError(f"{twice[0]} is given twice")
     return values
 
@@ -52,6 +56,22 @@ def _different(values: tuple[_V, ...]) -> tuple[_V, ...]:
 _Different = AfterValidator(_different)
 _Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0, lt=1)]
+_Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""As much as Caffe's ``random_seed`` holds; one below 0 would ask for other values each time."""
+_Iterations = Annotated[int, Field(gt=0, lt=1 << 31)]
+_MOST_ROUNDS = 200
+_MOST_STAGES = 20_000
+_MOST_BYTES = 1_000_000
+
+
+def _plain(name: str) -> str:
+    """A run's folder and a preset's file are called so."""
+    if (why := why_no_component(name)) is not None:
+        raise ValueError(f"'{name}' {why}; a plain name such as lenet-5 is needed")
+    return name
+
+
+_Name = Annotated[str, AfterValidator(_plain)]
 
 
 class _Spec(BaseModel):
@@ -61,17 +81,17 @@ class _Spec(BaseModel):
 class BaselineSpec(_Spec):
     """Initial training (docs/protocol.md): the best of several initialisations is pruned."""
 
-    seeds: Annotated[tuple[int, ...], _Different] = Field(min_length=1)
-    iterations: int = Field(gt=0)
+    seeds: Annotated[tuple[_Seed, ...], _Different] = Field(min_length=1)
+    iterations: _Iterations
 
 
 class ConnectionsSpec(_Spec):
     """Connection pruning (docs/protocol.md): rounds of prune and retrain for each alpha."""
 
     alphas: Annotated[tuple[_Alpha, ...], _Different]
-    rounds: int = Field(gt=0)
+    rounds: int = Field(gt=0, le=_MOST_ROUNDS)
     """The paper's sets."""
-    iterations: int = Field(gt=0)
+    iterations: _Iterations
     """Retraining of one round."""
     sigma: SigmaRule = DEFAULT_SIGMA_RULE
 
@@ -87,7 +107,7 @@ class UnitsSpec(_Spec):
     fixed: dict[str, _Share] = {}
     """Share of the units deleted in other layers, the same at every point."""
     criterion: str = "onorm"
-    iterations: int = Field(gt=0)
+    iterations: _Iterations
 
     @field_validator("criterion")
     @classmethod
@@ -114,8 +134,8 @@ class UnitsSpec(_Spec):
 class SmallSpec(_Spec):
     """Small models: the shapes that unit pruning gives, trained from scratch, the best reported."""
 
-    seeds: Annotated[tuple[int, ...], _Different] = Field(min_length=1)
-    iterations: int = Field(gt=0)
+    seeds: Annotated[tuple[_Seed, ...], _Different] = Field(min_length=1)
+    iterations: _Iterations
 
 
 class WeightsSpec(_Spec):
@@ -143,10 +163,10 @@ class NetSpec(_Spec):
 class ExperimentSpec(_Spec):
     """A whole experiment. Solvers are looked up among the toolkit's files and beside the TOML."""
 
-    name: str
-    preset: str
+    name: _Name
+    preset: _Name
     title: str
-    variant_of: str | None = None
+    variant_of: _Name | None = None
     """The preset of which this one changes a few settings."""
     reading: str = ""
     """What this preset is, in words; of a variant: which reading of the paper."""
@@ -171,6 +191,25 @@ class ExperimentSpec(_Spec):
     small: SmallSpec | None = None
     """None: no small models."""
 
+    @field_validator("data_settings")
+    @classmethod
+    def _of_their_types(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        for name in settings.keys() & _SETTINGS.keys():
+            try:
+                _SETTINGS[name].validate_python(settings[name], strict=True)
+            except ValidationError as error:
+                raise ValueError(f"{name}: {_reason(error)}") from error
+        return settings
+
+    @model_validator(mode="after")
+    def _in_a_lifetime(self) -> Self:
+        chains = len(self.connections.alphas) * self.connections.rounds
+        shapes = len(self.units.ratios) * (0 if self.small is None else len(self.small.seeds))
+        stages = len(self.baseline.seeds) + chains + len(self.units.ratios) + shapes
+        if stages > _MOST_STAGES:
+            raise ValueError(f"asks for {stages:,} stages; {_MOST_STAGES:,} are the most")
+        return self
+
     @field_validator("units")
     @classmethod
     def _of_its_layers(cls, units: UnitsSpec, info: ValidationInfo) -> UnitsSpec:
@@ -178,6 +217,18 @@ class ExperimentSpec(_Spec):
         if layers and (unknown := [n for n in (*units.varied, *units.fixed) if n not in layers]):
             raise ValueError(f"'{unknown[0]}' is none of the layers, which are {', '.join(layers)}")
         return units
+
+
+_SETTINGS: Mapping[str, TypeAdapter[Any]] = {
+    "folder": TypeAdapter(_Name),
+    **{name: TypeAdapter(str) for name in ("labels", "mean")},
+    **{name: TypeAdapter(bool) for name in ("encoded", "keep_going", "force")},
+    **{
+        name: TypeAdapter(Annotated[int, Field(gt=0, lt=1 << 31)])
+        for name in ("limit", "size", "threads")
+    },
+}
+"""What settings of data sets' builders may be; which of them a builder has, it says itself."""
 
 
 def _folder() -> Path:
@@ -220,6 +271,9 @@ def read_experiment(path: Path) -> ExperimentSpec:
     """
     fields = _fields(path)
     if "variant_of" in fields:
+        for field in ("name", "variant_of"):  # the two that are the name of a file
+            if (why := why_no_component(str(fields.get(field)))) is not None:
+                raise FormatError(f"{path}: {field}: '{fields.get(field)}' {why}")
         basis = path.parent / f"{fields.get('name')}.{fields['variant_of']}.toml"
         basic = _fields(existing_file(basis, f"the preset that {path} is a variant of"))
         if "variant_of" in basic:
@@ -233,14 +287,25 @@ def read_experiment(path: Path) -> ExperimentSpec:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
-        raise FormatError(f"{path}: {where}: {problem['msg']}") from error
+        raise FormatError(f"{path}: {where}: {_reason(error)}") from error
+
+
+def _reason(error: ValidationError) -> str:
+    """The first thing at fault, without pydantic's name for a sentence of this module."""
+    return error.errors()[0]["msg"].removeprefix("Value error, ")
 
 
 def _fields(path: Path) -> dict[str, Any]:
+    if existing_file(path, "an experiment's TOML file").stat().st_size > _MOST_BYTES:
+        raise FormatError(f"{path}: is over {_MOST_BYTES:,} bytes, too long for an experiment")
     try:
-        return tomllib.loads(existing_file(path, "an experiment's TOML file").read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: {error}") from error
+    except ValueError as error:  # Python's own limit of an integer's digits
+        raise FormatError(f"{path}: holds a number of too many digits") from error
+    except RecursionError as error:
+        raise FormatError(f"{path}: its lists or tables are nested too deeply") from error
 
 
 def _replaced(basic: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:

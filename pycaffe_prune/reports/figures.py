@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from pycaffe_prune.reports.paper import Axis
 from pycaffe_prune.reports.plot import PAPERS_CURVE, PRESET_KINDS, Curve, Plot, caption, ticks
 from pycaffe_prune.reports.rows import accuracy_title
+from pycaffe_prune.shown import shown
 
-__all__ = ["DPI", "GRID", "INK", "SIZE", "draw", "png", "saved", "style_axes", "svg"]
+__all__ = ["DPI", "GRID", "INK", "SIZE", "draw", "png", "saved", "style_axes", "svg", "words"]
 
 
 class _Style(NamedTuple):
@@ -72,6 +73,11 @@ def saved(make: Callable[[], Figure], kind: Literal["png", "svg"]) -> bytes:
     return buffer.getvalue()
 
 
+def words(text: str) -> str:
+    """Return a name or sentence as a figure takes it: `shown`, and no dollar begins a formula."""
+    return shown(text).replace("$", r"\$")
+
+
 def draw(plot: Plot) -> Figure:
     """Draw the plot; nothing of pyplot's global state is touched."""
     figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white", layout="constrained")
@@ -103,19 +109,17 @@ def draw(plot: Plot) -> Figure:
         )
     if plot.curves or plot.baseline_inside:
         axes.legend(loc="best", frameon=True, framealpha=0.9, edgecolor=GRID, fontsize=11)
-    below = figure.supxlabel(fill(caption(plot), 110), fontsize=8.5, color="#555555")
-    below.set_parse_math(False)
+    figure.supxlabel(fill(words(caption(plot)), 110), fontsize=8.5, color="#555555")
     if plot.warning is not None:
-        warning = figure.suptitle(
-            fill(plot.warning, 90), color="#b00020", fontsize=10, fontweight="bold"
+        figure.suptitle(
+            fill(words(plot.warning), 90), color="#b00020", fontsize=10, fontweight="bold"
         )
-        warning.set_parse_math(False)
     return figure
 
 
 def _draw_axes(axes: Axes, plot: Plot) -> None:
     axes.set_xlabel("FC parameter reduction rate (%)", fontsize=12, color=INK)
-    axes.set_title(plot.title, fontsize=13, color=INK, parse_math=False)
+    axes.set_title(words(plot.title), fontsize=13, color=INK)
     style_axes(axes, plot.x, plot.y, plot.accuracy_name)
 
 
@@ -125,7 +129,7 @@ def style_axes(axes: Axes, x: Axis, y: Axis, accuracy_name: str | None) -> None:
     axes.set_ylim(y.low, y.high)
     axes.set_xticks(ticks(x))
     axes.set_yticks(ticks(y))
-    axes.set_ylabel(accuracy_title(accuracy_name), fontsize=12, color=INK, parse_math=False)
+    axes.set_ylabel(shown(accuracy_title(accuracy_name)), fontsize=12, color=INK, parse_math=False)
     axes.tick_params(labelsize=11, colors=INK)
     axes.grid(visible=True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -164,5 +168,5 @@ def _draw_curve(axes: Axes, curve: Curve, plot: Plot) -> None:
         linewidth=1.8,
         marker=style.marker,
         markersize=style.size,
-        label=curve.name,
+        label=words(curve.name),
     )

@@ -1,9 +1,10 @@
 """One HTML page that needs nothing else: verdicts, figures, tables, settings, and its data."""
 
 import csv
+import hashlib
 import json
-import re
 import shlex
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pycaffe_prune.experiments.result import ExperimentResult
+from pycaffe_prune.path_names import as_component
 from pycaffe_prune.reports.charts import Chart, chart, size_charts
 from pycaffe_prune.reports.claims import NOTES
 from pycaffe_prune.reports.compare import compared_from
@@ -35,6 +37,7 @@ from pycaffe_prune.reports.tables import (
     units_grid,
     weights_grid,
 )
+from pycaffe_prune.shown import shown
 
 __all__ = ["command", "flatten", "points_csv", "render_html"]
 
@@ -157,7 +160,7 @@ def _run(number: int, result: ExperimentResult) -> _Run:
     judge_name = accuracy_name(result)
     return _Run(
         id=f"run-{number}",
-        file=re.sub(r"[^\w.-]+", "-", f"{result.experiment}-{result.preset}", flags=re.ASCII),
+        file=as_component(f"{result.experiment}-{result.preset}"),
         result=result,
         warning=sample_warning(result),
         note=NOTES.get(result.experiment),
@@ -189,13 +192,28 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_seen,
     )
+
+
+def _seen(value: object) -> object:
+    """Every value that the page shows goes through here, and is then escaped for HTML."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+@cache
+def _script() -> Markup:
+    loader, environment = _templates().loader, _templates()
+    assert loader is not None  # noqa: S101  (it was given one)
+    parts = [loader.get_source(environment, name)[0] for name in ("chart.js", "download.js")]
+    return Markup('"use strict";\n' + "\n".join(parts))  # noqa: S704  (files of this package)
 
 
 def render_html(results: Sequence[ExperimentResult]) -> str:
     """Return the page of one or several results.
 
     It asks nothing of the network. Its script adds zoom and downloads; all else is there without.
+    A browser runs that script alone: the page's policy names its checksum.
     """
     runs = [_run(number, result) for number, result in enumerate(results, 1)]
     names = list(dict.fromkeys(result.title for result in results))
@@ -212,6 +230,8 @@ def render_html(results: Sequence[ExperimentResult]) -> str:
             presets_note=PRESETS_NOTE,
             preset_charts=[chart(plot) for plot in preset_plots(results)],
             table_1=table_1_grid(),
+            script=_script(),
+            script_sha256=b64encode(hashlib.sha256(_script().encode()).digest()).decode(),
         )
         .lstrip()
     )

@@ -21,6 +21,7 @@ from pycaffe_prune.reports.tables import (
     units_grid,
     weights_grid,
 )
+from pycaffe_prune.shown import shown
 
 __all__ = ["markdown"]
 
@@ -89,5 +90,5 @@ def _table(grid: Grid) -> str:
 
 def _escape(text: str) -> str:
     """Keep names from being read as Markdown or HTML."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", plain)
+    plain = shown(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_~$\[\]|])", r"\\\1", plain)

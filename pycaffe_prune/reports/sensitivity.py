@@ -5,12 +5,12 @@ from pathlib import Path
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from pycaffe_prune.experiments.result import Score
 from pycaffe_prune.experiments.sensitivity_result import SensitivityResult, Suggestion
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.reports.rows import accuracy, percent
+from pycaffe_prune.screen import plain
 
 __all__ = [
     "print_sensitivity",
@@ -44,7 +44,7 @@ def print_sensitivity(result: SensitivityResult, console: Console) -> None:
         parts += ["", suggestion_table(result.suggestion)]
     note = sample_note(result)
     if note is not None:
-        warning = Text(note, "bold red")
+        warning = plain(note, "bold red")
         parts = [warning, *parts, warning]
     console.print(Group(*parts))
 
@@ -66,11 +66,11 @@ def sensitivity_table(result: SensitivityResult) -> Table:
     """Return a line for each layer: its accuracy at each rate, in %, without retraining."""
     what = "weights" if result.settings.method == "connections" else "units"
     table = Table(
-        title=Text(
+        title=plain(
             f"{result.title}: accuracy %{_judge(result.accuracy_name)} with one layer pruned, not "
             "retrained"
         ),
-        caption=Text(
+        caption=plain(
             f"Columns: % of the layer's {what} that are pruned. "
             f"{result.settings.images:,} test images; "
             f"{_percent(result.baseline)} % with none pruned."
@@ -86,7 +86,7 @@ def sensitivity_table(result: SensitivityResult) -> Table:
     for layer in result.settings.layers:
         found = {point.rate: _percent(point.score) for point in result.curve(layer.layer)}
         cells = (found.get(rate, "–") for rate in result.settings.rates)
-        table.add_row(Text(layer.layer), f"{layer.size:,}", *cells)
+        table.add_row(plain(layer.layer), f"{layer.size:,}", *cells)
     return table
 
 
@@ -94,8 +94,8 @@ def suggestion_table(suggestion: Suggestion) -> Table:
     """Return the suggested rates beside those of one alpha for all, and what both cost."""
     judge = _judge(suggestion.suggested.score.accuracy_name)
     table = Table(
-        title=Text(f"{percent(suggestion.total):g} % of the weights, not retrained"),
-        caption=Text(
+        title=plain(f"{percent(suggestion.total):g} % of the weights, not retrained"),
+        caption=plain(
             f"Predicted for the suggestion: {percent(suggestion.predicted_drop):.2f} points lost, "
             "if what the layers lose alone added up." + (f" Accuracy{judge}." if judge else "")
         ),
@@ -113,7 +113,7 @@ def suggestion_table(suggestion: Suggestion) -> Table:
             for row in (own, single)
             for cell in (f"{row.alpha:g}", f"{percent(1 - row.kept / row.weights):.2f}")
         ]
-        table.add_row(Text(own.layer), f"{own.weights:,}", *cells)
+        table.add_row(plain(own.layer), f"{own.weights:,}", *cells)
     table.add_section()
     weights = sum(row.weights for row in suggestion.suggested.layers)
     reductions = [cell for row in both for cell in ("", f"{percent(row.reduction):.2f}")]

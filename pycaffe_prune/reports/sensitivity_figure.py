@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pycaffe_prune.experiments.sensitivity_result import SensitivityResult
-from pycaffe_prune.reports.figures import DPI, GRID, INK, saved, style_axes
+from pycaffe_prune.reports.figures import DPI, GRID, INK, saved, style_axes, words
 from pycaffe_prune.reports.paper import Axis
 from pycaffe_prune.reports.plot import axis_around
 from pycaffe_prune.reports.rows import accuracy, percent
@@ -45,19 +45,20 @@ def draw(result: SensitivityResult) -> Figure:
     close = [value for value in shown if value >= top - _NEAR]
     _draw_panel(near, result, "near", axis_around([top, top - _NEAR, *close]))
     near.set_title("Near the baseline", fontsize=12, color=INK)
-    whole.set_title(result.title, fontsize=12, color=INK, parse_math=False)
+    whole.set_title(words(result.title), fontsize=12, color=INK)
     figure.legend(*whole.get_legend_handles_labels(), loc="outside right upper", edgecolor=GRID)
     what = "weights" if result.settings.method == "connections" else "units"
-    below = figure.supxlabel(
-        f"{what.capitalize()} of one layer that are pruned (%); the other layers whole, "
-        f"not retrained; {result.settings.images:,} test images of {result.data}",
+    figure.supxlabel(
+        words(
+            f"{what.capitalize()} of one layer that are pruned (%); the other layers whole, "
+            f"not retrained; {result.settings.images:,} test images of {result.data}"
+        ),
         fontsize=10,
         color=INK,
     )
-    below.set_parse_math(False)
     note = sample_note(result)
     if note is not None:
-        figure.suptitle(fill(note, 110), color="#b00020", fontsize=10, fontweight="bold")
+        figure.suptitle(fill(words(note), 110), color="#b00020", fontsize=10, fontweight="bold")
     return figure
 
 
@@ -78,4 +79,4 @@ def _draw_panel(axes: Axes, result: SensitivityResult, panel: str, y: Axis) -> N
             linewidth=1.6,
             gid=f"{panel}-{place}",
         )
-        line.set_label(layer.layer.replace("$", r"\$"))
+        line.set_label(words(layer.layer))

@@ -25,7 +25,7 @@ def report_json(results: Sequence[ExperimentResult]) -> str:
         "results": [_result(result) for result in results],
         "table_1": [row._asdict() for row in TABLE_1],
     }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=1) + "\n"
 
 
 def _claims(judged: Iterable[Judged]) -> list[dict[str, object]]:

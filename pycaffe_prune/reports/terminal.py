@@ -6,11 +6,11 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
-from rich.text import Text
 
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.judge import Judged, Verdict, judge
 from pycaffe_prune.reports.rows import Row, accuracy_name, rows, sample_warning
+from pycaffe_prune.screen import plain
 
 __all__ = ["terminal"]
 
@@ -29,7 +29,7 @@ def terminal(result: ExperimentResult) -> RenderableType:
         parts.append(_claims_table(judged))
     warning = sample_warning(result)
     if warning is not None:
-        banner = Panel(Text(warning, "bold"), style="bold white on red", box=box.HEAVY)
+        banner = Panel(plain(warning, "bold"), style="bold white on red", box=box.HEAVY)
         parts = [banner, *parts, banner]
     return Group(*parts)
 
@@ -40,8 +40,8 @@ def _points_table(result: ExperimentResult) -> Table:
     judged = accuracy_name(result)
     judge = "" if judged is None else f" in '{judged}'"
     table = Table(
-        title=Text(f"{result.title}, preset {result.preset}"),
-        caption=Text(
+        title=plain(f"{result.title}, preset {result.preset}"),
+        caption=plain(
             "FC: weights removed, of all FC layers and of each; before, after: accuracy"
             f"{judge} around the last round's training; all in %. diff: points to the baseline. "
             "*: another seed is better. !: loss not finite."
@@ -53,11 +53,11 @@ def _points_table(result: ExperimentResult) -> Table:
     table.add_column("method", no_wrap=True)
     table.add_column("α or kept", overflow="fold")
     for head in ("all FC", *layers, "before", "after", "diff", "seed"):
-        table.add_column(Text(head), justify="right", overflow="fold")
+        table.add_column(plain(head), justify="right", overflow="fold")
     for before, row in zip([None, *found], found, strict=False):
         if before is not None and before.method != row.method:
             table.add_section()
-        table.add_row(*map(Text, _line(row, layers)), style=None if row.selected else "dim")
+        table.add_row(*map(plain, _line(row, layers)), style=None if row.selected else "dim")
     return table
 
 
@@ -82,10 +82,10 @@ def _claims_table(judged: Sequence[Judged]) -> Table:
         table.add_column(head, ratio=1, overflow="fold")
     for entry in judged:
         table.add_row(
-            Text(entry.verdict, _STYLES[entry.verdict]),
-            Text(entry.claim.text),
-            Text(entry.ours),
-            Text(entry.claim.paper),
+            plain(entry.verdict, _STYLES[entry.verdict]),
+            plain(entry.claim.text),
+            plain(entry.ours),
+            plain(entry.claim.paper),
         )
         table.add_section()
     return table

@@ -1,4 +1,6 @@
+import base64
 import csv
+import hashlib
 import json
 import operator
 import re
@@ -84,6 +86,17 @@ def test_nothing_is_asked_of_the_network(typical: ExperimentResult) -> None:
     assert "@import" not in render_html([typical])
     policy = next(a for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
     assert policy["content"].startswith("default-src 'none'")
+
+
+def test_the_policy_names_the_checksum_of_the_one_script(typical: ExperimentResult) -> None:
+    text = render_html([typical])
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
+    assert policy is not None
+    assert len(scripts) == 1
+    checksum = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    wanted = f"script-src 'sha256-{checksum}'"
+    assert wanted in [rule.strip() for rule in policy[1].split(";")]
 
 
 def test_a_sample_is_the_first_thing_on_the_page(
