@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from pycaffe_prune.engines.base import Event, Observer, TestScore
+from pycaffe_prune.engines.base import Event, Observer, TestMeans, read_test
 from pycaffe_prune.experiments.scheduler import StageObserver
 from pycaffe_prune.experiments.stages import Stage
 from pycaffe_prune.screen import PlainColumn, Screen, plain
@@ -53,10 +53,12 @@ def _detail(event: Event) -> str:
 
 
 def _test_line(event: Event) -> str:
-    score = TestScore.model_validate(event.model_dump())
-    lost = "none" if score.finite else "not finite"
-    loss = lost if score.loss is None else f"{score.loss:.4g}"
-    return f"iteration {event.iteration}: {score.told}, loss {loss}"
+    test = read_test(event.model_dump())
+    if isinstance(test, TestMeans):
+        return f"iteration {test.iteration}: {test.told}"
+    lost = "none" if test.finite else "not finite"
+    loss = lost if test.loss is None else f"{test.loss:.4g}"
+    return f"iteration {event.iteration}: {test.told}, loss {loss}"
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def training_progress(name: str, iterations: int) -> Iterator[Observer]:
                 bar.update(task, completed=event.iteration)
                 bar.console.print(f"resumed at iteration {event.iteration}")
             elif event.event == "test":
-                bar.console.print(_test_line(event))
+                bar.console.print(_test_line(event), soft_wrap=True)
             elif event.event == "warning":
                 bar.console.print(f"warning: {event.message}", soft_wrap=True)
             elif event.event in ("weights", "restored"):

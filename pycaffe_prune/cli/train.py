@@ -146,10 +146,10 @@ def train(
         training_progress(out.name, iterations) as observe,
     ):
         result = run(request, out, chosen, observe)
-    if result.tests:
-        score = result.final_test
-        for name, values in score.outputs.items():
+    for test in result.last_tests:
+        of = f" of {test.test_net_name}" if test.test_net_name else ""
+        for name, values in test.outputs.items():
             told = " ".join("not finite" if one is None else f"{one:.6g}" for one in values)
-            echo(f"output {name}: {told}")
-        echo(f"{score.told} after {result.iterations} iterations")
+            echo(f"output {name}{of}: {told}")
+        echo(f"{test.told} after {result.iterations} iterations")
     echo(f"weights {out / 'final.caffemodel'}")

@@ -18,10 +18,12 @@ __all__ = [
     "Engine",
     "Event",
     "Observer",
+    "TestMeans",
     "TestScore",
     "TrainResult",
     "losses_in_log",
     "read_result",
+    "read_test",
     "seconds_in_log",
     "tests_in_log",
     "write_result",
@@ -58,13 +60,52 @@ Observer = Callable[[Event], None]
 """Called with every event while a run goes on."""
 
 
-class TestScore(BaseModel):
-    """A test over exactly ``images`` images, each counted once, or each of their pixels once."""
+class _Test(BaseModel):
+    """One test of one of a solver's test nets."""
 
-    __test__ = False  # pytest: not a test class
     model_config = ConfigDict(frozen=True)
 
     iteration: int
+    test_net: int = 0
+    """The number of the test net, in Caffe's order."""
+    test_net_name: str = ""
+    """That number, and how the solver tells this test net from others; empty for an only one."""
+    loss: float | None = None
+    """The mean loss; None when it is not finite, or there is none."""
+    finite: bool
+    outputs: dict[str, tuple[float | None, ...]] = {}
+    """Each small output blob of the TEST net, as `Solver::Test` reports it: the mean over the
+    batches of this test. None stands for what is not finite."""
+
+
+class TestMeans(_Test):
+    """A test as Caffe makes it: means over the solver's ``test_iter`` batches, no answers counted.
+
+    The loss is that of the whole net, weights included; ``finite`` tells of the outputs.
+    """
+
+    __test__ = False  # pytest: not a test class
+
+    batches: int
+
+    @property
+    def told(self) -> str:
+        """Net, batches and loss, for a sentence."""
+        of = f" of {self.test_net_name}" if self.test_net_name else ""
+        lost = "none" if self.finite else "not finite"
+        loss = lost if self.loss is None else f"{self.loss:.6g}"
+        return f"loss {loss}{of} (mean of {self.batches} batches)"
+
+
+class TestScore(_Test):
+    """A test over exactly ``images`` images, each counted once, or each of their pixels once.
+
+    The loss is that of the judged head; ``finite`` tells of its scores. ``outputs`` are empty where
+    the images are not a whole number of batches: each test would have others.
+    """
+
+    __test__ = False  # pytest: not a test class
+
     accuracy_name: str | None = None
     """The Accuracy layer whose answers these are, or the loss whose scores were judged."""
     images: int
@@ -73,25 +114,19 @@ class TestScore(BaseModel):
     correct: int
     accuracy: float
     """Share of those, 0 to 1; places with a score that is not finite count as wrong."""
-    loss: float | None = None
-    """The mean loss of the same head; None when scores are not finite, or the net has none."""
-    finite: bool
     cycled: float | None = None
     """Share of right answers that Caffe's own test would give: the solver's ``test_iter`` batches
     from the first image on, round and round. None: each image once, as above."""
     cycled_images: int | None = None
     """Images in that test, those that come again counted again."""
-    outputs: dict[str, tuple[float | None, ...]] = {}
-    """Each small output blob of the TEST net, as `Solver::Test` reports it: the mean over the
-    batches of this test. None stands for what is not finite. Empty where the images are not a
-    whole number of batches: each test would have others."""
 
     @property
     def told(self) -> str:
         """Accuracy, counts and the name of the judged layer, for a sentence."""
         name = f" in '{self.accuracy_name}'" if self.accuracy_name else ""
+        of = f" of {self.test_net_name}" if self.test_net_name else ""
         counted = self.images if self.counted is None else self.counted
-        return f"accuracy {100 * self.accuracy:.2f} % ({self.correct} of {counted}){name}"
+        return f"accuracy {100 * self.accuracy:.2f} % ({self.correct} of {counted}){name}{of}"
 
 
 class TrainResult(BaseModel):
@@ -105,7 +140,12 @@ class TrainResult(BaseModel):
     seed: int
     iterations: int
     tests: tuple[TestScore, ...]
-    """In order of iteration; empty when the net has nothing to test."""
+    """Of the test net that the run is judged by, in order of iteration; empty when no answers are
+    counted."""
+    other_tests: tuple[TestScore, ...] = ()
+    """Of the solver's other test nets, in order of iteration and number."""
+    means: tuple[TestMeans, ...] = ()
+    """Of the test nets in which no answers are counted, in order of iteration and number."""
     weights_sha256: str
     """SHA-256 of ``final.caffemodel``."""
     revived: int
@@ -122,18 +162,39 @@ class TrainResult(BaseModel):
     """Whether its layers might run code and write, as `--trust` lets them."""
 
     @property
+    def first_test(self) -> TestScore:
+        """The test before the first iteration, or the first one that was made.
+
+        Raises:
+            FormatError: As `final_test`.
+        """
+        self._require_tests()
+        return self.tests[0]
+
+    @property
     def final_test(self) -> TestScore:
         """The test after the last iteration.
 
         Raises:
-            FormatError: The net had nothing to test.
+            FormatError: No answers were counted.
         """
+        self._require_tests()
+        return self.tests[-1]
+
+    def _require_tests(self) -> None:
         if not self.tests:
             raise FormatError(
-                "this run has no test: its solver has no test_iter, or its net no Accuracy or "
-                "SoftmaxWithLoss whose labels a Data, ImageData or HDF5Data layer brings"
+                "this run has no test that counts right answers: its solver has no test_iter, or "
+                "its net no Accuracy or SoftmaxWithLoss whose labels a Data, ImageData or HDF5Data "
+                "layer brings"
             )
-        return self.tests[-1]
+
+    @property
+    def last_tests(self) -> tuple[TestScore | TestMeans, ...]:
+        """Those of all test nets after the last iteration, in Caffe's order."""
+        made: list[TestScore | TestMeans] = [*self.tests, *self.other_tests, *self.means]
+        last = [test for test in made if test.iteration == self.iterations]
+        return tuple(sorted(last, key=lambda test: test.test_net))
 
 
 class Engine(Protocol):
@@ -195,21 +256,27 @@ def _log_lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
             continue  # the line that a killed process was writing
 
 
-def tests_in_log(folder: RunFolder, iterations: int) -> tuple[TestScore, ...]:
-    """Return the tests of a run of so many iterations, in order.
+def tests_in_log(folder: RunFolder, iterations: int) -> tuple[TestScore | TestMeans, ...]:
+    """Return the tests of a run of so many iterations, in order of iteration and test net.
 
     The log may hold more: those of parts that were given up, when the run went on from an earlier
     snapshot or, asked for fewer iterations, began again.
     """
-    scores: dict[int, TestScore] = {}
+    tests: dict[tuple[int, int], TestScore | TestMeans] = {}
     for line in _log_lines(folder):
         at = line.get("iteration", 0)
         is_test = line.get("event") == "test"
         if line.get("event") == "resumed" or (is_test and at == 0):
-            scores = {before: score for before, score in scores.items() if before <= at}
+            tests = {place: test for place, test in tests.items() if place[0] <= at}
         if is_test:
-            scores[at] = TestScore.model_validate(line)
-    return tuple(scores[at] for at in sorted(scores) if at <= iterations)
+            tests[at, line.get("test_net", 0)] = read_test(line)
+    return tuple(tests[place] for place in sorted(tests) if place[0] <= iterations)
+
+
+def read_test(event: Mapping[str, object]) -> TestScore | TestMeans:
+    """Return the test that a worker's event tells of, as a line of the log or a dict."""
+    kind = TestMeans if "batches" in event else TestScore
+    return kind.model_validate(event)
 
 
 def losses_in_log(folder: RunFolder) -> dict[int, float]:

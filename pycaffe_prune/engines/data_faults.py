@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pycaffe_prune.engines.data_shapes import data_shapes
 from pycaffe_prune.engines.net_files import NetFile
 from pycaffe_prune.errors import DataError, SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, Phase
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
 from pycaffe_prune.net.shapes import infer_shapes
 
@@ -22,7 +22,7 @@ _LABELLED = frozenset({"Data", "ImageData"})
 
 
 def refuse_faulty_data(
-    net: NetParameter, files: Sequence[NetFile], phases: Iterable[Phase]
+    net: NetParameter, files: Sequence[NetFile], states: Iterable[NetState]
 ) -> None:
     """Refuse images of different kinds in one LMDB, and labels that name no class.
 
@@ -32,15 +32,15 @@ def refuse_faulty_data(
     Args:
         net: With absolute paths.
         files: What it reads.
-        phases: Those in which it is used.
+        states: Those in which it is used.
 
     Raises:
         DataError: The sentence names layer, data, and what is wrong with them.
     """
     for file in files:
         _refuse_mixed_channels(net.layer[file.place], file)
-    for phase in phases:
-        layers = layers_in_state(net, NetState.of(net, phase))
+    for state in states:
+        layers = layers_in_state(net, state)
         for judge, source, classes in _judges(layers):
             for file in files:
                 if net.layer[file.place] == source and file.content.labels:

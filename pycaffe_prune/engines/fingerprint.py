@@ -9,6 +9,8 @@ from pycaffe_prune.formats.carried import to_text
 
 __all__ = ["deciding_settings", "net_fingerprint", "solver_fingerprint"]
 
+_WITHOUT = ["net", "max_iter", "random_seed", "test_iter", "test_state", "display", "solver_mode"]
+
 
 def net_fingerprint(net: NetParameter, files: Iterable[NetFile]) -> str:
     """Return the checksum of a net and of what is in the files that it reads.
@@ -31,7 +33,7 @@ def deciding_settings(solver: SolverParameter) -> SolverParameter:
     """Return a solver without its paths, its length and what it only shows."""
     deciding = SolverParameter()
     deciding.CopyFrom(solver)
-    for name in ("net", "max_iter", "random_seed", "test_iter", "display", "solver_mode"):
+    for name in _WITHOUT:
         deciding.ClearField(name)
     return deciding
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from pycaffe_prune.engines.test_plan import TestPlan
+from pycaffe_prune.engines.test_plan import NetTest, TestPlan
 from pycaffe_prune.net.state_wish import OWN_STATE, StateWish
 
 __all__ = [
@@ -148,13 +148,10 @@ class Job(BaseModel):
     """Whether there is a test before the first iteration."""
     display: int
     batch: int
-    test_images: int
-    cycled_images: int = 0
-    """Images that the solver's ``test_iter`` batches have, where that is more than there are."""
-    test: TestPlan | None = None
-    """None: there is nothing to test."""
-    untested: str | None = None
-    """Why tests that the solver asks for cannot be made."""
+    tests: tuple[NetTest, ...] = ()
+    """How each of the solver's test nets is tested, in Caffe's order."""
+    headline: int | None = None
+    """The number of the test net that the run is judged by; None: no answers are counted."""
     losses: tuple[tuple[str, float], ...] = ()
     """The blobs that add to the training loss, with their weights."""
     replay: tuple[tuple[str, int], ...]
@@ -178,18 +175,28 @@ class Job(BaseModel):
             for name in names
             if getattr(self, name) != getattr(other, name)
         ]
-        if self.test and other.test and self.accuracy != other.accuracy:
+        if None not in (self.accuracy, other.accuracy) and self.accuracy != other.accuracy:
             found.append("accuracy")
         return found if self._restored_sha256 == other._restored_sha256 else [*found, "solverstate"]
 
     @property
     def accuracy(self) -> str | None:
-        """The layer that tests judge."""
-        return self.test.layer if self.test else None
+        """The layer that the run is judged by."""
+        plan = None if self.headline is None else self.tests[self.headline].plan
+        return plan.layer if plan else None
 
     @property
     def _restored_sha256(self) -> tuple[str, ...]:
         return (self.restored.sha256, self.restored.weights_sha256) if self.restored else ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_test_net(cls, value: Any) -> Any:
+        """As older versions wrote it."""
+        if not isinstance(value, dict) or not value.get("test"):
+            return value
+        test = {"plan": value["test"], "images": value["test_images"]}
+        return {**value, "tests": (test,), "headline": 0}
 
     @field_validator("weights", "weights_sha256", mode="before")
     @classmethod

@@ -1,9 +1,11 @@
 """Which tops of a layer add to the loss of a net, and by how much."""
 
+from collections.abc import Iterable, Iterator
+
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 
-__all__ = ["loss_weights"]
+__all__ = ["loss_weights", "weighted_losses"]
 
 
 def loss_weights(layer: LayerParameter) -> tuple[float, ...]:
@@ -24,3 +26,15 @@ def loss_weights(layer: LayerParameter) -> tuple[float, ...]:
             f"{len(layer.top)} tops; give none, or one for each top"
         )
     return weights
+
+
+def weighted_losses(layers: Iterable[LayerParameter]) -> Iterator[tuple[str, float]]:
+    """Yield the blobs that add to the loss of a net, with their weights.
+
+    Raises:
+        SurgeryError: As `loss_weights`.
+    """
+    for layer in layers:
+        for top, weight in zip(layer.top, loss_weights(layer), strict=True):
+            if weight:
+                yield top, weight

@@ -23,26 +23,25 @@ from pycaffe_prune.engines.job import (
     SolverSettings,
     TrainRequest,
 )
-from pycaffe_prune.engines.losses import loss_weights
+from pycaffe_prune.engines.losses import weighted_losses
 from pycaffe_prune.engines.net_data import (
     batch_size,
-    records,
     replay_plan,
     resolve_databases,
     resolve_lists,
 )
 from pycaffe_prune.engines.net_files import NetFile, net_files
+from pycaffe_prune.engines.net_tests import TestNet, headline_of, plan_tests
 from pycaffe_prune.engines.restoring import Restored, read_restored
 from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.engines.solver_nets import SolverNets, solver_nets, with_nets
-from pycaffe_prune.engines.test_images import image_count, why_untested
+from pycaffe_prune.engines.solver_nets import solver_nets, test_states, with_nets
+from pycaffe_prune.engines.test_images import image_count, why_uncounted
 from pycaffe_prune.engines.test_plan import headline_mark, label_source, plan_test
 from pycaffe_prune.engines.trusted_layers import confine_output, make_output_folders, module_folders
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
     TEST,
     TRAIN,
-    LayerParameter,
     NetParameter,
     Phase,
     SolverParameter,
@@ -123,20 +122,25 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     refuse_carried(solver, request.solver, "training")
     resolved = _resolved_solver(solver, request)
     nets = solver_nets(request, resolved)
-    _refuse_several_tests(request, nets)
     net, files = _resolved(nets.net, nets.source, request.data)
     _name_losses(net)
     mask = read_mask(request.mask) if request.mask else None
     refuse_repeated_names(net)
-    refuse_faulty_data(net, files, [TRAIN, TEST] if solver.test_iter else [TRAIN])
     resolved = with_nets(resolved, nets, folder.net)
+    refuse_faulty_data(net, files, [NetState(TRAIN), *test_states(resolved)])
     restored = read_restored(request, resolved, mask)
     initial = () if restored else weights_files(request, solver)
     files_used = [Path(restored.told.weights)] if restored else initial
     loaded, new = load_list(net, files_used, _inputs(net, TRAIN))
     if mask:
         require_fitting_mask(net, loaded, mask)
-    job = _job(request, solver, resolved, net, files, mask).model_copy(
+    tests = [
+        TestNet(name, layers_in_state(net, state), batches)
+        for name, state, batches in zip(
+            nets.tests, test_states(resolved), resolved.test_iter, strict=True
+        )
+    ]
+    job = _job(request, solver, resolved, net, files, tests, mask).model_copy(
         update={
             "weights": tuple(map(str, initial)),
             "weights_sha256": tuple(file.sha256 for file in loaded[: len(initial)]),
@@ -186,14 +190,14 @@ def prepare_evaluation(
         refuse_untrusted(net, net_path)
     net, files = _resolved(net, net_path, data)
     refuse_repeated_names(net)
-    refuse_faulty_data(net, files, [TEST])
+    refuse_faulty_data(net, files, [NetState.of(net, TEST)])
     inputs = _inputs(net, TEST)
     for path in weights:
         require_use(path, caffe_weights(path), net, TEST, inputs)
     _require_same_blobs(weights)
     test = layers_in_state(net, NetState.of(net, TEST))
-    plan = plan_test(test, accuracy)
-    reason = why_untested(test, plan)
+    plan = plan_test(test, accuracy, layers_in_state(net, NetState.of(net, TRAIN)))
+    reason = why_uncounted(test, plan)
     if plan is None or reason:
         raise FormatError(f"{net_path}: {reason}")
     there = image_count(label_source(test, plan))
@@ -232,14 +236,6 @@ def _inputs(net: NetParameter, phase: Phase) -> dict[str, Shape]:
     return data_shapes(layers_in_state(net, NetState.of(net, phase)))
 
 
-def _cycled(solver: SolverParameter, source: LayerParameter) -> int:
-    """Images of Caffe's own test where they are more than there are; 0: no image comes again."""
-    if source.type != "Data" or not solver.test_iter:
-        return 0  # others may begin anywhere
-    count = solver.test_iter[0] * source.data_param.batch_size
-    return count if count > records(source) else 0
-
-
 def _require_same_blobs(weights: Sequence[Path]) -> None:
     """Refuse caffemodels of which one would leave the last one's blobs in the net."""
     found = {
@@ -265,14 +261,6 @@ def _refuse_other_run(
         )
 
 
-def _refuse_several_tests(request: TrainRequest, nets: SolverNets) -> None:
-    if nets.tests > 1:
-        raise FormatError(
-            f"{request.solver}: has {nets.tests} test nets (test_iter, test_state, test_net), and "
-            "a run here tests one; keep the one that is to be reported"
-        )
-
-
 def _resolved_solver(solver: SolverParameter, request: TrainRequest) -> SolverParameter:
     """The solver, but for its nets, as the engine runs it: the worker tests and takes snapshots."""
     resolved = SolverParameter()
@@ -285,8 +273,15 @@ def _resolved_solver(solver: SolverParameter, request: TrainRequest) -> SolverPa
     resolved.test_initialization = False
     resolved.display = 0
     resolved.ClearField("weights")  # the worker loads them: see `initial_weights.weights_files`
-    if request.test_interval is not None and not resolved.test_iter:
-        resolved.test_iter.append(1)
+    if request.test_interval is None:
+        if solver.test_iter and solver.test_interval < 1:
+            raise FormatError(
+                f"{request.solver}: has test_iter and test_interval {solver.test_interval}, at "
+                "which Caffe ends; give it a test_interval of 1 or more, or --test-interval N"
+            )
+    elif not resolved.test_iter:
+        apart = len(resolved.test_net) + len(resolved.test_net_param)
+        resolved.test_iter.extend([1] * max(1, apart))
     if request.max_iter is not None:
         resolved.max_iter = request.max_iter
     for name in ("iter_size", "average_loss"):
@@ -307,15 +302,11 @@ def _job(
     solver: SolverParameter,
     net: NetParameter,
     files: Sequence[NetFile],
+    tests: Sequence[TestNet],
     mask: MaskFile | None,
 ) -> Job:
     train = layers_in_state(net, NetState(TRAIN))
-    # Without test_iter engines build no net for the phase TEST.
-    test = layers_in_state(net, NetState.of(net, TEST)) if solver.test_iter else []
-    plan = plan_test(test, request.accuracy)
-    untested = why_untested(test, plan) if solver.test_iter else None
-    plan = None if untested else plan
-    source = label_source(test, plan) if plan else None
+    planned = plan_tests(tests, train, request.accuracy)
     interval = original.test_interval if request.test_interval is None else request.test_interval
     return Job(
         net_sha256=net_fingerprint(net, files),
@@ -333,16 +324,9 @@ def _job(
         test_initialization=original.test_initialization or request.test_interval is not None,
         display=original.display or 100,
         batch=next((size for size in map(batch_size, train) if size), 0),
-        test_images=image_count(source) if source else 0,
-        cycled_images=_cycled(original, source) if source else 0,
-        test=plan,
-        untested=untested,
-        losses=tuple(
-            (top, weight)
-            for layer in train
-            for top, weight in zip(layer.top, loss_weights(layer), strict=True)
-            if weight
-        ),
+        tests=planned,
+        headline=headline_of(planned, request.accuracy),
+        losses=tuple(weighted_losses(train)),
         replay=tuple(replay_plan(train)),
         solver=solver_settings(solver),
         device=request.device,

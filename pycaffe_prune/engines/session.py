@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pycaffe_prune.engines.base import (
     Event,
     Observer,
+    TestMeans,
     TestScore,
     TrainResult,
     seconds_in_log,
@@ -20,9 +21,9 @@ from pycaffe_prune.engines.base import (
 from pycaffe_prune.engines.gradient_warnings import gradient_warnings
 from pycaffe_prune.engines.initial_weights import beginning
 from pycaffe_prune.engines.job import EvaluationJob, ForwardJob, Job
+from pycaffe_prune.engines.net_tests import untested_warnings
 from pycaffe_prune.engines.restoring import restored_events
 from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.engines.test_images import untested_warning
 from pycaffe_prune.engines.trusted_layers import module_folders
 from pycaffe_prune.errors import EngineError, InterruptedRunError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
@@ -52,7 +53,7 @@ def _beginning(folder: RunFolder, job: Job) -> Iterator[Event]:
     net = read_net(folder.net)
     trusted = _trusted_events(net) if job.trusted else ()
     warnings = gradient_warnings(net)
-    return chain(trusted, restored_events(job), beginning(job), warnings, untested_warning(job))
+    return chain(trusted, restored_events(job), beginning(job), warnings, untested_warnings(job))
 
 
 def _trusted_events(net: NetParameter) -> Iterator[Event]:
@@ -88,12 +89,16 @@ def follow_training(
     done, start = last["done"].model_extra or {}, last["start"].model_extra or {}
     if done["revived"]:
         raise EngineError(f"{folder.path}: {done['revived']} pruned weights are not zero")
+    tests = tests_in_log(folder, job.max_iter)
+    scores = [test for test in tests if isinstance(test, TestScore)]
     result = TrainResult(
         engine=engine,
         versions=start["versions"],
         seed=job.seed,
         iterations=job.max_iter,
-        tests=tests_in_log(folder, job.max_iter),
+        tests=tuple(test for test in scores if test.test_net == job.headline),
+        other_tests=tuple(test for test in scores if test.test_net != job.headline),
+        means=tuple(test for test in tests if isinstance(test, TestMeans)),
         weights_sha256=sha256_of(folder.final_weights),
         revived=done["revived"],
         seconds=seconds_in_log(folder),

@@ -69,8 +69,8 @@ class SolverNets:
     each in a stage of its own."""
     source: Path
     """Where the training net was read from, to begin sentences with."""
-    tests: int
-    """How many test nets there are."""
+    tests: tuple[str, ...]
+    """The test nets, each with a name: its number, and what chose it. Empty for an only one."""
 
 
 def solver_nets(request: TrainRequest, solver: SolverParameter) -> SolverNets:
@@ -114,8 +114,8 @@ def solver_nets(request: TrainRequest, solver: SolverParameter) -> SolverNets:
         [train.net.HasField("state"), told.HasField("train_state"), told.test_state, request.state]
     )
     if plain and len(tests) <= 1 and all(test.net is train.net for test in tests):
-        return SolverNets(train.net, train.source, len(tests))
-    return SolverNets(_joined(train, tests), train.source, len(tests))
+        return SolverNets(train.net, train.source, ("",) * len(tests))
+    return SolverNets(_joined(train, tests), train.source, _names(told, tests))
 
 
 def test_states(solver: SolverParameter) -> list[NetState]:
@@ -132,8 +132,8 @@ def with_nets(solver: SolverParameter, nets: SolverNets, path: Path) -> SolverPa
     for name in _NAMING:
         new.ClearField(name)
     new.net = str(path.resolve())
-    if nets.tests > 1:
-        for number in range(nets.tests):
+    if len(nets.tests) > 1:
+        for number in range(len(nets.tests)):
             new.test_state.add().stage.append(_STAGE.format(number))
     return new
 
@@ -162,6 +162,12 @@ def _tests(
     ]
     is_generic = field in ("net", "net_param")
     count = len(solver.test_iter)
+    if count and not (apart or is_generic):
+        raise FormatError(
+            f"{request.solver}: names its net by {field} alone, which is trained and never tested; "
+            "name a test_net, or net in place of it, or ask for no test (test_iter, "
+            "--test-interval)"
+        )
     if count < len(apart) or (count > len(apart) and not is_generic):
         raise FormatError(
             f"{request.solver}: has {len(apart)} test nets and {count} test_iter; give one "
@@ -217,6 +223,19 @@ def _merged(
             )
         merged.MergeFrom(state)
     return NetState(phase, merged.level, tuple(merged.stage))
+
+
+def _names(solver: SolverParameter, tests: Sequence[_Named]) -> tuple[str, ...]:
+    if len(tests) < 2:
+        return ("",) * len(tests)
+    inside = len(solver.test_net_param)
+    names = []
+    for number, test in enumerate(tests):
+        told = [test.source.name] if inside <= number < inside + len(solver.test_net) else []
+        if solver.test_state:
+            told += solver.test_state[number].stage
+        names.append(f"test net #{number}" + (f" ({', '.join(told)})" if told else ""))
+    return tuple(names)
 
 
 def _joined(train: _Named, tests: Sequence[_Named]) -> NetParameter:

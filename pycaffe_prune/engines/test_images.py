@@ -1,24 +1,22 @@
 """How many images a test has: each of them is counted once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 
-from pycaffe_prune.engines.base import Event
-from pycaffe_prune.engines.job import Job
 from pycaffe_prune.engines.net_data import records
 from pycaffe_prune.engines.test_plan import TestPlan, label_source
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 
-__all__ = ["image_count", "untested_warning", "why_untested"]
+__all__ = ["image_count", "why_uncounted"]
 
 _COUNTED = frozenset({"Data", "HDF5Data", "ImageData"})
 
 
-def why_untested(test: Sequence[LayerParameter], plan: TestPlan | None) -> str | None:
-    """Return why no test of a net can count its images; None: one can.
+def why_uncounted(test: Sequence[LayerParameter], plan: TestPlan | None) -> str | None:
+    """Return why no test of a net can count right answers; None: one can.
 
     Args:
         test: The layers of the TEST net.
@@ -41,12 +39,6 @@ def why_untested(test: Sequence[LayerParameter], plan: TestPlan | None) -> str |
         f"({source.type}), whose images are not counted; bring them with a Data, ImageData or "
         "HDF5Data layer"
     )
-
-
-def untested_warning(job: Job) -> Iterator[Event]:
-    """Yield a warning if the solver asks for tests that cannot be made."""
-    if job.untested is not None:
-        yield Event(event="warning", message=f"no test will be made: the net {job.untested}")
 
 
 def image_count(source: LayerParameter) -> int:

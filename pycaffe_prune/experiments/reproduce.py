@@ -386,4 +386,4 @@ def _round(number: int, output: StageOutput, total: dict[str, int]) -> Round:
 
 
 def _score(test: TestScore) -> Score:
-    return Score.model_validate(test.model_dump(exclude={"iteration", "outputs"}))
+    return Score.model_validate(test.model_dump(include=set(Score.model_fields)))

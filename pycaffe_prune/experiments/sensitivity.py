@@ -285,7 +285,7 @@ def scores_of(analysis: Analysis, models: Sequence[Caffemodel], engine: Engine) 
         trust=request.trust,
     )
     for score in engine.evaluate(folder, job):
-        yield Score.model_validate(score.model_dump(exclude={"iteration", "outputs"}))
+        yield Score.model_validate(score.model_dump(include=set(Score.model_fields)))
 
 
 def _prune(analysis: Analysis, layer: str, rate: float) -> tuple[Caffemodel, _Pruned]:

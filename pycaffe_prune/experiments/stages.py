@@ -238,7 +238,7 @@ class Stage(ABC):
             seed=seed,
             kept=kept,
             units=units,
-            before=result.tests[0],
+            before=result.first_test,
             after=result.final_test,
             iterations=result.iterations,
             seconds=result.seconds,

@@ -470,5 +470,5 @@ def test_forward_gives_the_blobs_that_numpy_computes(tmp_path, engine, pruned):
 def test_a_job_is_prepared_once_for_both_directions(tmp_path, request_for, engine):
     folder = RunFolder(tmp_path / "run")
     job = prepare(request_for(), folder)
-    assert job.test_images == 297
+    assert job.tests[0].images == 297
     assert engine.train(folder, job, ignore).iterations == 200

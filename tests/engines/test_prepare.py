@@ -11,10 +11,10 @@ import pytest
 from google.protobuf import text_format
 
 from pycaffe_prune.engines.job import EvaluationJob, Job, TrainRequest
+from pycaffe_prune.engines.net_tests import untested_warnings
 from pycaffe_prune.engines.prepare import prepare, prepare_evaluation
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.solver_nets import net_of_solver
-from pycaffe_prune.engines.test_images import untested_warning
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
@@ -57,9 +57,10 @@ def test_the_folder_holds_all_that_a_worker_needs(ask, folder, digits):
     solver = read_solver(folder.solver)
     assert solver.net == str(folder.net)
     assert (solver.random_seed, solver.max_iter, solver.base_lr) == (3, 200, pytest.approx(0.01))
-    assert (job.test_images, job.batch) == (297, 64)
-    assert job.test is not None
-    assert (job.test.layer, job.test.scores, job.test.labels) == ("accuracy", "ip2", "label")
+    assert (job.tests[0].images, job.batch, job.headline) == (297, 64, 0)
+    plan = job.tests[0].plan
+    assert plan is not None
+    assert (plan.layer, plan.scores, plan.labels) == ("accuracy", "ip2", "label")
 
 
 def test_a_data_layer_comes_round_after_the_least_common_multiple(ask, folder):
@@ -226,7 +227,9 @@ def test_images_are_those_of_the_layer_that_brings_the_labels(ask, folder, digit
     alone = prepare(ask, RunFolder(tmp_path / "alone"))
     _add(ask.solver, OTHER.format(source="mnist_train_lmdb", batch=64))
     both = prepare(ask, folder)
-    assert (both.test_images, both.batch, both.cycled_images) == (297, 64, alone.cycled_images)
+    assert both.tests[0].images == 297
+    assert both.tests[0].cycled_images == alone.tests[0].cycled_images
+    assert both.batch == 64
     net, weights = ask.solver.parent / "net.prototxt", [_weights(tmp_path / "w.caffemodel")]
     job = prepare_evaluation(net, weights, digits, folder)
     assert (job.test_images, job.rewind) == (297, True)
@@ -240,7 +243,7 @@ def test_the_labels_layer_is_found_through_layers_between(ask, folder):
     text = net.read_text()
     between = 'layer { name: "flat" type: "Flatten" bottom: "label" top: "flat" }\n'
     net.write_text(text.replace('layer { name: "ip1"', between + 'layer { name: "ip1"'))
-    assert prepare(ask, folder).test_images == 297
+    assert prepare(ask, folder).tests[0].images == 297
 
 
 HDF5 = '"HDF5Data" top: "data" top: "label" hdf5_data_param { source: "list.txt" batch_size: 9 }'
@@ -267,7 +270,8 @@ def test_rows_of_hdf5_files_are_counted(ask, folder, digits, tmp_path):
             file["label"] = np.zeros(rows, np.float32)
     (data / "list.txt").write_text(f"{data / 'a.h5'}\n{data / 'b.h5'}\n")
     job = prepare(replace(ask, data=data), folder)
-    assert (job.test_images, job.cycled_images, job.untested) == (12, 0, None)
+    (test,) = job.tests
+    assert (test.images, test.cycled_images, test.untested) == (12, 0, None)
     assert read_net(folder.net).layer[1].hdf5_data_param.source == str(data / "list.txt")
     weights = [_weights(tmp_path / "w.caffemodel")]
     assert prepare_evaluation(net, weights, data, folder).test_images == 12
@@ -281,11 +285,11 @@ def test_a_test_whose_images_cannot_be_counted_is_said_not_to_be_made(
 ):
     net = _test_by(ask.solver, MEMORY)
     job = prepare(ask, folder)
-    assert (job.test_images, job.test) == (0, None)
-    told = next(untested_warning(job)).message
+    assert (job.tests[0].images, job.tests[0].plan, job.headline) == (0, None, None)
+    told = next(untested_warnings(job)).message
     assert "no test will be made" in told
-    assert "'label'" in told
     assert "'data' (MemoryData)" in told
+    assert "only a program feeds" in told
     weights = [_weights(tmp_path / "w.caffemodel")]
     with pytest.raises(FormatError, match=r"labels 'label' .* layer 'data' \(MemoryData\)"):
         prepare_evaluation(net, weights, digits, folder)
@@ -293,8 +297,9 @@ def test_a_test_whose_images_cannot_be_counted_is_said_not_to_be_made(
 
 def test_the_judged_layer_can_be_named(ask, folder):
     job = prepare(replace(ask, accuracy="loss"), folder)
-    assert job.test is not None
-    assert (job.test.layer, job.test.scores) == ("loss", "ip2")
+    plan = job.tests[0].plan
+    assert plan is not None
+    assert (plan.layer, plan.scores) == ("loss", "ip2")
     with pytest.raises(FormatError, match=r"'top-1' to judge by; there are: accuracy, loss"):
         prepare(replace(ask, accuracy="top-1"), folder)
 
@@ -307,11 +312,13 @@ def test_a_shuffled_list_is_tested_in_whole_batches_only(ask, folder, digits, tm
         file["label"] = np.zeros(18, np.float32)
     (data / "list.txt").write_text(f"{data / 'a.h5'}\n")
     _test_by(ask.solver, HDF5.replace("batch_size: 9", "batch_size: 9 shuffle: true"))
-    assert prepare(replace(ask, data=data), folder).test_images == 18
+    assert prepare(replace(ask, data=data), folder).tests[0].images == 18
     _edit(ask.solver, "batch_size: 9", "batch_size: 7")
     job = prepare(replace(ask, data=data), RunFolder(tmp_path / "other"))
-    assert job.test is None
-    assert "shuffles 18 images and brings 7 at a time" in (job.untested or "")
+    assert (job.tests[0].plan, job.tests[0].untested, job.headline) == (None, None, None)
+    told = next(untested_warnings(job)).message
+    assert "means of its outputs over 3 batches" in told
+    assert "shuffles 18 images and brings 7 at a time" in told
 
 
 def test_a_net_without_a_judge_cannot_be_evaluated(ask, folder, digits, tmp_path):

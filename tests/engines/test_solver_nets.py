@@ -9,7 +9,6 @@ import pytest
 from pycaffe_prune.engines.base import Event
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
-from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel
 from pycaffe_prune.net.state_wish import StateWish
 
@@ -84,8 +83,3 @@ def test_data_layers_that_a_stage_chooses_are_tested_and_go_on_after_a_stop(
     train(TrainRequest(solver=solver, data=digits, max_iter=10), parts, engine, ignore)
     again = train(request, parts, engine, ignore)
     assert again.weights_sha256 == whole.weights_sha256
-
-
-def test_several_tests_are_refused_by_name(tmp_path: Path, digits: Path, engine) -> None:
-    with pytest.raises(FormatError, match=r"two_tests_solver.*2 test nets.*test_state"):
-        trained(CASES / "two_tests_solver.prototxt", tmp_path / "run", engine, data=digits)

@@ -60,6 +60,28 @@ def test_the_headline_is_that_of_the_heaviest_loss(heads, headline):
     assert plan.loss is None or plan.loss.scores == plan.scores
 
 
+def test_where_the_test_net_has_no_loss_that_of_the_train_net_weighs_its_heads():
+    judged = [_head("a", 0, 1), _head("b", 0, 1), _head("c", 0, 1)]
+    layers = text_format.Parse(DATA + "".join(judged), NetParameter()).layer
+    euclid = (
+        'layer { name: "e" type: "EuclideanLoss" bottom: "label" bottom: "a" top: "e" '
+        "loss_weight: 0.7 }"
+    )
+    trained = [_head("a", 0) + euclid, _head("b", 0.9), _head("c", 0.3)]
+    for count, headline in ((3, "b/top-1"), (1, "a/top-1"), (0, "c/top-1")):
+        train_net = text_format.Parse(DATA + "".join(trained[:count]), NetParameter()).layer
+        plan = plan_of(layers, train=train_net)
+        assert (plan.layer, plan.loss, plan.loss_blob) == (headline, None, None)
+
+
+def test_a_loss_whose_first_bottom_is_the_label_is_that_of_its_scores():
+    plan = _plan(
+        _head("b", 0.5, 1) + _head("a", 0, 1),
+        'layer { name: "e" type: "EuclideanLoss" bottom: "label" bottom: "a" top: "e" }',
+    )
+    assert (plan.layer, plan.loss_blob) == ("a/top-1", "e")
+
+
 def test_scores_belong_to_a_loss_through_softmax_too():
     behind = (
         'layer { name: "p" type: "Softmax" bottom: "a" top: "p" }'

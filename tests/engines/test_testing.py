@@ -102,8 +102,8 @@ def _plan(batch, *, axis=1, top_k=1, ignore_label=None, normalization="VALID"):
 
 
 def _tester(scores, labels, plan, **more):
-    job = {"test_images": len(scores), "test": plan.model_dump(), **more}
-    return testing.Tester(_Net(scores, labels, plan.batch), job)
+    net = _Net(scores, labels, plan.batch)
+    return testing.Tester(net, plan.model_dump(), len(scores), **more)
 
 
 @given(
@@ -207,6 +207,6 @@ def test_another_loss_is_the_mean_of_its_own_blob():
 def test_labels_that_images_share_unevenly_are_refused():
     plan = _plan(2)
     net = _Net(np.zeros((3, 2), np.float32), np.zeros(3, int), 3)
-    tester = testing.Tester(net, {"test_images": 3, "test": plan.model_dump()})
+    tester = testing.Tester(net, plan.model_dump(), 3)
     with pytest.raises(SystemExit, match="layer 'acc' compares 3 labels in a batch of 2 images"):
         tester.run()

@@ -196,8 +196,12 @@ def schedule_here(folder: RunFolder) -> dict[str, list[int]]:
     [
         (BASE, "names no net to train"),
         (NET + 'train_net: "plain.prototxt" ' + BASE, "train_net and net"),
-        (NET + TESTED + "test_iter: 1", "has 2 test nets"),
-        ('train_net: "plain.prototxt" ' + TESTED, "0 test nets and 1 test_iter"),
+        ('train_net: "plain.prototxt" ' + TESTED, "by train_net alone.*name a test_net"),
+        (
+            'train_net: "plain.prototxt" test_net: "plain.prototxt" ' + TESTED + "test_iter: 1",
+            "1 test nets and 2 test_iter",
+        ),
+        (NET + "test_iter: 1 " + BASE, "test_iter and test_interval 0.*Caffe ends"),
         (NET + TESTED + "test_state {} test_state {}", "2 test_state for 1 test nets"),
         (NET + 'test_net: "plain.prototxt" ' + BASE, "1 test nets and 0 test_iter"),
         (NET + BASE + "train_state { phase: TEST }", "train_state asks for the phase TEST"),

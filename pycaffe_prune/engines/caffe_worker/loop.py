@@ -4,32 +4,34 @@ import time
 
 import numpy as np
 
+from .testing import net_loss
+
 _PROGRESS_SECONDS = 0.5
 _SNAPSHOT_SECONDS = 60
 _SNAPSHOT_COST = 20  # a snapshot comes this many times its own duration after the last one
 stop_asked = []
 
 
-def run(solver, tester, job, iteration, emit, snapshot):
+def run(solver, testers, job, iteration, emit, snapshot):
     """Step to max_iter, testing and taking snapshots on the way; return the iteration reached.
 
-    ``snapshot`` is called with the iteration. The torch engine leads its solver with this too.
-    Besides those that the job asks for, snapshots are taken by the clock, unless all are kept: a
+    ``testers`` test each test net; one that is not tested has None. ``snapshot`` is called with the
+    iteration. The torch engine leads its solver with this too. Besides those that the job asks for,
+    snapshots are taken by the clock, unless all are kept: a
     run that is killed loses a minute, however slow its iterations are.
     """
     end, rate, started = job["max_iter"], _Rate(iteration), time.time()
     clock = _SnapshotClock()
     while True:
-        if tester and _due(iteration, job, end):
-            solver.test_nets[0].share_with(solver.net)
-            emit(event="test", iteration=iteration, **tester.run())
+        if any(testers) and _due(iteration, job, end):
+            _test_all(solver, testers, job, iteration, emit)
             rate.restart(iteration)
         if iteration == end:
             return iteration
         stop = min(end, iteration + rate.chunk(), _next_event(job, iteration))
         solver.step(stop - iteration)
         iteration = stop
-        loss = _loss(solver.net, job["losses"])
+        loss = net_loss(solver.net, job["losses"])
         is_number = loss is None or np.isfinite(loss)
         shown = bool(job["display"]) and iteration % job["display"] == 0
         emit(
@@ -54,6 +56,23 @@ def run(solver, tester, job, iteration, emit, snapshot):
             emit(event="snapshot", iteration=iteration, seconds=time.time() - started)
         if stop_asked and iteration < end:
             return iteration
+
+
+def _test_all(solver, testers, job, iteration, emit):
+    """Test each net, in Caffe's order (Solver::TestAll)."""
+    for number, tester in enumerate(testers):
+        if tester:
+            solver.test_nets[number].share_with(solver.net)
+            name = job["tests"][number]["name"]
+            found = tester.run()
+            emit(event="test", iteration=iteration, test_net=number, test_net_name=name, **found)
+
+
+def forwards_of_tests(job, told, iteration):
+    """How many forward passes of a test net come before ``iteration``, in a run from its start."""
+    first = iteration > 0 and job.get("test_initialization", True)
+    later = (iteration - 1) // job["test_interval"] if iteration and job["test_interval"] else 0
+    return (first + later) * told["batches"]
 
 
 def _next_event(job, iteration):
@@ -109,13 +128,6 @@ class _Rate:
 
     def chunk(self):
         return max(1, int(self._speed * _PROGRESS_SECONDS))
-
-
-def _loss(net, losses):
-    """The last batch's loss as Caffe adds it up (Net::ForwardFromTo); None where nothing is one."""
-    if not losses:
-        return None
-    return sum(weight * float(net.blobs[blob].data.sum()) for blob, weight in losses)
 
 
 def learning_rate(solver, iteration):

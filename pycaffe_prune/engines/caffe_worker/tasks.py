@@ -10,9 +10,9 @@ import types
 import numpy as np
 
 from .gpu_masks import make_masks
-from .loop import run, stop_asked
+from .loop import forwards_of_tests, run, stop_asked
 from .snapshots import SNAPSHOT, STATE, durable_move, snapshots_in, take_snapshot
-from .testing import Tester
+from .testing import Tester, make_tester
 
 _PR_SET_PDEATHSIG = 1
 
@@ -82,9 +82,9 @@ def train(caffe, job, emit):
         emit(event="resumed", iteration=done)
     if masks and masks.revived():
         raise SystemExit("%d masked weights are not zero after loading" % masks.revived())
-    tester = Tester(solver.test_nets[0], job) if job["test"] else None
+    testers = _testers(solver, job, done)
     keep = job["keep_snapshots"]
-    iteration = run(solver, tester, job, done, emit, lambda at: take_snapshot(solver, at, keep))
+    iteration = run(solver, testers, job, done, emit, lambda at: take_snapshot(solver, at, keep))
     if iteration < job["max_iter"]:
         emit(event="stopped", iteration=iteration)
         return
@@ -102,6 +102,16 @@ def _restore(solver, job):
     solver.restore(SNAPSHOT % found[-1] + STATE)
     _replay(solver.net, job["replay"], found[-1] * job["iter_size"])
     return found[-1]
+
+
+def _testers(solver, job, iteration):
+    """What tests each test net; the nets are where the tests before ``iteration`` left them."""
+    testers = []
+    for net, told in zip(solver.test_nets, job["tests"]):
+        if told["untested"] is None and told["plan"] is None:
+            _replay(net, told["replay"], forwards_of_tests(job, told, iteration))
+        testers.append(make_tester(net, told))
+    return testers
 
 
 def _replay(net, plan, forwards):
@@ -135,7 +145,7 @@ def evaluate(caffe, job, emit):
             net = None  # the old net lets go of the LMDB first
             net = caffe.Net("net.prototxt", caffe.TEST)
         net.copy_from(path)
-        emit(event="test", iteration=0, **Tester(net, job).run())
+        emit(event="test", iteration=0, **Tester(net, job["test"], job["test_images"]).run())
         if stop_asked:
             emit(event="stopped", iteration=0)
             return

@@ -1,9 +1,51 @@
-"""Accuracy and loss over a test set."""
+"""Accuracy and loss over a test set, or the means of a test net's outputs."""
 
 import numpy as np
 
 _FLT_MIN = np.finfo(np.float32).tiny
 _MOST_VALUES = 100  # of an output blob that is reported
+
+
+def make_tester(net, told):
+    """Return what tests a net as one of the job's ``tests`` says; None: it is not tested.
+
+    ``told`` is an `engines.test_plan.NetTest`.
+    """
+    if told["untested"] is not None:
+        return None
+    if told["plan"] is None:
+        return MeansTester(net, told["batches"], told["losses"])
+    return Tester(net, told["plan"], told["images"], told["cycled_images"])
+
+
+class MeansTester:
+    """The means of a net's outputs over so many batches, as `Solver::Test` reports them.
+
+    Caffe's data layers never rewind: a test begins wherever the last one stopped.
+    """
+
+    def __init__(self, net, batches, losses):
+        self.net, self.batches, self.losses = net, batches, losses
+
+    def run(self):
+        """Return a dict: batches, loss, finite, outputs.
+
+        ``loss`` is the mean of the net's loss (Caffe's "Test loss"), None where it is not finite or
+        the net has none; ``finite`` tells whether all small outputs were.
+        """
+        outputs, losses = [], []
+        for _ in range(self.batches):
+            self.net.forward()
+            outputs.append(small_outputs(self.net))
+            losses.append(net_loss(self.net, self.losses))
+        found = means(outputs)
+        mean = float(np.mean(losses)) if self.losses else None
+        return {
+            "batches": self.batches,
+            "loss": mean if mean is not None and np.isfinite(mean) else None,
+            "finite": all(one is not None for values in found.values() for one in values),
+            "outputs": found,
+        }
 
 
 class Tester:
@@ -15,15 +57,13 @@ class Tester:
     Caffe's own figure for a test of ``cycled_images`` from the first image on, round and round the
     ring, follows from the same answers.
 
-    What is judged, and how, is the job's ``test`` (`engines.test_plan.TestPlan`). An image has one
-    label, or one for each pixel: right answers and places are counted by image.
+    What is judged, and how, is the ``plan`` (`engines.test_plan.TestPlan`). An image has one label,
+    or one for each pixel: right answers and places are counted by image.
     """
 
-    def __init__(self, net, job):
-        self.net = net
-        self.images = job["test_images"]
-        self.cycled_images = job.get("cycled_images", 0)
-        self.plan = job["test"]
+    def __init__(self, net, plan, images, cycled_images=0):
+        self.net, self.plan, self.images = net, plan, images
+        self.cycled_images = cycled_images
         self._at = 0  # the image that the next test begins with
 
     def run(self):
@@ -112,6 +152,13 @@ class _Loss:
         if self.plan["loss"] is None and self.plan["loss_blob"] is None:
             return None
         return self.sum / max(self.divisor, 1e-30)
+
+
+def net_loss(net, losses):
+    """The last batch's loss as Caffe adds it up (Net::ForwardFromTo); None where nothing is one."""
+    if not losses:
+        return None
+    return sum(weight * float(net.blobs[blob].data.sum()) for blob, weight in losses)
 
 
 def small_outputs(net):

@@ -31,7 +31,7 @@ from pycaffe_prune.engines.caffe_worker.snapshots import (
     drop_snapshots,
     snapshots_in,
 )
-from pycaffe_prune.engines.caffe_worker.testing import Tester
+from pycaffe_prune.engines.caffe_worker.testing import MeansTester, Tester, make_tester
 from pycaffe_prune.engines.job import ForwardJob
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.torch_engine.net import Net
@@ -240,13 +240,22 @@ class _Run:
         self.step = step
         job = self._job
         with closing(self.solver):
-            tester = Tester(self.test_nets[0], job) if job["test"] else None
-            iteration = loop.run(self, tester, job, self.solver.iter, self.emit, self._snapshot)
+            testers = self._testers()
+            iteration = loop.run(self, testers, job, self.solver.iter, self.emit, self._snapshot)
             if iteration < job["max_iter"]:
                 self.emit(event="stopped", iteration=iteration)
             else:
                 self.net.save(self._folder.final_weights)
                 self.emit(event="done", iteration=iteration, revived=self._revived())
+
+    def _testers(self) -> list[Tester | MeansTester | None]:
+        """What tests each test net; the nets are where the tests so far left them."""
+        testers = []
+        for net, told in zip(self.test_nets, self._job["tests"], strict=True):
+            if told["plan"] is None:
+                net.seek(loop.forwards_of_tests(self._job, told, self.solver.iter))
+            testers.append(make_tester(net, told))
+        return testers
 
     def _snapshot(self, iteration: int) -> None:
         self.solver.snapshot(self._folder.snapshots / (SNAPSHOT % iteration))
@@ -270,7 +279,7 @@ def _evaluate(folder: RunFolder, device: torch.device, emit: Emit) -> None:
     for path in job["weights"]:
         net.seek(0)
         net.copy_from(Path(path))
-        emit(event="test", iteration=0, **Tester(net, job).run())
+        emit(event="test", iteration=0, **Tester(net, job["test"], job["test_images"]).run())
         if loop.stop_asked:
             emit(event="stopped", iteration=0)
             break
