@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.engines import caffe_worker
 from pycaffe_prune.engines.base import Event, Observer, TestScore, TrainResult
+from pycaffe_prune.engines.caffe_names import require_names_for_pycaffe
 from pycaffe_prune.engines.gpus import NO_DRIVER
 from pycaffe_prune.engines.job import EvaluationJob, Job
 from pycaffe_prune.engines.run_folder import RunFolder
@@ -87,6 +88,7 @@ class CaffeEngine:
 
     def _events(self, task: str, folder: RunFolder, threads: int) -> Iterator[Event]:
         """Start the worker and yield its events; turn its death into an error."""
+        require_names_for_pycaffe(folder.net)
         command = [
             str(self._executable),
             str(Path(caffe_worker.__file__).parent),
