@@ -1,6 +1,6 @@
 """From a net for training to a net for use: data in by an Input layer, probabilities out."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from pycaffe_prune.convert.definitions import LEARNING
@@ -114,7 +114,7 @@ def _needed(net: NetParameter) -> tuple[NetGraph, list[int], set[int]]:
     layers += _losses_of_training(net, layers)
     graph = NetGraph(layers)
     losses = _main_losses(graph)
-    kept = _ancestors(graph, _predictions(graph, losses))
+    kept = graph.ancestors(top.layer for top in _predictions(graph, losses))
     if not any(graph.layers[place].bottom for place in kept):
         raise SurgeryError(
             f"net '{net.name}' predicts nothing in the phase TEST: no layer there leads from data "
@@ -191,19 +191,7 @@ def _predictions(graph: NetGraph, losses: Sequence[int]) -> list[Top]:
 
 
 def _is_learned(graph: NetGraph, top: Top) -> bool:
-    return any(graph.layers[place].type in LEARNING for place in _ancestors(graph, [top]))
-
-
-def _ancestors(graph: NetGraph, tops: Iterable[Top]) -> set[int]:
-    """Places of the layers that ``tops`` depend on, those that make them included."""
-    found: set[int] = set()
-    waiting = [top.layer for top in tops]
-    while waiting:
-        place = waiting.pop()
-        if place not in found:
-            found.add(place)
-            waiting += [top.layer for top in graph.bottoms[place] if top is not None]
-    return found
+    return any(graph.layers[place].type in LEARNING for place in graph.ancestors([top.layer]))
 
 
 def _for_use(layer: LayerParameter) -> LayerParameter:

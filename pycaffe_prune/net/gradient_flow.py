@@ -19,7 +19,8 @@ class GradientFlow:
 
     def __init__(self, graph: NetGraph, *, everywhere: bool = False) -> None:
         self._graph = graph
-        self._under_loss = _under_loss(graph)
+        losses = [place for place, layer in enumerate(graph.layers) if _is_loss(layer)]
+        self._under_loss = graph.ancestors(losses)
         self._wanted: set[Top] = set()
         for place, layer in enumerate(graph.layers):
             below = everywhere or any(
@@ -40,18 +41,6 @@ class GradientFlow:
         return place in self._under_loss and (
             _learns(layer) or any(self._wants(place, number) for number in range(len(layer.bottom)))
         )
-
-
-def _under_loss(graph: NetGraph) -> set[int]:
-    """The places of losses, and of all layers that they depend on."""
-    waiting = [place for place, layer in enumerate(graph.layers) if _is_loss(layer)]
-    found: set[int] = set()
-    while waiting:
-        place = waiting.pop()
-        if place not in found:
-            found.add(place)
-            waiting += [top.layer for top in graph.bottoms[place] if top is not None]
-    return found
 
 
 def _is_loss(layer: LayerParameter) -> bool:

@@ -138,6 +138,17 @@ class NetGraph:
         """Return the layers that read ``top``, in order of the file."""
         return [self.layers[place] for place in self._readers.get(top, ())]
 
+    def ancestors(self, places: Iterable[int]) -> set[int]:
+        """Return the places of the layers that those at ``places`` depend on, these included."""
+        found: set[int] = set()
+        waiting = list(places)
+        while waiting:
+            place = waiting.pop()
+            if place not in found:
+                found.add(place)
+                waiting += [top.layer for top in self.bottoms[place] if top is not None]
+        return found
+
     def consumers(self, name: str) -> list[LayerParameter]:
         """Return the layers that read a top of the layer ``name``, in order of the file."""
         places = {

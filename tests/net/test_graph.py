@@ -164,6 +164,21 @@ layer { name: "tail" type: "Power" bottom: "data" top: "tail" }
     assert readers(graph, "nobody") == []
 
 
+def test_ancestors_are_those_whose_versions_of_blobs_are_read() -> None:
+    graph = graph_of("""
+layer { name: "data" type: "Data" top: "x" top: "label" }
+layer { name: "one" type: "Power" bottom: "x" top: "y" }
+layer { name: "early" type: "Power" bottom: "y" top: "early" }
+layer { name: "relu" type: "ReLU" bottom: "y" top: "y" }
+layer { name: "late" type: "Power" bottom: "y" bottom: "early" top: "late" }
+layer { name: "apart" type: "Power" bottom: "nowhere" top: "apart" }
+""")
+    assert graph.ancestors([2]) == {0, 1, 2}
+    assert graph.ancestors([4]) == {0, 1, 2, 3, 4}
+    assert graph.ancestors(iter([2, 5])) == {0, 1, 2, 5}
+    assert graph.ancestors([]) == set()
+
+
 def test_both_phases_have_their_own_readers() -> None:
     net = net_of("""
 layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" }
