@@ -51,10 +51,7 @@ _WEIGHTS = (".caffemodel", ".h5", ".npz", ".safetensors")
 _NOT_WEIGHTS = (".mask.h5", ".solverstate.h5")
 
 _OF_ENGINES = ("solver", "weights", "mask", "data", "iterations", "device", "threads", "out")
-_OF_MODELS = (
-    *("judge", "batch", "seed", "scale", "array", "lmdb", "mean", "inputs"),
-    *("phase", "stages", "level"),
-)
+_OF_MODELS = ("judge", "batch", "seed", "scale", "array", "lmdb", "mean", "inputs", "phase")
 
 
 @click.command()
@@ -160,7 +157,7 @@ def verify(
     tolerance grows with the iterations, 1e-5 after one to 1e-3 after 1,000; beyond it, what other
     roundings do to a blob of the first engine itself is measured and allowed to that blob. --device
     is torch's; an engine may be named with its own, and so be compared with itself on another
-    device.
+    device. --stage and --level choose layers of the solver's nets, as for `train`.
 
     \b
     Examples:
@@ -183,6 +180,7 @@ def verify(
             data=data,
             device=device,
             threads=threads,
+            state=state,
             trust=trust,
         )
         verify_engines(

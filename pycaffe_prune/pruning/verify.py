@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pycaffe_prune.errors import EngineError, PruneError, SurgeryError
+from pycaffe_prune.errors import EngineError, FormatError, PruneError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
@@ -231,8 +231,8 @@ def verify(
     Raises:
         SurgeryError: The models have no output in common or other inputs, net and weights do not
             fit, weights are not finite, or the input is no valid index where a layer takes it so.
-        FormatError: A file is damaged, what is compared of a net is not to be trusted, or ``state``
-            means nothing to either net.
+        FormatError: A file is damaged, what is compared of a net is not to be trusted, ``state``
+            means nothing to either net, or the first judge refused a field.
         EngineError: The first judge refused a net.
     """
     nets = [read_net(files.net) for files in (first, second)]
@@ -252,7 +252,7 @@ def verify(
             try:
                 with _naming_originals(prepared, (first, second)):
                     judged.append(_judge(judge, prepared, data, outputs))
-            except EngineError as error:
+            except (EngineError, FormatError) as error:
                 if not judged:
                     raise
                 refused.append(Refusal(judge.name, str(error)))

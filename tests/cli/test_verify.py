@@ -302,6 +302,7 @@ def test_options_that_do_not_go_together_are_a_fault_of_the_command_line(
         ("--engines caffe,torch", "needs --solver"),
         ("--engines caffe,torch --solver s --batch 3", "--batch goes with two models A and B"),
         ("--engines caffe,torch --solver s --input a.npy", "--input goes with two models"),
+        ("--engines caffe,torch --solver s --phase train", "--phase goes with two models"),
         ("--iterations 3 a b", "--iterations goes with --engines"),
         ("", "two models are needed"),
     ],

@@ -12,7 +12,7 @@ from data_prep.digits import build_digits
 from pycaffe_prune.cli.verify import verify
 from pycaffe_prune.engines.caffe_python import CAFFE_PYTHON_VARIABLE
 from pycaffe_prune.engines.torch_engine.engine import TorchEngine
-from pycaffe_prune.errors import EngineError
+from pycaffe_prune.errors import EngineError, FormatError
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.real_caffe
@@ -57,6 +57,10 @@ def stored(caffe_python: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def prepare(place: Path) -> None:
     build_digits(place / "digits")
+    prepare_net(place)
+
+
+def prepare_net(place: Path) -> None:
     (place / "net.prototxt").write_text(NET)
     (place / "solver.prototxt").write_text(
         'net: "net.prototxt" base_lr: 0.05 momentum: 0.9 lr_policy: "fixed" max_iter: 5 '
@@ -162,3 +166,18 @@ def test_a_run_on_a_gpu_that_was_brought_here_is_asked_for_by_its_own_name(
     assert isinstance(found, EngineError)
     assert f"{elsewhere}/runs/caffe-cuda: holds no finished run" in str(found)
     assert "--engines caffe@cuda,torch@cpu" in str(found)
+
+
+def test_a_stage_chooses_the_layers_that_both_engines_train(
+    caffe_python: Path, stored: tuple[Path, Result], tmp_path: Path
+) -> None:
+    prepare_net(tmp_path)
+    net = tmp_path / "net.prototxt"
+    net.write_text(net.read_text().replace('top: "ip2"', 'top: "ip2" include { stage: "whole" }'))
+    words = ("--engines", "caffe,torch", "--solver", tmp_path / "solver.prototxt", "--iterations=1")
+    words = (*words, "--data", stored[0] / "digits", "--caffe-python", caffe_python)
+    result = CliRunner().invoke(verify, [*map(str, words), "--stage", "whole"])
+    assert (result.exit_code, "same" in result.output) == (0, True), result.output
+    result = CliRunner().invoke(verify, [*map(str, words), "--stage", "hole"])
+    assert isinstance(result.exception, FormatError)
+    assert "'hole'" in str(result.exception)

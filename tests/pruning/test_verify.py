@@ -193,16 +193,16 @@ def test_a_given_shape_stands_in_for_one_that_no_net_tells(put: Put) -> None:
         verify(files, files, [OPENCV], SOURCE)
 
 
-def refuse(*arguments: object) -> list[np.ndarray]:
-    raise EngineError("does not know layer 'odd'")
+@pytest.mark.parametrize("kind", [EngineError, FormatError])
+def test_a_later_judge_may_refuse_the_first_one_may_not(put: Put, kind: type[PruneError]) -> None:
+    def refuse(*arguments: object) -> list[np.ndarray]:
+        raise kind("does not know layer 'odd'")
 
-
-def test_a_later_judge_may_refuse_the_first_one_may_not(put: Put) -> None:
     files = put("one")
     found = verify(files, files, [OPENCV, Judge("strict", refuse)], SOURCE)
     assert found.is_same
     assert [refusal.judge for refusal in found.refused] == ["strict"]
-    with pytest.raises(EngineError, match="'odd'"):
+    with pytest.raises(kind, match="'odd'"):
         verify(files, files, [Judge("strict", refuse), OPENCV], SOURCE)
 
 
