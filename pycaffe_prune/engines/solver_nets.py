@@ -23,7 +23,6 @@ from pycaffe_prune.formats.caffe_pb2 import (
 )
 from pycaffe_prune.formats.caffe_pb2 import NetState as NetStateMessage
 from pycaffe_prune.formats.prototxt import read_net, read_solver
-from pycaffe_prune.formats.upgrade import upgrade_net
 from pycaffe_prune.net.graph import NetState, layers_in_state, with_state
 from pycaffe_prune.net.state_wish import require_named
 from pycaffe_prune.net.trust import refuse_untrusted, refuse_untrusted_nets
@@ -195,11 +194,8 @@ def _net_in(
         source = request.net if request.net is not None else _beside(value, request.solver)
         net = read_net(source)
     else:
-        source = request.solver
-        try:
-            net = upgrade_net(value)
-        except FormatError as error:
-            raise FormatError(f"{source}: {field} {error}") from error
+        source, net = request.solver, value
+        _refuse_old_forms(net, field, source)
         if not net.layer:
             raise FormatError(f"{source}: its {field} holds no layer")
     if not request.trust:
@@ -207,6 +203,16 @@ def _net_in(
     if request.state:
         net = with_state(net, request.state.level, request.state.stages)
     return net, source
+
+
+def _refuse_old_forms(net: NetParameter, field: str, source: Path) -> None:
+    """Refuse what Caffe brings to today's form in a net's own file alone, and passes over here."""
+    for name in ("layers", "input"):
+        if getattr(net, name):
+            raise FormatError(
+                f"{source}: its {field} has {name}, an old form that Caffe reads in a net's own "
+                f"file alone; write the net into a file and name it by {field[: -len('_param')]}"
+            )
 
 
 def _merged(

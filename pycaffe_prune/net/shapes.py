@@ -11,7 +11,8 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.net.axes import Shape, extents
 from pycaffe_prune.net.fork_forms import open_fields
 from pycaffe_prune.net.fork_shapes import shape_rule
-from pycaffe_prune.net.shape_rules import Inferred, Rule
+from pycaffe_prune.net.setup_checks import refuse_unbuildable
+from pycaffe_prune.net.shape_rules import RULES, Inferred, Rule
 
 __all__ = ["LayerShapes", "Shape", "extents", "infer_shapes"]
 
@@ -114,6 +115,8 @@ def _inferred(layer: LayerParameter, rule: Rule, bottoms: Sequence[Shape]) -> In
         _require_bottoms(rule, len(bottoms))
         inferred = rule.infer(layer, bottoms)
         _require_tops(inferred, len(layer.top))
+        if rule is RULES.get(layer.type):  # a fork's layer takes what its fork takes
+            refuse_unbuildable(layer, bottoms, len(inferred.tops), len(inferred.params))
         for shape in (*inferred.tops, *inferred.params):
             if shape is not None:
                 _require_possible(shape)

@@ -112,9 +112,16 @@ def test_carrying_layers_change_no_channel(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(ENDS))
 def test_what_an_end_reads_is_fixed(kind: str) -> None:
     scores = layer("Pooling", "b", "scores", "pooling_param { global_pooling: true }")
-    judged = {"ArgMax": "scores", "Softmax": "scores", "ContrastiveLoss": "scores scores label"}
+    judged = {
+        "ArgMax": "scores",
+        "Softmax": "scores",
+        "ContrastiveLoss": "scores scores label",
+        "EuclideanLoss": "scores scores",
+        "SigmoidCrossEntropyLoss": "scores scores",
+    }
     tops = "" if kind == "HDF5Output" else "end"
-    end = layer(kind, judged.get(kind, "scores label"), tops).replace(
+    settings = 'infogain_loss_param { source: "matrix" }' if kind == "InfogainLoss" else ""
+    end = layer(kind, judged.get(kind, "scores label"), tops, settings).replace(
         f'name: "{kind}"', 'name: "end"'
     )
     label = 'layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 2 } } }'

@@ -37,6 +37,8 @@ from tests.parity.solver_twins import (
 Outcome = dict[str, NDArray[np.float32]]
 
 
+IN_V1 = f"train_net_param {{ {NETS['plain_v1']} }} {BASE}"
+FED = f"net_param {{ {NETS['fed']} }} {BASE}"
 LAW = ("SolverParameter", "NetParameter", "NetState", "NetStateRule", "ParamSpec")
 DRAWN = {"random_seed"}
 """What only Caffe draws so: the torch engine's twins differ, and each from Caffe's."""
@@ -211,11 +213,21 @@ def schedule_here(folder: RunFolder) -> dict[str, list[int]]:
         (NET + BASE + "iter_size: 0", "iter_size is 0"),
         (NET + BASE + "average_loss: 0", "average_loss is 0"),
         ("net_param {} " + BASE, "its net_param holds no layer"),
+        (IN_V1, "its train_net_param has layers, an old form .* name it by train_net"),
+        (FED, "its net_param has input, an old form .* name it by net"),
     ],
 )
 def test_what_caffe_or_a_run_cannot_do_is_one_sentence(text: str, sentence: str, make) -> None:
     with pytest.raises(FormatError, match=sentence):
         prepared(make("solver", text))
+
+
+@pytest.mark.real_caffe
+def test_caffe_passes_over_old_forms_of_a_net_inside_a_solver(make, caffe_solver) -> None:
+    with pytest.raises(AssertionError, match=r"end < layers_.size\(\) \(-1 vs. 0\)"):
+        caffe_solver(make("v1", IN_V1), "outcome", steps=1)
+    with pytest.raises(AssertionError, match="Unknown bottom blob 'data'"):
+        caffe_solver(make("fed", FED), "outcome", steps=1)
 
 
 def test_a_net_of_one_s_own_takes_the_place_of_all_that_the_solver_names(

@@ -31,14 +31,15 @@ def loss_nets(draw: st.DrawFn) -> NetParameter:
         for layer, around in zip(net.layer, infer_shapes(net.layer), strict=True)
         for top, shape in zip(layer.top, around.tops, strict=True)
     }
-    for layer in net.layer:
+    blobs = [len(around.params) for around in infer_shapes(net.layer)]
+    for layer, count in zip(net.layer, blobs, strict=True):
         if layer.type == "Dropout":
             layer.type = "TanH"  # a function of its bottom
         if layer.type == "BatchNorm" and draw(st.booleans()):
             layer.batch_norm_param.use_global_stats = True
         if layer.type in ("Convolution", "InnerProduct") and not layer.param:
-            layer.param.add(lr_mult=draw(st.sampled_from([0.0, 1.0, 1.0])))
-            layer.param.add(lr_mult=draw(st.sampled_from([0.0, 1.0, 1.0])))
+            for _ in range(count):
+                layer.param.add(lr_mult=draw(st.sampled_from([0.0, 1.0, 1.0])))
     for top in ends:
         target = net.layer.add(name=f"wanted_{top}", type="DummyData", top=[f"wanted_{top}"])
         target.dummy_data_param.shape.add(dim=shapes[top])

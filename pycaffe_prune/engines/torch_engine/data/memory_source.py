@@ -66,16 +66,11 @@ class MemorySource(Source):
         device: Where batches are wanted.
 
     Raises:
-        DataError, SurgeryError: The layer does not tell its shapes.
+        SurgeryError: The layer does not tell its shapes.
     """
 
     def __init__(self, param: LayerParameter, device: torch.device) -> None:
         self._name, self._device, self._shapes = param.name, device, _told_shapes(param)
-        if any(0 in shape for shape in self._shapes):
-            raise DataError(
-                f"layer '{param.name}' (MemoryData): batch_size, channels, height and width must "
-                "be given and positive"
-            )
         self._held: tuple[Tensor, ...] = ()
         self._batch = 0
 
@@ -150,11 +145,6 @@ class DummySource(Source):
         self._device, self._seed, self._batch = device, seed, 0
         self._shapes = _told_shapes(param)
         fillers = list(param.dummy_data_param.data_filler) or [FillerParameter()]
-        if len(fillers) not in (1, len(self._shapes)):
-            raise DataError(
-                f"layer '{param.name}' (DummyData): has {len(fillers)} data_filler for "
-                f"{len(self._shapes)} tops; give none, one, or one for each"
-            )
         self._fillers = fillers * (len(self._shapes) if len(fillers) == 1 else 1)
         self._constants = {
             place: self._filled(place, 0)

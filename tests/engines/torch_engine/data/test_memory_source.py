@@ -67,7 +67,7 @@ def test_memory_that_does_not_fit_is_refused() -> None:
 
 
 def test_memory_without_sizes_is_refused() -> None:
-    with pytest.raises(DataError, match="must be given and positive"):
+    with pytest.raises(SurgeryError, match="has no channels"):
         MemorySource(layer_of("MemoryData", "memory_data_param { batch_size: 2 }"), CPU)
 
 
@@ -105,7 +105,7 @@ def test_a_dummy_batch_depends_on_seed_top_and_batch_alone() -> None:
 
 
 def test_fillers_that_are_not_one_a_top_are_refused() -> None:
-    with pytest.raises(DataError, match="has 3 data_filler for 2 tops"):
+    with pytest.raises(SurgeryError, match="has 3 data_filler for 2 tops"):
         dummy('data_filler { type: "constant" } ' * 3)
 
 
