@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
-import h5py
 
 from pycaffe_prune.engines.datum import decode_datum
 from pycaffe_prune.engines.lmdb_files import opened_lmdb
+from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.formats.hdf5_files import rows_shapes
 from pycaffe_prune.net.shapes import Shape
 
 __all__ = ["data_shapes"]
@@ -79,7 +80,7 @@ def _rows(layer: LayerParameter) -> Sequence[Shape]:
     told = layer.hdf5_data_param
     names = Path(told.source).read_text(encoding="utf-8", errors="surrogateescape").split()
     try:
-        with h5py.File(names[0], "r", locking=False) as file:
-            return [(told.batch_size, *file[top].shape[1:]) for top in layer.top]
-    except (OSError, KeyError, AttributeError, IndexError):
+        shapes = rows_shapes(Path(names[0]), layer.top)
+    except (FormatError, IndexError):
         return ()
+    return [(told.batch_size, *shape[1:]) for shape in shapes]

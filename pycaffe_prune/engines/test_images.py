@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
-
 from pycaffe_prune.engines.net_data import records
 from pycaffe_prune.engines.test_plan import TestPlan, label_source
-from pycaffe_prune.errors import DataError
+from pycaffe_prune.errors import DataError, FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.formats.hdf5_files import rows_shapes
 
 __all__ = ["image_count", "why_uncounted"]
 
@@ -69,10 +68,7 @@ def _rows(source: LayerParameter) -> int:
     total = 0
     for name in names:
         try:
-            with h5py.File(name, "r") as file:
-                total += int(file[source.top[0]].shape[0])
-        except (OSError, KeyError, IndexError) as error:
-            raise DataError(
-                f"layer '{source.name}' (HDF5Data): {name} cannot be read ({error})"
-            ) from error
+            total += rows_shapes(Path(name), source.top[:1])[0][0]
+        except (FormatError, IndexError) as error:
+            raise DataError(f"layer '{source.name}' (HDF5Data): {error}") from error
     return total

@@ -5,7 +5,6 @@ Weights are one dataset ``/data/<layer>/<index>`` a blob, without definitions. A
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +13,9 @@ import numpy as np
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.blobs import MAX_COUNT, Blob
-from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, named_blobs, named_model
-from pycaffe_prune.formats.files import atomic_write, existing_file
+from pycaffe_prune.formats.caffemodel import Caffemodel, named_blobs, named_model
+from pycaffe_prune.formats.files import atomic_write
+from pycaffe_prune.formats.hdf5_files import Hdf5File, member, members, read_hdf5, require_plain
 from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.formats.solverstate import Solverstate
 from pycaffe_prune.formats.text_bytes import bytes_of
@@ -24,7 +24,6 @@ __all__ = ["read_hdf5_solverstate", "read_hdf5_weights", "write_hdf5_weights"]
 
 _STATE = "an HDF5 solverstate of Caffe (.solverstate.h5)"
 _WHAT = "an HDF5 weights file of Caffe (.caffemodel.h5)"
-_MOST_PACKED = 1032  # deflate makes of one byte at most as many
 
 
 def write_hdf5_weights(path: Path, model: Caffemodel) -> None:
@@ -80,8 +79,15 @@ def read_hdf5_weights(path: Path) -> Caffemodel:
         FormatError: The file is missing, damaged, or holds anything else than such datasets, or
             a layer lacks a blob that another layer of the net owns.
     """
-    with _opened(path, _WHAT) as file:
-        return named_model(dict(_blobs(file.get("data"))))
+    parsed = read_hdf5(path, _WHAT, lambda file: list(_blobs(file)))
+    try:
+        blobs = {
+            (layer, index): cast(Blob, parsed.arrays[number])
+            for layer, index, number in parsed.notes
+        }
+        return named_model(blobs)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}; {_WHAT} is needed") from error
 
 
 def read_hdf5_solverstate(path: Path) -> Solverstate:
@@ -90,68 +96,53 @@ def read_hdf5_solverstate(path: Path) -> Solverstate:
     Raises:
         FormatError: The file is missing, damaged, or no solverstate.
     """
-    with _opened(path, _STATE) as file:
-        blobs = dict(_members(file.get("history"), "/history"))
-        history = []
-        for index in map(str, range(len(blobs))):
-            dataset = blobs.get(index)
-            if not isinstance(dataset, h5py.Dataset):
-                raise FormatError(f"there is no dataset '/history/{index}' of {len(blobs)}")
-            history.append(_values(dataset, f"dataset '/history/{index}'"))
-        iteration, step = (int(_scalar(file, name)) for name in ("iter", "current_step"))
-        learned_net = _scalar(file, "learned_net")
-        if not isinstance(learned_net, bytes):
-            raise FormatError("dataset '/learned_net' is no text")
-        return Solverstate(iteration, learned_net.decode(), tuple(history), step)
+    parsed = read_hdf5(path, _STATE, _state)
+    iteration, step, learned_net, numbers = parsed.notes
+    history = tuple(cast(Blob, parsed.arrays[number]) for number in numbers)
+    return Solverstate(iteration, learned_net, history, step)
+
+
+def _state(file: Hdf5File) -> tuple[int, int, str, list[int]]:
+    blobs = dict(members(member(file.root, "history", ""), "/history"))
+    history = []
+    for index in map(str, range(len(blobs))):
+        place = f"dataset '/history/{index}'"
+        if not isinstance(blobs.get(index), h5py.Dataset):
+            raise FormatError(f"there is no {place} of {len(blobs)}")
+        history.append(_kept(file, blobs[index], place))
+    iteration, step = (_whole_number(file.root, name) for name in ("iter", "current_step"))
+    learned_net = _scalar(file.root, "learned_net")
+    if not isinstance(learned_net, bytes):
+        raise FormatError("dataset '/learned_net' is no text")
+    return iteration, step, learned_net.decode(), history
+
+
+def _whole_number(file: h5py.File, name: str) -> int:
+    value = _scalar(file, name)
+    if not isinstance(value, np.integer) or not 0 <= value <= MAX_COUNT:
+        raise FormatError(f"dataset '/{name}' holds {value!r}, which is no count")
+    return int(value)
 
 
 def _scalar(file: h5py.File, name: str) -> Any:
-    dataset = file.get(name)
+    dataset = member(file, name, "")
     if not isinstance(dataset, h5py.Dataset) or dataset.size != 1:
         raise FormatError(f"there is no dataset '/{name}' of one value")
+    require_plain(dataset, f"dataset '/{name}'")
     return np.asarray(dataset[()]).reshape(-1)[0]
 
 
-@contextmanager
-def _opened(path: Path, what: str) -> Iterator[h5py.File]:
-    """Open a file; what is wrong with it is told with its name and what it should be."""
-    existing_file(path, what)
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except FormatError as error:
-        raise FormatError(f"{path}: {error}; {what} is needed") from error
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError) as error:
-        raise FormatError(f"{path}: cannot be read ({error}); {what} is needed") from error
-
-
-def _blobs(data: object) -> Iterator[tuple[BlobKey, Blob]]:
-    for layer, group in _members(data, "/data"):
-        for index, dataset in _members(group, f"/data/{layer}"):
-            place = f"dataset '/data/{layer}/{index}'"
+def _blobs(file: Hdf5File) -> Iterator[tuple[str, int, int]]:
+    """Layer, index and number of each blob."""
+    for layer, group in members(member(file.root, "data", ""), "/data"):
+        for index, dataset in members(group, f"/data/{layer}"):
             is_index = index.isdecimal() and index == str(int(index))
             if not isinstance(dataset, h5py.Dataset) or not is_index:
                 raise FormatError(f"'/data/{layer}/{index}' is no dataset '/data/<layer>/<index>'")
-            yield (layer, int(index)), _values(dataset, place)
+            yield layer, int(index), _kept(file, dataset, f"dataset '/data/{layer}/{index}'")
 
 
-def _members(group: object, place: str) -> Iterator[tuple[str, object]]:
-    """The members of a group; links that lead elsewhere, to other files too, are refused."""
-    if not isinstance(group, h5py.Group):
-        raise FormatError(f"'{place}' is no group")
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise FormatError(f"'{place}/{name}' is a link to another place, which is not followed")
-        yield name, group[name]
-
-
-def _values(dataset: h5py.Dataset, place: str) -> Blob:
+def _kept(file: Hdf5File, dataset: h5py.Dataset, place: str) -> int:
     if dataset.dtype.kind not in "fiu":
         raise FormatError(f"{place} holds {dataset.dtype} instead of float32")
-    if dataset.external or dataset.is_virtual:
-        raise FormatError(f"{place} has its values in another file, which is not read")
-    held = dataset.id.get_storage_size() * _MOST_PACKED
-    if dataset.size is None or dataset.size > MAX_COUNT or dataset.nbytes > held:
-        raise FormatError(f"{place} has shape {dataset.shape}, but its values are not there")
-    with np.errstate(over="ignore", invalid="ignore"):  # too large a double becomes inf, as in C++
-        return cast(Blob, dataset[()].astype(np.float32, copy=False).reshape(dataset.shape))
+    return file.keep(dataset, place)

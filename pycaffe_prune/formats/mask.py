@@ -1,19 +1,19 @@
 """Mask files (``*.mask.h5``): which weights of a pruned model are kept, and why."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.errors import FormatError, SurgeryError
-from pycaffe_prune.formats.blobs import MAX_COUNT
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
-from pycaffe_prune.formats.files import atomic_write, existing_file
+from pycaffe_prune.formats.files import atomic_write
+from pycaffe_prune.formats.hdf5_files import Hdf5File, members, read_hdf5
 
 __all__ = ["Mask", "MaskFile", "read_mask", "require_fitting_masks", "write_mask"]
 
@@ -21,6 +21,8 @@ Mask = NDArray[np.bool_]
 """Shape of the weight blob; True = kept."""
 
 _WHAT = "a mask file (.mask.h5)"
+_ATTRIBUTES = ("source_sha256", "criterion", "parameters")
+_MOST_SLASHES = 32  # in a layer's name
 
 
 @dataclass(frozen=True)
@@ -69,37 +71,55 @@ def read_mask(path: Path) -> MaskFile:
     Raises:
         FormatError: The file is missing, damaged, or holds anything but boolean masks.
     """
-    existing_file(path, _WHAT)
-    masks: dict[BlobKey, Mask] = {}
-
-    def collect(name: str, item: object) -> None:
-        if not isinstance(item, h5py.Dataset):
-            return
-        if item.size is None or item.size > MAX_COUNT:  # a damaged extent, not a mask to allocate
-            raise FormatError(f"dataset '/{name}' has shape {item.shape}, which no blob has")
-        layer, _, index = name.rpartition("/")
-        if not layer or not index.isdecimal() or item.dtype != np.bool_:
-            raise FormatError(f"dataset '/{name}' ({item.dtype}) is not a mask '/<layer>/<index>'")
-        masks[layer, int(index)] = item[()]
-
+    parsed = read_hdf5(path, _WHAT, _masks)
+    keys, source_sha256, criterion, parameters = parsed.notes
+    masks = {
+        (layer, index): cast(Mask, parsed.arrays[number])
+        for number, (layer, index) in enumerate(keys)
+    }
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            file.visititems(collect)
-            return MaskFile(
-                masks,
-                str(file.attrs["source_sha256"]),
-                str(file.attrs["criterion"]),
-                _parameters(file.attrs["parameters"]),
-            )
+        return MaskFile(masks, source_sha256, criterion, _parameters(parameters))
     except FormatError as error:
         raise FormatError(f"{path}: {error}; {_WHAT} is needed") from error
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
-        raise FormatError(f"{path}: {reason}; {_WHAT} is needed") from error
+
+
+def _masks(file: Hdf5File) -> tuple[list[BlobKey], str, str, str]:
+    """The masks' keys in the order in which they are kept, and the attributes."""
+    keys: list[BlobKey] = []
+    for name, dataset in _datasets(file.root, "", 0):
+        layer, _, index = name.rpartition("/")
+        if not layer or not index.isdecimal() or dataset.dtype != np.bool_:
+            raise FormatError(
+                f"dataset '/{name}' ({dataset.dtype}) is not a mask '/<layer>/<index>'"
+            )
+        if file.keep(dataset, f"dataset '/{name}'", np.bool_) != len(keys):
+            raise FormatError(f"dataset '/{name}' is another one under a second name")
+        keys.append((layer, int(index)))
+    attributes = file.root.attrs
+    lacking = [name for name in _ATTRIBUTES if name not in attributes]
+    if lacking:
+        raise FormatError(f"lacks the attribute '{lacking[0]}'")
+    source_sha256, criterion, parameters = (str(attributes[name]) for name in _ATTRIBUTES)
+    return keys, source_sha256, criterion, parameters
+
+
+def _datasets(group: h5py.Group, place: str, depth: int) -> Iterator[tuple[str, h5py.Dataset]]:
+    """All datasets below a group with their paths; a layer's name may have slashes."""
+    if depth > _MOST_SLASHES:
+        raise FormatError(f"'{place[:80]}' is nested too deep, or in itself")
+    for name, item in members(group, place):
+        path = f"{place}/{name}" if place else name
+        if isinstance(item, h5py.Group):
+            yield from _datasets(item, path, depth + 1)
+        elif isinstance(item, h5py.Dataset):
+            yield path, item
 
 
 def _parameters(text: str) -> dict[str, Any]:
-    parameters = json.loads(text)
+    try:
+        parameters = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"its attribute 'parameters' is no JSON ({error})") from error
     if not isinstance(parameters, dict):
         raise FormatError("its attribute 'parameters' is no JSON object")
     return parameters

@@ -1,9 +1,7 @@
 """The HDF5Data layer: rows of HDF5 files named in a list."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,27 +9,25 @@ from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.draws import Purpose, draws_for
-from pycaffe_prune.errors import DataError
+from pycaffe_prune.errors import DataError, FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.formats.hdf5_files import read_rows, rows_shapes
 from pycaffe_prune.net.axes import Shape, extents
 
 __all__ = ["Hdf5Source"]
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """What the tops read in one file."""
+_MOST_HELD = 256 << 20  # bytes of files that are kept in memory from one pass to the next
 
-    number: int
-    tops: tuple[NDArray[np.float32], ...]
+_Tops = tuple[NDArray[np.float32], ...]
 
 
 class Hdf5Source(Source):
     """Batches of an HDF5Data layer (`src/caffe/layers/hdf5_data_layer.cpp`).
 
     The rows of all files follow each other, pass after pass; a batch may span files. With
-    ``shuffle`` files, and rows within each, are in another order at each pass. One file at a time
-    is held in main memory.
+    ``shuffle`` files, and rows within each, are in another order at each pass. Files are held in
+    main memory while all that were read have 256 MiB; of larger ones, one at a time.
 
     Args:
         param: The layer; its tops name the datasets.
@@ -60,7 +56,7 @@ class Hdf5Source(Source):
                     f"{', '.join(extents(shape[1:]) for shape in shapes)}, those of "
                     f"{self._paths[0]} are {', '.join(map(extents, self._widths))}; make them alike"
                 )
-        self._loaded: _Loaded | None = None
+        self._held: dict[int, _Tops] = {}
         self._batch = 0
 
     def _listed(self, source: Path) -> list[Path]:
@@ -75,8 +71,10 @@ class Hdf5Source(Source):
         return [Path(name) for name in names]
 
     def _shapes_in(self, path: Path) -> list[Shape]:
-        with self._opened(path) as file:
-            shapes = [self._dataset(file, path, name).shape for name in self._names]
+        try:
+            shapes = rows_shapes(path, self._names)
+        except FormatError as error:
+            raise DataError(f"{self._where}: {error}; the tops name the datasets") from error
         counts = {shape[0] for shape in shapes}
         if len(counts) > 1 or 0 in counts:
             raise DataError(
@@ -85,27 +83,6 @@ class Hdf5Source(Source):
                 "at least one"
             )
         return shapes
-
-    def _opened(self, path: Path) -> h5py.File:
-        try:
-            return h5py.File(path, "r", locking=False)
-        except OSError as error:
-            raise DataError(
-                f"{self._where}: {path} is not there or is no HDF5 file ({error})"
-            ) from error
-
-    def _dataset(self, file: h5py.File, path: Path, name: str) -> h5py.Dataset:
-        dataset = file.get(name)
-        if (
-            not isinstance(dataset, h5py.Dataset)
-            or not dataset.ndim
-            or dataset.dtype.kind not in "fiu"
-        ):
-            raise DataError(
-                f"{self._where}: {path} has no dataset '{name}' of numbers with at least one axis; "
-                "the tops name the datasets"
-            )
-        return dataset
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -124,7 +101,7 @@ class Hdf5Source(Source):
                     break
                 row -= int(self._rows[number])
             rows = self._row_order(epoch, number)[row : row + self._size - filled]
-            for top, values in zip(tops, self._load(number).tops, strict=True):
+            for top, values in zip(tops, self._load(number), strict=True):
                 top[filled : filled + len(rows)] = values[rows]
             filled += len(rows)
         return tuple(torch.from_numpy(top).to(self._device) for top in tops)
@@ -141,19 +118,17 @@ class Hdf5Source(Source):
             return np.arange(count)
         return draws_for(self._seed, Purpose.ORDER, epoch, 1 + number).permutation(count)
 
-    def _load(self, number: int) -> _Loaded:
-        if self._loaded is None or self._loaded.number != number:
-            path = self._paths[number]
-            with self._opened(path) as file:
-                try:
-                    tops = tuple(
-                        self._dataset(file, path, name).astype(np.float32)[...]
-                        for name in self._names
-                    )
-                except OSError as error:
-                    raise DataError(f"{self._where}: {path} is damaged ({error})") from error
-            self._loaded = _Loaded(number, tops)
-        return self._loaded
+    def _load(self, number: int) -> _Tops:
+        if number not in self._held:
+            try:
+                tops = tuple(read_rows(self._paths[number], self._names))
+            except FormatError as error:
+                raise DataError(f"{self._where}: {error}") from error
+            held = (*tops, *(top for others in self._held.values() for top in others))
+            if sum(top.nbytes for top in held) > _MOST_HELD:
+                self._held.clear()
+            self._held[number] = tops
+        return self._held[number]
 
     def seek(self, batch: int) -> None:
         """See `Source.seek`."""
@@ -161,4 +136,4 @@ class Hdf5Source(Source):
 
     def close(self) -> None:
         """See `Source.close`."""
-        self._loaded = None
+        self._held.clear()
