@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import Datum
 from pycaffe_prune.formats.files import fsync_directory
+from pycaffe_prune.formats.lmdb_file import LmdbFile
 
 __all__ = [
     "Batch",
@@ -155,8 +156,8 @@ def lmdb_count(path: Path) -> int:
     Raises:
         DataError: There is no LMDB at ``path``, or it is truncated.
     """
-    with _opened(path) as environment:
-        return int(environment.stat()["entries"])
+    with LmdbFile(path) as database:
+        return database.entries
 
 
 def lmdb_content_checksum(path: Path) -> str:
@@ -168,32 +169,11 @@ def lmdb_content_checksum(path: Path) -> str:
         DataError: There is no LMDB at ``path``, or it is truncated.
     """
     digest = hashlib.sha256()
-    with _opened(path) as environment, environment.begin(buffers=True) as transaction:
-        for key, value in transaction.cursor():
+    with LmdbFile(path) as database:
+        for key, value in database.records():
             digest.update(key)
             digest.update(value)
     return digest.hexdigest()
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[lmdb.Environment]:
-    """Open for reading without a lock file, so that read-only media and other readers are fine."""
-    try:
-        environment = lmdb.open(str(path), readonly=True, create=False, lock=False)
-        try:
-            # Reading a page past the end of a truncated file would kill the process (SIGBUS).
-            needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-            found = (path / "data.mdb").stat().st_size
-            if found < needed:
-                raise DataError(
-                    f"{path}: truncated: data.mdb has {found} bytes, {needed} are needed. "
-                    "Build it again with --force."
-                )
-            yield environment
-        finally:
-            environment.close()
-    except (lmdb.Error, OSError) as error:
-        raise DataError(f"{path}: cannot be read as an LMDB ({error})") from error
 
 
 def _fill(

@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import lmdb
 from google.protobuf.message import DecodeError
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from pycaffe_prune.cache import cache_root
-from pycaffe_prune.engines.lmdb_files import opened_lmdb
 from pycaffe_prune.errors import DataError, PruneError
 from pycaffe_prune.formats.caffe_pb2 import Datum
 from pycaffe_prune.formats.files import sha256_of, write_text
+from pycaffe_prune.formats.lmdb_file import LmdbFile
 
 __all__ = ["NOTES_ENDING", "Content", "file_contents", "lmdb_content"]
 
@@ -77,7 +76,7 @@ def lmdb_content(folder: Path) -> Content:
     file = folder / "data.mdb"
     try:
         return _known([file], folder / NOTES_ENDING, lambda _: _read_lmdb(folder))[file]
-    except (lmdb.Error, OSError) as error:
+    except OSError as error:
         raise DataError(f"{folder}: cannot be read as an LMDB ({error})") from error
 
 
@@ -167,18 +166,18 @@ def _read_lmdb(folder: Path) -> Content:
     digest, labels = hashlib.sha256(), _Range()
     pixels: dict[int, str] = {}
     encoded: dict[int, str] = {}
-    with opened_lmdb(folder) as environment, environment.begin(buffers=True) as transaction:
-        for key, value in transaction.cursor():
+    with LmdbFile(folder) as database:
+        for key, value in database.records():
             digest.update(key)
             digest.update(value)
             with suppress(DecodeError):  # told, with the record, by who decodes it
-                datum = Datum.FromString(bytes(value))
+                datum = Datum.FromString(value)
                 labels.add(datum.label)
                 if not datum.encoded:
                     pixels.setdefault(datum.channels, _text(key))
                 elif channels := _channels(datum.data):
                     encoded.setdefault(channels, _text(key))
-        count = int(environment.stat()["entries"])
+        count = database.entries
     return Content(
         sha256=digest.hexdigest(),
         records=count,

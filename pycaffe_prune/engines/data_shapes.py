@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 
 from pycaffe_prune.engines.datum import decode_datum
-from pycaffe_prune.engines.lmdb_files import opened_lmdb
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.hdf5_files import rows_shapes
+from pycaffe_prune.formats.lmdb_file import LmdbFile
 from pycaffe_prune.net.shapes import Shape
 
 __all__ = ["data_shapes"]
@@ -58,11 +58,10 @@ def _stored(layer: LayerParameter) -> Shape | None:
     flag = cv2.IMREAD_UNCHANGED
     if told.force_color or told.force_gray:  # of images that are encoded
         flag = cv2.IMREAD_COLOR if told.force_color else cv2.IMREAD_GRAYSCALE
-    with opened_lmdb(source) as environment, environment.begin() as transaction:
-        cursor = transaction.cursor()
-        if not cursor.first():
-            return None
-        return decode_datum(cursor.value(), f"{source}: the first record", flag).shape
+    with LmdbFile(source) as database:
+        for _, value in database.records():
+            return decode_datum(value, f"{source}: the first record", flag).shape
+    return None
 
 
 def _listed(layer: LayerParameter) -> Shape | None:

@@ -1,16 +1,14 @@
 """The images of an LMDB outside of a net: as stored, and as a TEST net's Data layer has them."""
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
-import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.engines.datum import Pixels, Record, decode_datum
-from pycaffe_prune.engines.lmdb_files import opened_lmdb
-from pycaffe_prune.errors import DataError, SurgeryError
+from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.lmdb_file import LmdbFile
 from pycaffe_prune.net.shapes import Shape, extents
 
 __all__ = ["as_data_layer", "stored_images"]
@@ -28,15 +26,9 @@ def stored_images(folder: Path, first: int = 0) -> Iterator[Record]:
     Raises:
         DataError: There is no LMDB, or a record is damaged.
     """
-    try:
-        with opened_lmdb(folder) as environment, environment.begin() as transaction:
-            cursor = transaction.cursor()
-            if next(islice(cursor.iternext(values=False), first, None), None) is None:
-                return
-            for key, value in cursor.iternext():
-                yield decode_datum(value, f"{folder}: record {key!r}")
-    except (lmdb.Error, OSError) as error:
-        raise DataError(f"{folder}: is no LMDB ({error})") from error
+    with LmdbFile(folder) as database:
+        for key, value in database.records(first):
+            yield decode_datum(value, f"{folder}: record {key!r}")
 
 
 def as_data_layer(

@@ -4,10 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import lmdb
-
 from pycaffe_prune.engines.data_paths import DataFolder
-from pycaffe_prune.engines.lmdb_files import opened_lmdb
 from pycaffe_prune.errors import DataError, FormatError
 from pycaffe_prune.formats.caffe_pb2 import (
     ImageDataParameter,
@@ -16,6 +13,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
     WindowDataParameter,
 )
 from pycaffe_prune.formats.files import existing_file
+from pycaffe_prune.formats.lmdb_file import LmdbFile
 
 __all__ = [
     "batch_size",
@@ -154,10 +152,10 @@ def records(layer: LayerParameter, net_path: Path | None = None, tried: Sequence
         raise DataError(f"{where}: there is no LMDB at {source}{others}; {remedy}")
     try:
         existing_file(source / "data.mdb", "an LMDB's data.mdb")
-        with opened_lmdb(source) as database:
-            count = int(database.stat()["entries"])
-    except lmdb.Error as error:
-        raise DataError(f"{where}: the LMDB {source} cannot be read ({error}); {remedy}") from error
+        with LmdbFile(source) as database:
+            count = database.entries
+    except DataError as error:
+        raise DataError(f"{where}: the LMDB {error}; {remedy}") from error
     if count == 0:
         raise DataError(f"{where}: the LMDB {source} is empty; {remedy}")
     return count

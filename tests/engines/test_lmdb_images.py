@@ -68,7 +68,7 @@ def test_a_damaged_record_is_refused_by_its_name(tmp_path: Path, record: bytes, 
 
 
 def test_no_lmdb_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no LMDB"):
+    with pytest.raises(DataError, match="cannot be read as an LMDB"):
         list(stored_images(tmp_path / "none"))
 
 

@@ -151,7 +151,7 @@ def test_a_mean_of_another_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_lmdb_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere: is no LMDB"):
+    with pytest.raises(DataError, match="nowhere: cannot be read as an LMDB"):
         lmdb_input(tmp_path / "nowhere", 1)({"data": None})
     assert not (tmp_path / "nowhere").exists()
 

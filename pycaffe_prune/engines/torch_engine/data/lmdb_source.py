@@ -1,15 +1,13 @@
 """The Data layer: an LMDB of Datum messages in the order of its keys, pass after pass."""
 
 from collections.abc import Hashable, Sequence
-from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 
 import cv2
-import lmdb
 import torch
 
 from pycaffe_prune.engines.datum import Record, decode_datum
-from pycaffe_prune.engines.lmdb_files import opened_lmdb
 from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.prefetch import Prefetch
 from pycaffe_prune.engines.torch_engine.data.records import Records
@@ -18,6 +16,7 @@ from pycaffe_prune.engines.torch_engine.data.streamed import StreamedSource
 from pycaffe_prune.engines.torch_engine.data.transformer import Transformer
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import DataParameter, Datum, LayerParameter
+from pycaffe_prune.formats.lmdb_file import LmdbFile
 
 __all__ = ["LmdbRecords", "database_source"]
 
@@ -91,17 +90,15 @@ class LmdbRecords(Records[tuple[int, bytes]]):
     def _open(self, source: Path) -> None:
         if not (source / "data.mdb").is_file():
             raise DataError(f"{self._where} is not there; {_REMEDY}")
-        self._opened = ExitStack()
         try:
-            environment = self._opened.enter_context(opened_lmdb(source))
-            self.count = int(environment.stat()["entries"])
-            self._cursor = self._opened.enter_context(environment.begin()).cursor()
-        except (lmdb.Error, OSError) as error:
-            self._opened.close()
-            raise DataError(f"{self._where} cannot be read ({error}); {_REMEDY}") from error
-        if not self._cursor.first():
-            self._opened.close()
+            self._file = LmdbFile(source)
+        except DataError as error:
+            raise self._unreadable(error) from error
+        self.count = self._file.entries
+        if not self.count:
+            self._file.close()
             raise DataError(f"{self._where} is empty; {_REMEDY}")
+        self._coming = self._file.records()
         self._place = 0
         status = (source / "data.mdb").stat()
         self.key: Hashable = (
@@ -120,28 +117,24 @@ class LmdbRecords(Records[tuple[int, bytes]]):
 
     def fetch(self, start: int, count: int) -> Sequence[tuple[int, bytes]]:
         """See `Records.fetch`."""
+        items: list[tuple[int, bytes]] = []
+        place = start % self.count
         try:
-            self._go_to(start % self.count)
-            items = []
-            for _ in range(count):
-                items.append((self._place, self._cursor.value()))
-                self._step()
-        except lmdb.Error as error:
-            raise DataError(f"{self._where} cannot be read ({error}); {_REMEDY}") from error
+            while len(items) < count:
+                if place != self._place:
+                    self._coming = self._file.records(place)
+                wanted = min(count - len(items), self.count - place)
+                values = [value for _, value in islice(self._coming, wanted)]
+                items += enumerate(values, place)
+                self._place = place + wanted
+                place = self._place % self.count
+        except DataError as error:
+            self._place = -1
+            raise self._unreadable(error) from error
         return items
 
-    def _go_to(self, place: int) -> None:
-        if place < self._place:
-            self._cursor.first()
-            self._place = 0
-        while self._place < place:
-            self._step()
-
-    def _step(self) -> None:
-        self._place += 1
-        if not self._cursor.next():
-            self._cursor.first()
-            self._place = 0
+    def _unreadable(self, error: DataError) -> DataError:
+        return DataError(f"{self._where} cannot be read ({error}); {_REMEDY}")
 
     def decode(self, item: tuple[int, bytes]) -> Record:
         """See `Records.decode`."""
@@ -150,4 +143,4 @@ class LmdbRecords(Records[tuple[int, bytes]]):
 
     def close(self) -> None:
         """See `Records.close`."""
-        self._opened.close()
+        self._file.close()
