@@ -1,15 +1,14 @@
 """Labels, split and order of Oxford 102 category flowers, from its two MATLAB files."""
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.manifest import SplitName
+from data_prep.mat_file import read_mat
 from pycaffe_prune.errors import DataError
 
 __all__ = ["LABELS_FILE", "SPLIT_FILE", "ListedImage", "Parts", "image_lists", "read_parts"]
@@ -17,8 +16,6 @@ __all__ = ["LABELS_FILE", "SPLIT_FILE", "ListedImage", "Parts", "image_lists", "
 LABELS_FILE = "imagelabels.mat"
 SPLIT_FILE = "setid.mat"
 
-# SciPy reports a damaged file as whatever its reader stumbles over.
-_DAMAGED = (ArithmeticError, LookupError, MemoryError, NotImplementedError, TypeError, ValueError)
 _SEED = 777
 _PARTS = ("trnid", "tstid", "valid")  # in the order in which the recipe draws
 # The paper trains on the official test part, and tests on the official training part.
@@ -62,7 +59,7 @@ def read_parts(labels: Path, split: Path) -> Parts:
     """Read ``imagelabels.mat`` and ``setid.mat``.
 
     Raises:
-        DataError: SciPy is not installed, or a file is missing, damaged, or not what it should be.
+        DataError: A file is missing, damaged, or not what it should be.
     """
     classes = _row(labels, "labels")
     if classes.min() < 1:
@@ -99,29 +96,10 @@ def image_lists(parts: Parts) -> dict[SplitName, list[ListedImage]]:
 
 def _row(path: Path, name: str) -> NDArray[np.int64]:
     """Return the whole numbers of one variable, a matrix of one row."""
-    values = _variables(path).get(name)
+    values = read_mat(path).get(name)
     if values is None or values.ndim != 2 or values.shape[0] != 1 or not values.size:
         shape = "nothing" if values is None else f"shape {values.shape}"
         raise DataError(f"{path}: '{name}' is {shape}, not one row of numbers. Is it {path.name}?")
     if values.dtype.kind not in "iu":
         raise DataError(f"{path}: '{name}' holds {values.dtype}, not whole numbers")
     return np.asarray(values[0], np.int64)
-
-
-def _variables(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-    except ImportError as error:
-        raise DataError(
-            f"{path}: MATLAB files are read with SciPy, which is not installed; "
-            "run `pip install 'pycaffe-prune[flowers]'`"
-        ) from error
-    try:
-        found = loadmat(path)
-    except (OSError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read ({reason}). Get the file again.") from error
-    except (MatReadError, *_DAMAGED) as error:
-        raise DataError(f"{path}: is no MATLAB 5 file ({error}). Get the file again.") from error
-    return {key: value for key, value in found.items() if isinstance(value, np.ndarray)}

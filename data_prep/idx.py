@@ -10,30 +10,42 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pycaffe_prune.errors import DataError
+from pycaffe_prune.errors import DataError, FormatError
+from pycaffe_prune.formats.limits import Budget
 
 __all__ = ["idx_shape", "parse_idx", "read_labelled_images", "read_unpacked"]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _UNSIGNED_BYTE = 0x08  # IDX's type code; MNIST uses no other
 _LONGEST_HEADER = 4 + 4 * 255
+_MOST_BEYOND = 1 << 20
 _UNREADABLE = (OSError, EOFError, zlib.error)  # gzip.BadGzipFile is an OSError
 
 
 def read_unpacked(path: Path) -> bytes | memoryview:
-    """Return the file's bytes, unpacked if they are gzip's (told by content, not by name).
+    """Return an IDX file's bytes, unpacked if they are gzip's (told by content, not by name).
 
-    A file that is not packed is mapped, not copied.
+    A file that is not packed is mapped, not copied; of one that is, no more is unpacked than its
+    header promises, and a little, so that there being too much can be told.
 
     Raises:
-        DataError: The file cannot be read, or is damaged gzip.
+        DataError: The file cannot be read, is damaged gzip, has no IDX header, or promises more
+            than a file of its size may unpack to (`pycaffe_prune.formats.limits`).
     """
     try:
         with path.open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
                 return b""  # which cannot be mapped
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        return gzip.decompress(content) if content[:2] == _GZIP_MAGIC else content
+        if content[:2] != _GZIP_MAGIC:
+            return content
+        shape = idx_shape(path)
+        promised = 4 + 4 * len(shape) + math.prod(shape)
+        Budget(len(content)).spend(promised)
+        with gzip.open(path) as packed:
+            return packed.read(promised + _MOST_BEYOND)
+    except FormatError as error:
+        raise DataError(f"{path}: {error}") from error
     except _UNREADABLE as error:
         raise DataError(_damaged(path, error)) from error
 

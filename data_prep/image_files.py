@@ -2,7 +2,6 @@
 
 import gzip
 import re
-import shutil
 import tarfile
 import zlib
 from collections import defaultdict
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from pycaffe_prune.errors import DataError
+from pycaffe_prune.errors import DataError, FormatError
+from pycaffe_prune.formats.limits import Budget
 
 __all__ = ["ImageFile", "duplicates", "find_images"]
 
@@ -109,6 +109,8 @@ def _in_archive(archive: Path, scratch: Path) -> Mapping[int, ImageFile]:
                 for member in tar
                 if member.isreg() and (match := _NAME.fullmatch(member.name.rpartition("/")[2]))
             }
+    except FormatError as error:
+        raise DataError(f"{archive}: {error}") from error
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{archive}: cannot be read as a tar archive ({reason})") from error
@@ -125,6 +127,9 @@ def _unpacked(archive: Path, scratch: Path) -> Path:
         packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     if not packed:
         return archive
+    budget = Budget(archive.stat().st_size)
     with gzip.open(archive) as content, scratch.open("wb") as plain:
-        shutil.copyfileobj(content, plain, 1 << 20)
+        while part := content.read(1 << 20):
+            budget.spend(len(part))
+            plain.write(part)
     return scratch

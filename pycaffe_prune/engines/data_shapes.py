@@ -5,7 +5,7 @@ from pathlib import Path
 
 import cv2
 
-from pycaffe_prune.engines.datum import decode_datum
+from pycaffe_prune.engines.datum import decode_datum, read_image
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.hdf5_files import rows_shapes
@@ -71,7 +71,7 @@ def _listed(layer: LayerParameter) -> Shape | None:
         return (channels, told.new_height, told.new_width)
     with Path(told.source).open(encoding="utf-8", errors="surrogateescape") as lines:
         name = next(lines, "").rpartition(" ")[0]
-    image = cv2.imread(told.root_folder + name)
+    image = read_image(told.root_folder + name)
     return None if image is None else (channels, *image.shape[:2])
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,7 +14,7 @@ from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import Datum
 from pycaffe_prune.net.axes import Shape, extents
 
-__all__ = ["Pixels", "Record", "channels_first", "decode_datum"]
+__all__ = ["Pixels", "Record", "channels_first", "decode_datum", "decode_image", "read_image"]
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -39,6 +40,25 @@ def channels_first(image: NDArray[Any]) -> NDArray[np.uint8]:
     return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
 
 
+def decode_image(content: bytes, flag: int) -> NDArray[Any] | None:
+    """Return an image file's pixels as OpenCV has them; None: it is damaged, or too large.
+
+    How many pixels OpenCV decodes at most is told in ``OPENCV_IO_MAX_IMAGE_PIXELS``.
+    """
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
+    except cv2.error:
+        return None
+
+
+def read_image(path: Path | str, flag: int = cv2.IMREAD_COLOR) -> NDArray[Any] | None:
+    """Return a file's pixels as `decode_image` does; None also: the file cannot be read."""
+    try:
+        return cv2.imread(str(path), flag)
+    except cv2.error:
+        return None
+
+
 def decode_datum(value: bytes, where: str, flag: int = cv2.IMREAD_UNCHANGED) -> Record:
     """Return the image of a Datum message (`DecodeDatumToCVMat` of `src/caffe/util/io.cpp`).
 
@@ -55,8 +75,7 @@ def decode_datum(value: bytes, where: str, flag: int = cv2.IMREAD_UNCHANGED) -> 
     except DecodeError as error:
         raise DataError(f"{where} is not a Datum ({error}); {_REMEDY}") from error
     if datum.encoded:
-        coded = np.frombuffer(datum.data, np.uint8)
-        image = cv2.imdecode(coded, flag) if coded.size else None
+        image = decode_image(datum.data, flag)
         if image is None or image.dtype != np.uint8:
             raise DataError(f"{where} is encoded, but is no image of bytes; {_REMEDY}")
         return Record(channels_first(image), datum.label)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.files import existing_file
+from pycaffe_prune.formats.limits import Budget
 
 __all__ = [
     "NPY_MAGIC",
@@ -94,12 +95,15 @@ def _write_members(
                 np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
 
 
-def read_arrays(path: Path, what: str) -> dict[str, NDArray[np.generic]]:
+def read_arrays(
+    path: Path, what: str, budget: Budget | None = None
+) -> dict[str, NDArray[np.generic]]:
     """Read all arrays of an ``.npz``, in the archive's order; checksums are verified.
 
     Args:
         path: The file.
         what: What it should be, for the error's sentence.
+        budget: What the arrays may take; default: by the file's size (`formats.limits`).
 
     Returns:
         Read-only arrays by name (without ``.npy``), whole numbers, booleans and floats only.
@@ -110,7 +114,7 @@ def read_arrays(path: Path, what: str) -> dict[str, NDArray[np.generic]]:
     existing_file(path, what)
     try:
         with zipfile.ZipFile(path) as archive:
-            return dict(_arrays(archive))
+            return dict(_arrays(archive, budget or Budget(path.stat().st_size)))
     except FormatError as error:
         raise FormatError(f"{path}: {error}; {what} is needed") from error
     except (
@@ -129,14 +133,17 @@ def holds_array(path: Path, name: str) -> bool:
         return False
 
 
-def _arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, NDArray[np.generic]]]:
+def _arrays(archive: zipfile.ZipFile, budget: Budget) -> Iterator[tuple[str, NDArray[np.generic]]]:
     seen = set()
     for info in archive.infolist():
         if info.filename in seen or not info.filename.endswith(".npy"):
             raise FormatError(f"has a member '{info.filename}', which is no array or there twice")
         seen.add(info.filename)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise FormatError(f"has a member '{info.filename}' that is packed, but not by deflate")
         if info.file_size > info.compress_size * _MOST_PACKED:
             raise FormatError(f"has a member '{info.filename}' of an impossible size")
+        budget.spend(info.file_size)
         try:
             array = parse_npy(memoryview(archive.read(info)))
         except FormatError as error:

@@ -37,7 +37,8 @@ from pycaffe_prune.formats.caffemodel import (
     read_caffemodel,
     require_text,
 )
-from pycaffe_prune.formats.files import atomic_write
+from pycaffe_prune.formats.files import atomic_write, existing_file
+from pycaffe_prune.formats.limits import Budget
 from pycaffe_prune.formats.npz import arrays_size, read_arrays, write_arrays, zipped_size
 
 __all__ = [
@@ -160,10 +161,13 @@ def read_sparse(path: Path) -> Caffemodel:
         FormatError: The file is missing, damaged, or no sparse model; the sentence names the layer
             whose values, gaps and shape do not fit together.
     """
-    members = read_arrays(path, _WHAT)
+    budget = Budget(existing_file(path, _WHAT).stat().st_size)
+    members = read_arrays(path, _WHAT, budget)
     try:
         net = _definitions(members)
-        layers = tuple(_layer(members, index, param) for index, param in enumerate(net.layer))
+        layers = tuple(
+            _layer(members, index, param, budget) for index, param in enumerate(net.layer)
+        )
         _require_none_left(members)
     except (FormatError, DecodeError, EncodeError, MemoryError) as error:
         raise FormatError(f"{path}: {error}; {_WHAT} is needed") from error
@@ -180,20 +184,22 @@ def _definitions(members: Members) -> NetParameter:
     return net
 
 
-def _layer(members: Members, index: int, definition: LayerParameter) -> Layer:
+def _layer(members: Members, index: int, definition: LayerParameter, budget: Budget) -> Layer:
     param = LayerParameter()
     param.CopyFrom(definition)
     param.ClearField("blobs")
     blobs = []
     for blob_index, proto in enumerate(definition.blobs):
         with naming_blob(param.name, blob_index):
-            blobs.append(_blob(members, f"{index}/{blob_index}", tuple(proto.shape.dim)))
+            shape = tuple(proto.shape.dim)
+            blobs.append(_blob(members, f"{index}/{blob_index}", shape, budget))
     return Layer(param, tuple(blobs))
 
 
-def _blob(members: Members, place: str, shape: tuple[int, ...]) -> Blob:
+def _blob(members: Members, place: str, shape: tuple[int, ...], budget: Budget) -> Blob:
     require_count(shape, math.prod(shape))
     if f"{place}/dense" not in members:
+        budget.spend(4 * math.prod(shape))
         values = _taken(members, f"{place}/values", np.float32)
         return from_gaps(values, _taken(members, f"{place}/gaps", np.uint8), shape)
     dense = _taken(members, f"{place}/dense", np.float32)

@@ -7,16 +7,16 @@ bias). Neither form holds definitions.
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pycaffe_prune.errors import FormatError, PruneError
+from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, named_blobs, named_model
-from pycaffe_prune.formats.files import atomic_write, existing_file
+from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.formats.npz import read_arrays, write_arrays
+from pycaffe_prune.formats.safetensors_file import read_safetensors_file, write_safetensors_file
 
 __all__ = ["read_npz", "read_safetensors", "write_npz", "write_safetensors"]
 
@@ -60,19 +60,17 @@ def write_safetensors(path: Path, model: Caffemodel) -> None:
 
     Raises:
         FormatError: Two layers have one name.
-        PruneError: The package safetensors is not installed, the folder cannot be written to, or
-            the disk is full.
+        PruneError: The folder cannot be written to or the disk is full.
     """
     tensors = _tensors(model)
     layers = [layer.name for layer in model.layers if layer.blobs]
     metadata = {"net": model.net.name, "layers": json.dumps(layers, ensure_ascii=False)}
-    library = _safetensors(path)
-    with atomic_write(path) as temporary:
-        library.numpy.save_file(tensors, temporary, metadata=metadata)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        write_safetensors_file(file, tensors, metadata)
 
 
 def read_safetensors(path: Path) -> Caffemodel:
-    """Read a ``.safetensors``; tensors of float64 and float16 become float32.
+    """Read a ``.safetensors``; tensors of float64, float16, BF16 and FP8 become float32.
 
     Returns:
         A model whose definitions hold the layers' names only, in the order that the metadata tell,
@@ -80,21 +78,14 @@ def read_safetensors(path: Path) -> Caffemodel:
 
     Raises:
         FormatError: The file is missing, damaged, or holds anything but such tensors.
-        PruneError: The package safetensors is not installed.
     """
-    existing_file(path, _SAFETENSORS)
-    library = _safetensors(path)
-    try:
-        with library.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except (library.SafetensorError, OSError, TypeError, ValueError, MemoryError) as error:
-        raise FormatError(f"{path}: cannot be read ({error}); {_SAFETENSORS} is needed") from error
-    order = {name: place for place, name in enumerate(_layer_names(metadata.get("layers", "")))}
+    found = read_safetensors_file(path, _SAFETENSORS)
+    names = _layer_names(found.metadata.get("layers", ""))
+    order = {name: place for place, name in enumerate(names)}
     in_order = sorted(
-        tensors.items(), key=lambda item: order.get(item[0].rpartition("/")[0], len(order))
+        found.tensors.items(), key=lambda item: order.get(item[0].rpartition("/")[0], len(order))
     )
-    return _named_model(path, _SAFETENSORS, in_order, metadata.get("net", ""))
+    return _named_model(path, _SAFETENSORS, in_order, found.metadata.get("net", ""))
 
 
 def _layer_names(text: str) -> list[str]:
@@ -128,14 +119,3 @@ def _blob(name: str, tensor: NDArray[np.generic]) -> tuple[BlobKey, Blob]:
         raise FormatError(f"'{name}' ({tensor.dtype}) is no tensor '<layer>/<index>' of float32")
     with np.errstate(over="ignore", invalid="ignore"):  # too large a double becomes inf, as in C++
         return (layer, int(index)), tensor.astype(np.float32, copy=False)
-
-
-def _safetensors(path: Path) -> ModuleType:
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise PruneError(
-            f"{path}: needs the package safetensors: pip install 'pycaffe-prune[convert]'"
-        ) from error
-    return safetensors

@@ -45,7 +45,6 @@ def read_weights(path: Path) -> Caffemodel:
 
     Raises:
         FormatError: The file is missing, damaged, or of none of the forms.
-        PruneError: It is a ``.safetensors`` and the package safetensors is not installed.
     """
     return _reader(path)(path)
 
@@ -93,7 +92,7 @@ def write_weights(path: Path, model: Caffemodel) -> None:
 
     Raises:
         FormatError: The ending names none, or the form cannot hold the model.
-        PruneError: The folder cannot be written to, the disk is full, or a package is missing.
+        PruneError: The folder cannot be written to or the disk is full.
     """
     for ending, write in _WRITERS.items():
         if path.name.endswith(ending):

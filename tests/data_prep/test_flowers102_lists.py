@@ -1,4 +1,3 @@
-import builtins
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -94,19 +93,3 @@ def test_a_damaged_file_is_one_sentence(keep: int, tmp_path: Path) -> None:
     split.write_bytes(b"<html>" * 100)
     with pytest.raises(DataError, match=r"setid\.mat: .*Get the file again"):
         read_parts(labels, split)
-
-
-def test_without_scipy_it_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = write(tmp_path, [[1, 2, 3]])
-    whole = builtins.__import__
-
-    def without_scipy(name: str, *arguments: Any) -> Any:
-        if name.startswith("scipy"):
-            raise ImportError(name)
-        return whole(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without_scipy)
-    with pytest.raises(DataError, match=r"pip install 'pycaffe-prune\[flowers\]'"):
-        read_parts(*files)

@@ -1,6 +1,6 @@
+import errno
 import json
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,7 +160,7 @@ def test_other_floats_become_float32(
         ({"weights": np.ones(2, np.float32)}, "'weights' .float32. is no tensor"),
         ({"ip/weight": np.ones(2, np.float32)}, "'ip/weight' .float32. is no tensor"),
         ({"ip/00": np.ones(2, np.float32)}, "'ip/00' .float32. is no tensor"),
-        ({"ip/0": np.ones(2, np.int64)}, "'ip/0' .int64. is no tensor"),
+        ({"ip/0": np.ones(2, np.int64)}, "'ip/0' (.int64. is no tensor|holds I64)"),
         ({"ip/1": np.ones(2, np.float32)}, "layer 'ip' has blob 1 but lacks blob 0"),
         ({}, "holds no blob"),
     ],
@@ -213,7 +213,7 @@ def test_damaged_bytes_are_read_or_refused(tmp_path: Path, write: Writer, read: 
     content = path.read_bytes()
     pick = random.Random(6)  # noqa: S311 -- no secret
     refused = 0
-    for number in range(1000):
+    for number in range(400):
         damaged = bytearray(content if number % 2 else content[: pick.randrange(1, len(content))])
         for at in pick.choices(range(len(damaged)), k=pick.randint(0, 3)):
             damaged[at] = pick.randrange(256)
@@ -224,17 +224,57 @@ def test_damaged_bytes_are_read_or_refused(tmp_path: Path, write: Writer, read: 
             refused += 1
         else:
             write_caffemodel(tmp_path / "again", found)
-    assert 400 < refused < 1000
+    assert 150 < refused < 400
 
 
-def test_without_the_package_one_sentence_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def special(tensor: np.ndarray) -> np.ndarray:
+    return np.asarray(tensor, np.float32).view(np.uint32)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("BF16", {0x3F80: 1.0, 0xC049: -3.140625, 0x0001: 2.0**-133, 0x7F80: np.inf}),
+        (
+            "F8_E4M3",
+            {0x38: 1.0, 0x7E: 448.0, 0xFE: -448.0, 0x01: 2.0**-9, 0x80: -0.0},
+        ),
+        ("F8_E5M2", {0x3C: 1.0, 0x7B: 57344.0, 0x7C: np.inf, 0x01: 2.0**-16, 0x84: -(2.0**-14)}),
+    ],
+)
+def test_narrow_floats_become_float32_exactly(
+    tmp_path: Path, dtype: str, values: dict[int, float]
 ) -> None:
-    write_safetensors(tmp_path / "a", small_model())
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    remedy = r"pip install 'pycaffe-prune\[convert\]'$"
-    with pytest.raises(PruneError, match=f"^{tmp_path}/b: .*{remedy}"):
-        write_safetensors(tmp_path / "b", small_model())
-    with pytest.raises(PruneError, match=f"^{tmp_path}/a: .*{remedy}"):
-        read_safetensors(tmp_path / "a")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    width = 2 if dtype == "BF16" else 1
+    data = b"".join(code.to_bytes(width, "little") for code in values)
+    told = {"dtype": dtype, "shape": [len(values)], "data_offsets": [0, len(data)]}
+    header = json.dumps({"ip/0": told}).encode()
+    (tmp_path / "a").write_bytes(len(header).to_bytes(8, "little") + header + data)
+    (blob,) = read_safetensors(tmp_path / "a").layer("ip").blobs
+    np.testing.assert_array_equal(special(blob), special(np.array(list(values.values()))))
+
+
+def test_every_fp8_is_what_torch_makes_of_it(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    for dtype, kind in (("F8_E4M3", torch.float8_e4m3fn), ("F8_E5M2", torch.float8_e5m2)):
+        told = {"dtype": dtype, "shape": [256], "data_offsets": [0, 256]}
+        header = json.dumps({"ip/0": told}).encode()
+        content = len(header).to_bytes(8, "little") + header + bytes(range(256))
+        (tmp_path / "a").write_bytes(content)
+        (blob,) = read_safetensors(tmp_path / "a").layer("ip").blobs
+        theirs = torch.arange(256, dtype=torch.uint8).view(kind).float().numpy()
+        np.testing.assert_array_equal(blob, theirs)
+
+
+@both_forms
+def test_a_full_disk_leaves_no_file_and_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Writer, read: Reader
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pycaffe_prune.formats.tensors.write_arrays", full)
+    monkeypatch.setattr("pycaffe_prune.formats.tensors.write_safetensors_file", full)
+    with pytest.raises(PruneError, match="a: the disk is full; nothing was written"):
+        write(tmp_path / "a", small_model())
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pycaffe_prune.engines.datum import Record, channels_first
+from pycaffe_prune.engines.datum import Record, channels_first, read_image
 from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.draws import Purpose, draws_for
 from pycaffe_prune.engines.torch_engine.data.prefetch import Prefetch
@@ -125,7 +125,7 @@ class ImageFiles(Records[ImageFile]):
 
     def decode(self, item: ImageFile) -> Record:
         """See `Records.decode`; `ReadImageToCVMat` of `src/caffe/util/io.cpp`."""
-        image = cv2.imread(str(item.path), self._flag)
+        image = read_image(item.path, self._flag)
         if image is None:
             raise DataError(f"{self._where}: the image {item.path} is not there or is damaged")
         if all(self._size):
