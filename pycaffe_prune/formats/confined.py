@@ -33,11 +33,12 @@ from pycaffe_prune.formats.limits import most_unpacked
 
 __all__ = ["Parsed", "Room", "parsed_in_child"]
 
-_CPU_SECONDS = 3
+_CPU_SECONDS = 2
 _PACKED_BYTES_A_SECOND = 5_000_000  # of CPU time; HDF5 unpacks ten times as many
 _DEADLOCKED = 10  # times the CPU seconds
 _WORKING_MEMORY = 256 << 20
 _MOST_NOTES = 64 << 20
+_MOST_COPIED = 4 << 20  # bytes; what is mapped instead holds an open file as long as it lives
 _PR_SET_PDEATHSIG = 1
 
 
@@ -185,8 +186,7 @@ def _parsed(shared: int, said: bytes, status: int) -> Parsed:
         raise FormatError("cannot be read (the library that reads it fails)") from error
     if "refused" in answer:
         raise FormatError(answer["refused"])
-    size = os.fstat(shared).st_size
-    content = mmap.mmap(shared, size, access=mmap.ACCESS_COPY) if size else b""
+    content = _content(shared)
     arrays = [
         np.frombuffer(content, dtype, math.prod(shape), offset).reshape(shape)
         if math.prod(shape)
@@ -194,3 +194,10 @@ def _parsed(shared: int, said: bytes, status: int) -> Parsed:
         for dtype, shape, offset in answer["arrays"]
     ]
     return Parsed(answer["notes"], arrays)
+
+
+def _content(shared: int) -> mmap.mmap | bytearray:
+    size = os.fstat(shared).st_size
+    if size > _MOST_COPIED:
+        return mmap.mmap(shared, size, access=mmap.ACCESS_COPY)
+    return bytearray(os.pread(shared, size, 0))

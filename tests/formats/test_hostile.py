@@ -1,0 +1,102 @@
+"""Files that were made to harm: each costs one sentence, little memory and little time."""
+
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pycaffe_prune.errors import FormatError
+from pycaffe_prune.formats.hdf5 import read_hdf5_solverstate, read_hdf5_weights
+from pycaffe_prune.formats.limits import LIMIT_VARIABLE
+from pycaffe_prune.formats.mask import MaskFile, read_mask, write_mask
+from pycaffe_prune.formats.weights import read_weights
+
+HOSTILE = Path(__file__).parents[1] / "cases/hostile"
+_MOST_MEMORY = 800 << 20  # the limit of what a file may unpack to, and a little
+_MOST_SECONDS = 5
+
+
+def peak() -> int:
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return 1024 * max(resource.getrusage(one).ru_maxrss for one in who)
+
+
+def cpu_seconds() -> float:
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "words"),
+    [
+        ("bombs/bomb.mask.h5", read_mask, "its values are not there"),
+        ("bombs/cyclic.mask.h5", read_mask, "nested too deep"),
+        ("bombs/external.mask.h5", read_mask, "has its values in another file"),
+        ("bombs/empty.caffemodel.h5", read_hdf5_weights, "its values are not there"),
+        ("bombs/soft.caffemodel.h5", read_hdf5_weights, "link to another place"),
+        ("bombs/links.caffemodel.h5", read_hdf5_weights, "link to another place"),
+        ("bombs/inf.solverstate.h5", read_hdf5_solverstate, "which is no count"),
+        ("bombs/bomb.sparse.npz", read_weights, "unpacks to more than 768 MiB"),
+        ("bombs/pickled.npz", read_weights, "holds no plain numbers"),
+        ("bombs/lie1.safetensors", read_weights, "bytes of data|overlap or leave gaps|bytes"),
+        ("bombs/lie2.safetensors", read_weights, "overlap or leave gaps|but .* bytes"),
+        ("bombs/huge.caffemodel", read_weights, "has shape 1048576x1048576 but holds 0"),
+        ("bombs/lie.caffemodel", read_weights, "truncated or damaged"),
+        ("fuzz/mask-segv-k.mask.h5", read_mask, "cannot be read|takes too long"),
+        ("fuzz/mask-hang1-k.mask.h5", read_mask, "takes too long|cannot be read"),
+        ("fuzz/zipversion-w.sparse.npz", read_weights, "cannot be read"),
+    ],
+)
+def test_a_hostile_file_costs_one_sentence(
+    name: str, read: Callable[[Path], object], words: str
+) -> None:
+    path, began, before = HOSTILE / name, cpu_seconds(), peak()
+    with pytest.raises(FormatError, match=f"^{path}: .*({words})") as refused:
+        read(path)
+    assert "\n" not in str(refused.value)
+    assert cpu_seconds() - began < _MOST_SECONDS
+    assert peak() < max(before, _MOST_MEMORY)
+
+
+@pytest.mark.parametrize("name", ["bf16", "f8"])
+def test_narrow_floats_are_read(name: str) -> None:
+    model = read_weights(HOSTILE / f"bombs/{name}.safetensors")
+    assert all(blob.dtype == np.float32 and blob.size for _, blob in model.blobs())
+
+
+def test_the_limit_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "a.mask.h5"
+    masks = {("ip", 0): np.zeros((1 << 11, 1 << 10), np.bool_)}
+    write_mask(path, MaskFile(masks, "0" * 64, "threshold"))
+    monkeypatch.setenv(LIMIT_VARIABLE, "1")
+    with pytest.raises(FormatError, match=f"more than 1 MiB; .* set {LIMIT_VARIABLE} to more"):
+        read_mask(path)
+    monkeypatch.setenv(LIMIT_VARIABLE, "2")
+    assert read_mask(path).masks["ip", 0].nbytes == 2 << 20
+    monkeypatch.setenv(LIMIT_VARIABLE, "much")
+    with pytest.raises(FormatError, match=f"{LIMIT_VARIABLE} is 'much'; give a number of MiB"):
+        read_mask(path)
+
+
+def test_a_mask_that_is_linked_twice_is_refused_and_weights_count_twice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mask, weights = tmp_path / "a.mask.h5", tmp_path / "a.h5"
+    write_mask(mask, MaskFile({("ip", 0): np.ones((4, 4), np.bool_)}, "0" * 64, "threshold"))
+    with h5py.File(mask, "r+") as file:
+        file["other/0"] = file["ip/0"]
+    with pytest.raises(FormatError, match="'/other/0' is another one under a second name"):
+        read_mask(mask)
+    with h5py.File(weights, "w") as file:
+        file["data/a/0"] = np.ones(100_000, np.float32)
+        for name in "bc":
+            file[f"data/{name}/0"] = file["data/a/0"]
+    blobs = dict(read_hdf5_weights(weights).blobs())
+    assert np.shares_memory(blobs["a", 0], blobs["c", 0])
+    monkeypatch.setenv(LIMIT_VARIABLE, "1")
+    with pytest.raises(FormatError, match="unpacks to more than 1 MiB"):
+        read_hdf5_weights(weights)
