@@ -48,6 +48,9 @@ _OF_ONE_STATE = frozenset({"deploy", "onnx"})
     help="Replace an output layer by a new one of N outputs; repeatable.",
 )
 @click.option("--strip", is_flag=True, help="Leave out all that only training needs.")
+@click.option(
+    "--mask", type=path_type, help="With --to stock: file for the masks behind a fork's weights."
+)
 @click.option("--from-zoo", metavar="NAME", help="Download known weights; 'list' shows them.")
 @click.option(
     "--mirror", "mirrors", multiple=True, metavar="URL", help="Ask this address first; repeatable."
@@ -62,6 +65,7 @@ def convert(
     state: StateWish,
     classifiers: list[Classifier],
     strip: bool,
+    mask: Path | None,
     from_zoo: str | None,
     mirrors: tuple[str, ...],
     dry_run: bool,
@@ -102,7 +106,7 @@ def convert(
     if source is None:
         raise click.UsageError("INPUT is needed: the file to convert")
     existing_file(source, "the file to convert")
-    request = Request(source, net, out, inputs, strip, state)
+    request = Request(source, net, out, inputs, strip, state, mask)
     _require_sense(request, target, classifiers)
     conversion = _conversion(request, target, classifiers)
     _finish(conversion, (source, net), dry_run=dry_run)
@@ -110,6 +114,9 @@ def convert(
 
 def _require_sense(request: Request, target: str | None, classifiers: Sequence[Classifier]) -> None:
     """Refuse options that would have no effect."""
+    chosen = None if classifiers else target or _format_of(request.out)
+    if request.mask and (chosen != "stock" or holds_text(request.source)):
+        raise click.UsageError("--mask goes with --to stock and weights as INPUT")
     if classifiers and (target is not None or request.strip):
         raise click.UsageError(
             "--classifier writes a net and its caffemodel; convert these in a second step"
@@ -118,7 +125,6 @@ def _require_sense(request: Request, target: str | None, classifiers: Sequence[C
         if request.state.phase != TEST:
             raise click.UsageError("--phase is for --to deploy and --to onnx")
         return
-    chosen = target or _format_of(request.out)
     if chosen == "stock" and (request.net or request.strip or request.inputs):
         raise click.UsageError("--to stock takes INPUT alone: a net, or weights with definitions")
     if request.strip and chosen in {"prototxt", *_MEANS}:
@@ -128,7 +134,7 @@ def _require_sense(request: Request, target: str | None, classifiers: Sequence[C
     _require_choice(request, chosen)
 
 
-def _require_choice(request: Request, chosen: str) -> None:
+def _require_choice(request: Request, chosen: str | None) -> None:
     if request.state.phase != TEST and chosen not in _OF_ONE_STATE:
         raise click.UsageError("--phase is for --to deploy and --to onnx")
     from_file = chosen in _OF_ONE_STATE and holds_text(request.source)

@@ -1,6 +1,6 @@
 """What ``caffe-prune convert`` can write: one small function per format."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.convert.definitions import model_net, with_definitions
 from pycaffe_prune.convert.deploy import deploy_remarks, to_deploy
-from pycaffe_prune.convert.stock import stock_model, stock_net
+from pycaffe_prune.convert.stock import masks_behind, stock_model, stock_net
 from pycaffe_prune.convert.strip import strip_model, strip_training
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
-from pycaffe_prune.formats.files import atomic_write, holds_text
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, write_caffemodel
+from pycaffe_prune.formats.files import atomic_write, holds_text, sha256_of
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
+from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.mean import read_mean, write_mean, write_mean_npy
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.sparse import write_sparse
@@ -44,6 +45,8 @@ class Request:
     inputs: Mapping[str, Shape]
     strip: bool
     state: StateWish
+    mask: Path | None = None
+    """Where the masks behind a fork's weights are written."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,21 @@ def _stock(request: Request) -> Conversion:
     if holds_text(request.source):
         net = stock_net(read_net(request.source))
         return Conversion([Output(request.out, lambda path: write_prototxt(path, net))])
-    model = stock_model(read_weights(request.source))
-    return Conversion([Output(request.out, lambda path: write_weights(path, model))])
+    theirs = read_weights(request.source)
+    model, masks = stock_model(theirs), masks_behind(theirs)
+    outputs = [Output(request.out, lambda path: write_weights(path, model))]
+    if request.mask is None:
+        return Conversion(outputs, _of_masks(masks))
+    if not masks:
+        raise PruneError(f"{request.source}: holds no masks behind its weights; leave --mask out")
+    found = MaskFile(masks, sha256_of(request.source), "masks of a fork")
+    return Conversion([*outputs, Output(request.mask, lambda path: write_mask(path, found))])
+
+
+def _of_masks(masks: Iterable[BlobKey]) -> list[str]:
+    names = ", ".join(dict.fromkeys(name for name, _ in masks))
+    remark = f"the masks of {names} are multiplied into the weights; --mask FILE keeps them as well"
+    return [remark] if names else []
 
 
 def _deploy(request: Request) -> Conversion:

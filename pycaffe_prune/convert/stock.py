@@ -11,13 +11,14 @@ import numpy as np
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, Layer
 from pycaffe_prune.formats.carried import carry, without_carried
 from pycaffe_prune.formats.forks import STOCK_TYPES, with_names
+from pycaffe_prune.formats.mask import Mask
 from pycaffe_prune.net.fork_forms import has_own_scale, is_understood, stock_form
 from pycaffe_prune.net.fork_shapes import is_fork_type
 
-__all__ = ["stock_model", "stock_net"]
+__all__ = ["masks_behind", "stock_model", "stock_net"]
 
 _LEAST_EPS = 1e-5  # NVIDIA's and cuDNN's: a smaller eps counts as this
 _WITH_MASKS = {"Convolution", "InnerProduct", *STOCK_TYPES}
@@ -119,23 +120,43 @@ def _without_scale(layer: Layer) -> list[Layer]:
     return [Layer(norm, statistics), Layer(factors, (scale, bias))]
 
 
+def masks_behind(model: Caffemodel) -> dict[BlobKey, Mask]:
+    """Return the masks that stand behind a fork's weights, by the blob that each is of.
+
+    Raises:
+        SurgeryError: As `stock_model`.
+    """
+    return {
+        (layer.name, index): mask != 0
+        for layer in model.layers
+        for index, mask in enumerate(_masks(layer))
+    }
+
+
 def _without_masks(layer: Layer) -> tuple[Blob, ...]:
     """The blobs with their masks multiplied in."""
-    own = _own_blobs([blob.shape for blob in layer.blobs])
-    if layer.type not in _WITH_MASKS or own == len(layer.blobs):
-        return layer.blobs
-    masks = layer.blobs[own:]
-    if any(not np.isin(mask, (0, 1)).all() for mask in masks):
-        raise SurgeryError(
-            f"layer '{layer.name}' ({layer.type}) holds {len(layer.blobs)} blobs, of which the "
-            f"last {len(masks)} have the shapes of masks but other values than 0 and 1"
-        )
+    masks = _masks(layer)
+    own = len(layer.blobs) - len(masks)
     # A weight of NaN or infinity under a mask of 0 is 0.
     masked = [
         np.where(mask != 0, blob, np.float32(0))
         for blob, mask in zip(layer.blobs, masks, strict=False)
     ]
     return (*masked, *layer.blobs[len(masks) : own])
+
+
+def _masks(layer: Layer) -> tuple[Blob, ...]:
+    """The blobs that are masks of the first ones."""
+    own = _own_blobs([blob.shape for blob in layer.blobs])
+    if layer.type not in _WITH_MASKS:
+        return ()
+    masks = layer.blobs[own:]
+    if any(not np.isin(mask, (0, 1)).all() for mask in masks):
+        raise SurgeryError(
+            f"layer '{layer.name}' ({layer.type}) holds {len(layer.blobs)} blobs, of which the "
+            f"last {len(masks)} have the shapes of masks but other values than 0 and 1"
+        )
+    return masks
 
 
 def _own_blobs(shapes: Sequence[tuple[int, ...]]) -> int:

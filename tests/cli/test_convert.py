@@ -12,12 +12,15 @@ from pycaffe_prune.cli.convert import convert
 from pycaffe_prune.cli.convert_formats import ENDINGS, FORMATS, holds_text
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.errors import PruneError
-from pycaffe_prune.formats.caffe_pb2 import NetParameter, V1LayerParameter
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, V1LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.carried import carried_fields
+from pycaffe_prune.formats.files import sha256_of
+from pycaffe_prune.formats.mask import read_mask
 from pycaffe_prune.formats.mean import read_mean, write_mean
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.formats.weights import read_weights, write_weights
+from pycaffe_prune.pruning.connections import nonzero_where_masked
 from pycaffe_prune.share import share_root
 
 NET = """
@@ -444,6 +447,24 @@ def test_a_fork_s_files_are_brought_to_caffe_s_own_layers(tmp_path: Path) -> Non
     assert (layer.type, layer.clip_param.max, carried_fields(layer)) == ("Clip", 6, [])
 
 
+def test_the_masks_of_a_fork_become_a_mask_file_where_they_are_asked_for(tmp_path: Path) -> None:
+    weights, mask = np.ones((2, 3), np.float32), np.array([[1, 0, 1], [0, 0, 1]], np.float32)
+    layer = LayerParameter(name="ip", type="CInnerProduct")
+    model = Caffemodel((Layer(layer, (weights, np.ones(2, np.float32), mask)),))
+    source, out, kept = (tmp_path / name for name in ("a.caffemodel", "b.caffemodel", "m.mask.h5"))
+    write_caffemodel(source, model)
+    plain = done(source, "--to", "stock", "--out", out)
+    assert "the masks of ip are multiplied into the weights; --mask FILE keeps" in plain.stderr
+    done(source, "--to", "stock", "--out", out, "--mask", kept)
+    found = read_mask(kept)
+    np.testing.assert_array_equal(found.masks["ip", 0], mask == 1)
+    assert found.source_sha256 == sha256_of(source)
+    assert nonzero_where_masked(read_caffemodel(out), found.masks) == {("ip", 0): 0}
+    result = run(out, "--to", "stock", "--out", tmp_path / "c", "--mask", tmp_path / "d")
+    assert "holds no masks behind its weights" in str(result.exception)
+    assert not (tmp_path / "d").exists()
+
+
 def test_values_that_are_not_finite_are_carried_over_with_a_warning(
     net: Path, weights: Path, tmp_path: Path
 ) -> None:
@@ -465,6 +486,8 @@ WRONG_COMMANDS = [
     (("{weights}", "--net", "{net}", "--out", "x.npy"), "--net goes with weights"),
     (("{weights}", "--net", "{net}", "--to", "stock", "--out", "x"), "takes INPUT alone"),
     (("{weights}", "--to", "stock", "--strip", "--out", "x"), "takes INPUT alone"),
+    (("{net}", "--to", "stock", "--mask", "m", "--out", "x"), "--mask goes with --to stock and"),
+    (("{weights}", "--mask", "m", "--out", "x.npz"), "--mask goes with --to stock and weights"),
     (("{weights}", "--to", "magic", "--out", "x"), "Invalid value for '--to'"),
 ]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pycaffe_prune.convert.stock import stock_model, stock_net
+from pycaffe_prune.convert.stock import masks_behind, stock_model, stock_net
 from pycaffe_prune.engines import opencv_net
 from pycaffe_prune.engines.caffe_engine import CaffeEngine
 from pycaffe_prune.errors import SurgeryError
@@ -140,6 +140,10 @@ def test_masks_are_multiplied_into_the_weights(kind: str, form: str) -> None:
     for one, other in zip(found.blobs, wanted, strict=True):
         np.testing.assert_array_equal(one, other)
     assert all(np.array_equal(one, other) for one, other in zip(layer.blobs, own, strict=False))
+    kept = masks_behind(Caffemodel((layer,)))
+    assert list(kept) == [("ip", index) for index in range(len(masks))]
+    for one, other in zip(kept.values(), masks, strict=True):
+        np.testing.assert_array_equal(one, other == 1)
 
 
 @pytest.mark.parametrize(
