@@ -7,6 +7,7 @@ from pathlib import Path
 from pycaffe_prune.engines.data_paths import DataFolder
 from pycaffe_prune.errors import DataError, FormatError
 from pycaffe_prune.formats.caffe_pb2 import (
+    DataParameter,
     ImageDataParameter,
     LayerParameter,
     NetParameter,
@@ -64,12 +65,13 @@ def resolve_databases(net: NetParameter, net_path: Path, data: Path | None) -> N
 
     Raises:
         DataError: An LMDB is missing, damaged or empty, or two names lead to one place.
-        FormatError: A mean file is missing, or a Data layer has no batch_size.
+        FormatError: A mean file is missing, or a Data layer has no batch_size, or a LevelDB.
     """
     folder = DataFolder(data)
     for layer in net.layer:
         if layer.type == "Data":
             source, tried = folder.find(layer.data_param.source, is_lmdb)
+            _require_lmdb_backend(layer, net_path)
             layer.data_param.source = str(source)
             records(layer, net_path, tried[1:])
             if not layer.data_param.batch_size:
@@ -80,6 +82,19 @@ def resolve_databases(net: NetParameter, net_path: Path, data: Path | None) -> N
         if layer.transform_param.mean_file:
             mean = folder.file(layer.transform_param.mean_file, "a mean image")
             layer.transform_param.mean_file = str(mean)
+
+
+def _require_lmdb_backend(layer: LayerParameter, net_path: Path) -> None:
+    """Refuse LevelDBs: no engine here can tell what is in them, nor how many records there are."""
+    told = layer.data_param
+    if told.backend == DataParameter.LMDB:
+        return
+    has = "backend: LEVELDB" if told.HasField("backend") else "no backend, which means LEVELDB"
+    raise FormatError(
+        f"{net_path}: layer '{layer.name}' (Data) has {has}, and LevelDBs are not read here, by no "
+        "engine; make an LMDB of its images (Caffe's convert_imageset --backend=lmdb) and say "
+        "backend: LMDB"
+    )
 
 
 def resolve_lists(net: NetParameter, net_path: Path, data: Path | None) -> None:

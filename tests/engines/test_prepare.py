@@ -246,6 +246,16 @@ def test_the_labels_layer_is_found_through_layers_between(ask, folder):
     assert prepare(ask, folder).tests[0].images == 297
 
 
+@pytest.mark.parametrize(
+    ("backend", "sentence"),
+    [("backend: LEVELDB", "has backend: LEVELDB"), ("", "has no backend, which means LEVELDB")],
+)
+def test_leveldbs_are_refused_by_name(ask, folder, backend, sentence):
+    _edit(ask.solver, "batch_size: 100 backend: LMDB", f"batch_size: 100 {backend}")
+    with pytest.raises(FormatError, match=rf"'data' \(Data\) {sentence}.*say backend: LMDB"):
+        prepare(ask, folder)
+
+
 HDF5 = '"HDF5Data" top: "data" top: "label" hdf5_data_param { source: "list.txt" batch_size: 9 }'
 MEMORY = """"MemoryData" top: "data" top: "label"
   memory_data_param { batch_size: 9 channels: 1 height: 28 width: 28 }"""

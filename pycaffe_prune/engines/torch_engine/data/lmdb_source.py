@@ -74,9 +74,8 @@ class LmdbRecords(Records[tuple[int, bytes]]):
         self._where = f"layer '{param.name}' (Data): the LMDB {source}"
         if param.data_param.backend != DataParameter.LMDB:
             raise DataError(
-                f"layer '{param.name}' (Data): {source} is a LevelDB by its backend, which only "
-                "Caffe itself reads; make an LMDB of it and say backend: LMDB, or use "
-                "--engine caffe"
+                f"layer '{param.name}' (Data): {source} is a LevelDB by its backend, which is not "
+                "read here; make an LMDB of it and say backend: LMDB"
             )
         if told.force_color and told.force_gray:
             raise DataError(

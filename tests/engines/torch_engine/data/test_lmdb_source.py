@@ -232,7 +232,7 @@ def test_an_lmdb_that_is_missing_empty_or_cut_short_is_refused(tmp_path: Path) -
 def test_a_leveldb_is_refused(tmp_path: Path) -> None:
     layer = data_layer(stored(tmp_path, 1), 1)
     layer.data_param.backend = DataParameter.LEVELDB
-    refuse(layer, "LevelDB by its backend.*--engine caffe")
+    refuse(layer, "LevelDB by its backend.*make an LMDB")
 
 
 def test_color_and_gray_at_once_are_refused(tmp_path: Path) -> None:
