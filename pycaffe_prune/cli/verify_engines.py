@@ -206,8 +206,9 @@ def _show(found: EngineComparison, console: Console) -> None:
         return
     tests = _table("tests", "iterations", "images", first, second, "allowed", "")
     for test in found.tests:
+        of = f" ({test.test_net_name})" if test.test_net_name else ""
         tests.add_row(
-            f"{test.iteration:,}",
+            f"{test.iteration:,}{of}",
             f"{test.images:,}",
             *(f"{correct:,}" for correct in test.correct),
             f"{test.allowed}",

@@ -125,6 +125,8 @@ class TestDifference:
     loss: tuple[float | None, float | None]
     allowed: int
     """Images that may be judged otherwise."""
+    test_net_name: str = ""
+    """Empty where the solver has one test net."""
 
     @property
     def apart(self) -> int:
@@ -155,8 +157,9 @@ class EngineComparison:
                     return f"{both} differ at iteration {point.iteration}: {_how_far(found)}"
         for test in self.tests:
             if not test.is_same:
+                of = f" of {test.test_net_name}" if test.test_net_name else ""
                 return (
-                    f"{both} differ in the test at iteration {test.iteration}: "
+                    f"{both} differ in the test{of} at iteration {test.iteration}: "
                     f"{test.correct[0]} and {test.correct[1]} of {test.images} images are right"
                 )
         return None
@@ -189,7 +192,7 @@ def allowing(found: EngineComparison, roundings: Sequence[EngineComparison]) -> 
             several the largest counts, blob by blob.
     """
     for rounding in roundings:
-        apart = {test.iteration: test.apart for test in rounding.tests}
+        apart = {(test.iteration, test.test_net_name): test.apart for test in rounding.tests}
         found = replace(
             found,
             checkpoints=tuple(
@@ -202,10 +205,9 @@ def allowing(found: EngineComparison, roundings: Sequence[EngineComparison]) -> 
                 for one, other in zip(found.checkpoints, rounding.checkpoints, strict=True)
             ),
             tests=tuple(
-                replace(
-                    one, allowed=max(one.allowed, ROUNDING_FACTOR * apart.get(one.iteration, 0))
-                )
+                replace(one, allowed=max(one.allowed, ROUNDING_FACTOR * apart.get(at, 0)))
                 for one in found.tests
+                for at in [(one.iteration, one.test_net_name)]
             ),
         )
     return found

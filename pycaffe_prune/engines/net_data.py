@@ -21,6 +21,7 @@ __all__ = [
     "data_layer_of",
     "is_lmdb",
     "records",
+    "refuse_unfed",
     "replay_plan",
     "resolve_databases",
     "resolve_lists",
@@ -36,6 +37,7 @@ def batch_size(layer: LayerParameter) -> int | None:
         "Data": layer.data_param.batch_size,
         "ImageData": layer.image_data_param.batch_size,
         "HDF5Data": layer.hdf5_data_param.batch_size,
+        "WindowData": layer.window_data_param.batch_size,
     }.get(layer.type)
 
 
@@ -141,6 +143,21 @@ def _resolve_images(
 
 def _text(source: Path) -> str:
     return source.read_text(encoding="utf-8", errors="surrogateescape")
+
+
+def refuse_unfed(train: Iterable[LayerParameter], net_path: Path) -> None:
+    """Refuse to train by MemoryData, at which Caffe's tool ends: only a program can feed it.
+
+    Raises:
+        FormatError: A layer of the TRAIN net is of that type.
+    """
+    for layer in train:
+        if layer.type == "MemoryData":
+            raise FormatError(
+                f"{net_path}: layer '{layer.name}' (MemoryData) is fed by a program that holds the "
+                "net, and has no data in a training from files; bring them with a Data, ImageData "
+                "or HDF5Data layer"
+            )
 
 
 def is_lmdb(path: Path) -> bool:

@@ -20,8 +20,6 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 
 __all__ = ["TestNet", "headline_of", "plan_tests", "untested_warnings"]
 
-_UNFED = frozenset({"Input", "MemoryData"})
-
 
 @dataclass(frozen=True)
 class TestNet:
@@ -127,7 +125,7 @@ def _cycled(batches: int, source: LayerParameter) -> int:
 def _why_untested(net: TestNet, plan: TestPlan | None) -> str | None:
     for layer in net.layers:
         where = f"has a layer '{layer.name}' ({layer.type}) in its TEST phase"
-        if layer.type in _UNFED:
+        if layer.type == "MemoryData":
             return (
                 f"{where}, which only a program feeds; bring its data with a Data, ImageData or "
                 "HDF5Data layer"

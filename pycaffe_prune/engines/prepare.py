@@ -26,6 +26,7 @@ from pycaffe_prune.engines.job import (
 from pycaffe_prune.engines.losses import weighted_losses
 from pycaffe_prune.engines.net_data import (
     batch_size,
+    refuse_unfed,
     replay_plan,
     resolve_databases,
     resolve_lists,
@@ -127,6 +128,7 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     mask = read_mask(request.mask) if request.mask else None
     refuse_repeated_names(net)
     resolved = with_nets(resolved, nets, folder.net)
+    refuse_unfed(layers_in_state(net, NetState(TRAIN)), nets.source)
     refuse_faulty_data(net, files, [NetState(TRAIN), *test_states(resolved)])
     restored = read_restored(request, resolved, mask)
     initial = () if restored else weights_files(request, solver)

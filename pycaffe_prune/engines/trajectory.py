@@ -73,8 +73,8 @@ class Trajectory:
     """Of the training batch, after each iteration."""
     checkpoints: Mapping[int, Reached]
     tests: tuple[TestScore, ...]
-    """Before the first and after the last iteration, of a longer run the first one only; none when
-    the net has no test."""
+    """Before the first and after the last iteration, of a longer run the first one only, of each
+    test net that counts right answers; none when there is none."""
 
 
 def read_trajectory(folder: Path, iterations: int) -> Trajectory:
@@ -110,7 +110,9 @@ def read_trajectory(folder: Path, iterations: int) -> Trajectory:
             )
             for at, state in states.items()
         },
-        tests=tuple(test for test in result.tests if test.iteration <= iterations),
+        tests=tuple(
+            test for test in (*result.tests, *result.other_tests) if test.iteration <= iterations
+        ),
     )
 
 
@@ -122,7 +124,9 @@ def compare_trajectories(
     Raises:
         EngineError: They were not led through the same job: other checkpoints, tests or blobs.
     """
-    tests = [{test.iteration: test for test in way.tests} for way in (first, second)]
+    tests = [
+        {(test.iteration, test.test_net): test for test in way.tests} for way in (first, second)
+    ]
     both = sorted(tests[0].keys() & tests[1].keys())
     is_untested = not (first.tests or second.tests)
     if first.checkpoints.keys() != second.checkpoints.keys() or not (both or is_untested):
@@ -144,6 +148,7 @@ def compare_trajectories(
                 images=one.images,
                 correct=(one.correct, other.correct),
                 loss=(one.loss, other.loss),
+                test_net_name=one.test_net_name,
                 allowed=math.ceil(one.images / _IMAGES_PER_DIFFERENT_ANSWER),
             )
             for one, other in ((tests[0][at], tests[1][at]) for at in both)

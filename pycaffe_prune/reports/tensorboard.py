@@ -39,7 +39,8 @@ class Scalar(NamedTuple):
 def scalars(folder: RunFolder) -> list[Scalar]:
     """Return the curves of a run's log by iteration; what a resumed run logged again counts once.
 
-    The curve of accuracies ends in the name of the layer that was judged, where the log has it.
+    The curve of accuracies ends in the name of the layer that was judged, where the log has it, and
+    a test's curves in the name of the test net, where the solver has several.
 
     Lines that are no JSON, as a killed process leaves them, are passed over.
     """
@@ -52,7 +53,8 @@ def scalars(folder: RunFolder) -> list[Scalar]:
         for field, tag in _CURVES.get(event.get("event"), {}).items():
             if event.get(field) is not None:
                 judge = event.get("accuracy_name") if field == "accuracy" else None
-                found[event["iteration"], f"{tag}/{judge}" if judge else tag] = float(event[field])
+                curve = "/".join(filter(None, (tag, judge, event.get("test_net_name"))))
+                found[event["iteration"], curve] = float(event[field])
     return [Scalar(tag, step, value) for (step, tag), value in sorted(found.items())]
 
 

@@ -246,6 +246,16 @@ def test_the_labels_layer_is_found_through_layers_between(ask, folder):
     assert prepare(ask, folder).tests[0].images == 297
 
 
+def test_a_training_that_only_a_program_could_feed_is_refused(ask, folder):
+    net = ask.solver.parent / "net.prototxt"
+    layers = read_net(net)
+    layers.layer[0].type = "MemoryData"
+    write_prototxt(net, layers)
+    with pytest.raises(FormatError, match=r"'data' \(MemoryData\) is fed by a program"):
+        prepare(ask, folder)
+    assert not folder.path.exists()
+
+
 @pytest.mark.parametrize(
     ("backend", "sentence"),
     [("backend: LEVELDB", "has backend: LEVELDB"), ("", "has no backend, which means LEVELDB")],

@@ -163,3 +163,20 @@ def test_other_jobs_are_refused(tmp_path: Path) -> None:
         compare_trajectories(way(), way(checkpoints=other))
     with pytest.raises(FormatError, match="no finished run"):
         read_trajectory(tmp_path, 20)
+
+
+def test_each_test_net_is_compared_with_its_own() -> None:
+    def both(correct: int) -> tuple[TestScore, ...]:
+        other = score(20, correct).model_copy(
+            update={"test_net": 1, "test_net_name": "test net #1 (b)"}
+        )
+        return (score(0, 1000), score(20, 9000), other)
+
+    same = compare_trajectories(way(tests=both(2000)), way(tests=both(2000)))
+    assert (same.is_same, len(same.tests)) == (True, 3)
+    apart = compare_trajectories(way(tests=both(2000)), way(tests=both(9000)))
+    assert "in the test of test net #1 (b) at iteration 20: 2000 and 9000" in (
+        apart.difference or ""
+    )
+    assert allowing(apart, [apart]).is_same
+    assert not allowing(apart, [same]).is_same

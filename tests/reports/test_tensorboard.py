@@ -102,6 +102,21 @@ def test_the_curve_of_accuracies_is_named_after_the_judged_layer(tmp_path: Path)
     assert scalars(RunFolder(tmp_path))[0] == Scalar("test/accuracy/loss3/top-1", 0, 0.1)
 
 
+def test_each_test_net_has_curves_of_its_own(tmp_path: Path) -> None:
+    tests = [
+        f'{{"event":"test","iteration":5,"loss":{number},"accuracy_name":"acc","accuracy":0.5,'
+        f'"test_net":{number},"test_net_name":"test net #{number}"}}\n'
+        for number in (0, 1)
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(tests))
+    assert scalars(RunFolder(tmp_path)) == [
+        Scalar("test/accuracy/acc/test net #0", 5, 0.5),
+        Scalar("test/accuracy/acc/test net #1", 5, 0.5),
+        Scalar("test/loss/test net #0", 5, 0),
+        Scalar("test/loss/test net #1", 5, 1),
+    ]
+
+
 def test_every_run_below_a_folder_gets_its_file(tmp_path: Path) -> None:
     for name in ("a/train", "b/train"):
         (tmp_path / name).mkdir(parents=True)
