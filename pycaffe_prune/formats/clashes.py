@@ -24,7 +24,7 @@ _SINCE_FORKS = range(
     LayerParameter.EMBED_PARAM_FIELD_NUMBER, LayerParameter.CLIP_PARAM_FIELD_NUMBER + 1
 )
 _TYPE = LayerParameter.TYPE_FIELD_NUMBER
-_LATER_TYPES = frozenset({"BatchReindex", "Filter"})  # without settings, so in no table
+_LATER_TYPES = frozenset({"BatchReindex", "Filter", "LSTMUnit"})  # without settings, so in no table
 
 
 @cache

@@ -54,6 +54,28 @@ def _regions(trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: Laye
     return [bottoms[0]]
 
 
+def _position_sensitive(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
+) -> Flows:
+    """R-FCN's: each output has maps of its own for each place of the region."""
+    size = fork_part(layer).psroi_pooling_param.group_size
+    return stop(trace, layer, bottoms, f", which takes {size}x{size} maps for each of its outputs")
+
+
+def _shuffle(trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes) -> Flows:
+    """Deal out the channels of each group in turn.
+
+    Those of one place in all groups go together: then what is left is shuffled as it was before.
+    """
+    flow, group = bottoms[0], fork_part(layer).shuffle_channel_param.group
+    if flow is None or flow.is_flat or not group or len(flow.ids) % group:
+        return stop(trace, layer, bottoms, f" with group {group}")
+    rows = flow.ids.reshape(group, -1)
+    for row in rows[1:]:
+        trace.unite(rows[0], row)
+    return [Flow(rows.T.reshape(-1))]
+
+
 def _nothing_read(_: ChannelTrace, layer: LayerParameter, __: Flows, ___: LayerShapes) -> Flows:
     """The layer looks at its bottoms' sizes only."""
     return [None] * len(layer.top)
@@ -72,9 +94,11 @@ _RULES: Mapping[str, Rule] = {
     "MultiBoxLoss": end,
     "Normalize": _normalize,
     "Permute": _permute,
+    "PSROIPooling": _position_sensitive,
     "PriorBox": _nothing_read,
     "ROIPooling": _regions,
     "ReLU6": carry,
+    "ShuffleChannel": _shuffle,
     "SmoothL1Loss": end,
     "Upsample": _upsample,
 }

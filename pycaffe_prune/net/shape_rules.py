@@ -3,11 +3,10 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import EltwiseParameter, LayerParameter
-from pycaffe_prune.net import shape_recurrent, shape_sources, shape_windows
+from pycaffe_prune.net import shape_layouts, shape_recurrent, shape_sources, shape_windows
 from pycaffe_prune.net.axes import Shape, canonical_axis, extents
 
 __all__ = ["RULES", "Inferred", "Rule"]
@@ -33,6 +32,15 @@ class Rule:
 def _source(tops: Callable[[LayerParameter], Sequence[Shape | None]]) -> Rule:
     """The rule of a layer without bottoms."""
     return Rule(lambda param, _: Inferred(tops(param)), 0, 0)
+
+
+def _layout(
+    tops: Callable[[LayerParameter, Sequence[Shape]], list[Shape]],
+    least: int = 1,
+    most: int | None = 1,
+) -> Rule:
+    """The rule of a layer without weights that lays its bottoms' values out anew."""
+    return Rule(lambda param, bottoms: Inferred(tops(param, bottoms)), least, most)
 
 
 def _parameter(param: LayerParameter, _: Sequence[Shape]) -> Inferred:
@@ -178,123 +186,8 @@ def _eltwise(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
     return Inferred(bottoms[:1])
 
 
-def _concat(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
-    settings, first = param.concat_param, bottoms[0]
-    old = settings.HasField("concat_dim")
-    axis = canonical_axis(first, settings.concat_dim if old else settings.axis)
-    for bottom in bottoms[1:]:
-        if (*bottom[:axis], *bottom[axis + 1 :]) != (*first[:axis], *first[axis + 1 :]) or len(
-            bottom
-        ) != len(first):
-            raise SurgeryError(
-                f"its bottoms have shapes {extents(first)} and {extents(bottom)}; they may differ "
-                f"in axis {axis} only"
-            )
-    total = sum(bottom[axis] for bottom in bottoms)
-    return Inferred([(*first[:axis], total, *first[axis + 1 :])])
-
-
-def _slice(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
-    settings, (bottom,) = param.slice_param, bottoms
-    old = settings.HasField("slice_dim")
-    axis = canonical_axis(bottom, settings.slice_dim if old else settings.axis)
-    size, tops = bottom[axis], len(param.top)
-    if settings.slice_point:
-        bounds = [0, *settings.slice_point, size]
-        counts = [end - start for start, end in pairwise(bounds)]
-        if len(counts) != tops or min(counts) < 1:
-            raise SurgeryError(
-                f"its slice_point {list(settings.slice_point)} do not cut axis {axis} of "
-                f"{extents(bottom)} into {tops} tops"
-            )
-    elif not tops or size % tops:
-        raise SurgeryError(f"{tops} tops do not divide axis {axis} of {extents(bottom)} equally")
-    else:
-        counts = [size // tops] * tops
-    return Inferred([(*bottom[:axis], count, *bottom[axis + 1 :]) for count in counts])
-
-
 def _split(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
     return Inferred(list(bottoms) * len(param.top))
-
-
-def _flatten(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
-    settings, (bottom,) = param.flatten_param, bottoms
-    start = canonical_axis(bottom, settings.axis)
-    end = canonical_axis(bottom, settings.end_axis) + 1
-    return Inferred([(*bottom[:start], math.prod(bottom[start:end]), *bottom[end:])])
-
-
-def _reshape(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
-    settings, (bottom,) = param.reshape_param, bottoms
-    start = settings.axis if settings.axis >= 0 else len(bottom) + settings.axis + 1
-    end = len(bottom) if settings.num_axes == -1 else start + settings.num_axes
-    wanted = list(settings.shape.dim)
-    copied = [start + place for place, extent in enumerate(wanted) if extent == 0]
-    if not 0 <= start <= end <= len(bottom) or any(place >= len(bottom) for place in copied):
-        raise SurgeryError(
-            f"its axis {settings.axis} and num_axes {settings.num_axes} do not fit the bottom's "
-            f"shape {extents(bottom)}"
-        )
-    for place in copied:
-        wanted[place - start] = bottom[place]
-    top = [*bottom[:start], *wanted, *bottom[end:]]
-    count, told = math.prod(bottom), math.prod(extent for extent in top if extent != -1)
-    if -1 in wanted and told and count % told == 0:
-        top[top.index(-1)] = count // told
-    if math.prod(top) != count or wanted.count(-1) > 1:
-        raise SurgeryError(
-            f"the bottom's shape {extents(bottom)} cannot be brought to {extents(top)}: the number "
-            "of values must stay the same"
-        )
-    return Inferred([tuple(top)])
-
-
-def _crop(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
-    settings, (bottom, like) = param.crop_param, bottoms
-    axis = canonical_axis(bottom, settings.axis)
-    cut = len(bottom) - axis
-    offsets = list(settings.offset) or [0]
-    if len(offsets) == 1:
-        offsets *= cut
-    if (
-        len(like) < len(bottom)
-        or len(offsets) != cut
-        or any(
-            offset + inner > outer
-            for offset, inner, outer in zip(offsets, like[axis:], bottom[axis:], strict=False)
-        )
-    ):
-        raise SurgeryError(
-            f"shape {extents(like)} with offset {offsets} from axis {axis} on cannot be cut out of "
-            f"{extents(bottom)}"
-        )
-    return Inferred([(*bottom[:axis], *like[axis : len(bottom)])])
-
-
-def _arg_max(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
-    settings, (bottom,) = param.argmax_param, bottoms
-    if settings.HasField("axis"):
-        axis = canonical_axis(bottom, settings.axis)
-        return Inferred([(*bottom[:axis], settings.top_k, *bottom[axis + 1 :])])
-    pair = 2 if settings.out_max_val else 1
-    return Inferred([(bottom[0], pair, settings.top_k, *(1,) * (len(bottom) - 3))])
-
-
-def _reduction(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
-    (bottom,) = bottoms
-    return Inferred([bottom[: canonical_axis(bottom, param.reduction_param.axis)]])
-
-
-def _tile(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
-    settings, (bottom,) = param.tile_param, bottoms
-    axis = canonical_axis(bottom, settings.axis)
-    return Inferred([(*bottom[:axis], bottom[axis] * settings.tiles, *bottom[axis + 1 :])])
-
-
-def _batch_reindex(_: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
-    bottom, picked = bottoms
-    return Inferred([(*picked[:1], *bottom[1:])])
 
 
 # Ends of a net
@@ -360,21 +253,21 @@ _SAME = [
 RULES: Mapping[str, Rule] = {
     **{name: Rule(_same) for name in _SAME},
     "Accuracy": Rule(_accuracy, 2, 2),
-    "ArgMax": Rule(_arg_max),
+    "ArgMax": _layout(shape_layouts.arg_max),
     "BatchNorm": Rule(_batch_norm),
-    "BatchReindex": Rule(_batch_reindex, 2, 2),
+    "BatchReindex": _layout(shape_layouts.batch_reindex, 2, 2),
     "Bias": Rule(_bias, 1, 2),
-    "Concat": Rule(_concat, 1, None),
+    "Concat": _layout(shape_layouts.concat, 1, None),
     "ContrastiveLoss": Rule(_loss, 3, 3),
     "Convolution": Rule(_convolution, 1, None),
-    "Crop": Rule(_crop, 2, 2),
+    "Crop": _layout(shape_layouts.crop, 2, 2),
     "Data": _source(shape_sources.database),
     "Deconvolution": Rule(_deconvolution, 1, None),
     "DummyData": _source(shape_sources.dummy_data),
     "Eltwise": Rule(_eltwise, 2, None),
     "Embed": Rule(_embed),
     "EuclideanLoss": Rule(_loss, 2, 2),
-    "Flatten": Rule(_flatten),
+    "Flatten": _layout(shape_layouts.flatten),
     "HDF5Data": _source(shape_sources.hdf5_data),
     "HDF5Output": Rule(_nothing, 2, 2),
     "HingeLoss": Rule(_loss, 2, 2),
@@ -391,14 +284,14 @@ RULES: Mapping[str, Rule] = {
     "Parameter": Rule(_parameter, 0, 0),
     "Pooling": Rule(_pooling),
     "RNN": Rule(_rnn, 2, None),
-    "Reduction": Rule(_reduction),
-    "Reshape": Rule(_reshape),
+    "Reduction": _layout(shape_layouts.reduction),
+    "Reshape": _layout(shape_layouts.reshape),
     "Scale": Rule(_scale, 1, 2),
     "SigmoidCrossEntropyLoss": Rule(_loss, 2, 2),
     "Silence": Rule(_nothing, 1, None),
-    "Slice": Rule(_slice),
+    "Slice": _layout(shape_layouts.slice_),
     "SoftmaxWithLoss": Rule(_softmax_loss, 2, 3),
     "Split": Rule(_split),
-    "Tile": Rule(_tile),
+    "Tile": _layout(shape_layouts.tile),
     "WindowData": _source(shape_sources.window_data),
 }

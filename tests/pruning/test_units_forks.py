@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pycaffe_prune.engines import opencv_net
+from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.carried import carried_fields, parse_text
@@ -63,6 +64,10 @@ IMPLIED = {"relu": "ReLU6", "depthwise": "ConvolutionDepthwise", "group": ""}
 
 def detector(form: dict[str, str]) -> tuple[NetParameter, Caffemodel]:
     net = parse_text(DETECTOR % form, NetParameter())
+    return net, weights_for(net)
+
+
+def weights_for(net: NetParameter) -> Caffemodel:
     random = np.random.default_rng(3)
     layers = []
     for layer, around in zip(net.layer, infer_shapes(net.layer), strict=True):
@@ -70,15 +75,16 @@ def detector(form: dict[str, str]) -> tuple[NetParameter, Caffemodel]:
         if layer.type == "BatchNorm":
             blobs = [blobs[0], np.abs(blobs[1]) + 0.1, np.ones(1, np.float32)]
         layers.append(Layer(layer, tuple(blobs)))
-    return net, Caffemodel(tuple(layers))
+    return Caffemodel(tuple(layers))
 
 
-def outputs(folder: Path, net: NetParameter, model: Caffemodel) -> list[np.ndarray]:
+def outputs(
+    folder: Path, net: NetParameter, model: Caffemodel, names: list[str]
+) -> list[np.ndarray]:
     folder.mkdir()
     write_prototxt(folder / "net.prototxt", net)
     write_caffemodel(folder / "net.caffemodel", model)
     image = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
-    names = ["loc_flat", "conf_flat", "found"]
     return opencv_net.forward(
         folder / "net.prototxt", folder / "net.caffemodel", {"data": image}, names
     )
@@ -102,12 +108,69 @@ def test_a_detector_s_units_are_deleted_as_opencv_masks_them(
     assert [carried_fields(layer) for layer in smaller.layer] == [
         carried_fields(layer) for layer in net.layer
     ]
-    masked = outputs(tmp_path / "masked", net, mask_units(net, model, kept))
-    deleted = outputs(tmp_path / "deleted", smaller, weights)
+    names = ["loc_flat", "conf_flat", "found"]
+    masked = outputs(tmp_path / "masked", net, mask_units(net, model, kept), names)
+    deleted = outputs(tmp_path / "deleted", smaller, weights, names)
     assert masked[-1].shape[-1] == 7
     assert masked[-1].shape[-2] > 1
     for one, other in zip(masked, deleted, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(one).max())
+
+
+SHUFFLED = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [1, 3, 16, 16] } } }
+layer { name: "a" type: "Convolution" bottom: "data" top: "a"
+  convolution_param { num_output: 12 kernel_size: 3 pad: 1 group: 1 } }
+layer { name: "x" type: "ShuffleChannel" bottom: "a" top: "x" shuffle_channel_param { group: 2 } }
+layer { name: "dw" type: "Convolution" bottom: "x" top: "dw"
+  convolution_param { num_output: 12 group: 12 kernel_size: 3 pad: 1 } }
+layer { name: "b" type: "Convolution" bottom: "dw" top: "b"
+  convolution_param { num_output: 6 kernel_size: 1 group: %d } }
+"""
+IN_OPENCV_S_WORDS = """
+layer { name: "x1" type: "Reshape" bottom: "a" top: "x1"
+  reshape_param { shape { dim: [0, 2, %d, 256] } } }
+layer { name: "x2" type: "Permute" bottom: "x1" top: "x2" permute_param { order: [0, 2, 1, 3] } }
+layer { name: "x3" type: "Reshape" bottom: "x2" top: "x"
+  reshape_param { shape { dim: [0, %d, 16, 16] } } }
+"""
+
+
+def in_opencv_s_words(net: NetParameter) -> NetParameter:
+    """The net with what ShuffleChannel does said in layers that OpenCV's importer knows."""
+    spoken = NetParameter()
+    for layer in net.layer:
+        if layer.type == "ShuffleChannel":
+            count = net.layer[1].convolution_param.num_output
+            words = parse_text(IN_OPENCV_S_WORDS % (count // 2, count), NetParameter())
+            spoken.layer.extend(words.layer)
+        else:
+            spoken.layer.add().CopyFrom(layer)
+    return spoken
+
+
+@pytest.mark.parametrize("group", [1, 2, 3])
+def test_channels_go_through_a_shuffle_place_by_place(tmp_path: Path, group: int) -> None:
+    net = parse_text(SHUFFLED % group, NetParameter())
+    model = weights_for(net)
+    kept = choose_units(net, model, {"a": 0.34})
+    smaller, weights = delete_units(net, model, kept)
+    assert smaller.layer[1].convolution_param.num_output in (6, 8)
+    masked, deleted = (
+        outputs(tmp_path / name, in_opencv_s_words(some), of, ["b"])[0]
+        for name, some, of in (
+            ("masked", net, mask_units(net, model, kept)),
+            ("deleted", smaller, weights),
+        )
+    )
+    np.testing.assert_allclose(masked, deleted, rtol=0, atol=1e-5 * np.abs(masked).max())
+
+
+def test_a_shuffle_whose_places_do_not_divide_among_the_groups_after_it_is_named() -> None:
+    net = parse_text(SHUFFLED.replace("group: 2 } }", "group: 6 } }") % 3, NetParameter())
+    model = weights_for(net)
+    with pytest.raises(SurgeryError, match="layer 'b' reads a channel in several of its groups"):
+        choose_units(net, model, {"a": 0.5})
 
 
 LAYERS = """
@@ -152,7 +215,14 @@ def test_channels_go_through_with_a_value_each(between: str, blobs: int) -> None
             r"'x' of type Permute with order",
         ),
         ('type: "Permute" permute_param { order: [1] }', r"'x' of type Permute with order"),
-        ('type: "ShuffleChannel" shuffle_channel_param { group: 2 }', "'x' of type ShuffleChannel"),
+        (
+            'type: "ShuffleChannel" shuffle_channel_param { group: 3 }',
+            "ShuffleChannel with group 3",
+        ),
+        (
+            'type: "PSROIPooling" bottom: "data" psroi_pooling_param { group_size: 2 }',
+            "'x' of type PSROIPooling, which takes 2x2 maps for each of its outputs",
+        ),
         ('type: "Normalize"', "'x' of type Normalize over all channels"),
         ('type: "Own" own_param { a: 1 }', "'x' of type Own with the field 'own_param'"),
         ('type: "Upsample" upsample_param { own: 1 }', "with the field 'upsample_param'"),
