@@ -1,6 +1,6 @@
 """``caffe-prune prune units``: delete units or filters, write a smaller net and its weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -20,6 +20,7 @@ from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.net.state_wish import StateWish, of_chosen_state
 from pycaffe_prune.pruning.counts import deleted_reduction
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
+from pycaffe_prune.pruning.merging import left_out_of_merging, merge_units
 from pycaffe_prune.pruning.selection import chooses_all
 from pycaffe_prune.pruning.sharing import one_of_each, shared_blobs
 from pycaffe_prune.pruning.units import (
@@ -37,6 +38,8 @@ from pycaffe_prune.screen import echo
 
 __all__ = ["units"]
 
+_RANK, _MERGE = "rank", "merge"
+
 
 @click.command()
 @click.option("--net", type=path_type, required=True, help="Net prototxt of the weights.")
@@ -52,6 +55,13 @@ __all__ = ["units"]
 @click.option("--out", type=path_type, required=True, help="Folder for the smaller model.")
 @click.option(
     "--criterion", type=click.Choice(sorted(UNIT_CRITERIA)), default="onorm", show_default=True
+)
+@click.option(
+    "--method",
+    type=click.Choice([_RANK, _MERGE]),
+    default=_RANK,
+    show_default=True,
+    help="Delete the lowest by --criterion, or merge units that are much alike.",
 )
 @click.option(
     "--layers",
@@ -80,6 +90,7 @@ def units(
     ratios: tuple[str, ...],
     out: Path,
     criterion: str,
+    method: str,
     layers: str,
     seed: int,
     exact_lrn: bool,
@@ -91,7 +102,8 @@ def units(
 
     Units are those of InnerProduct layers and the filters of Convolutions. Layers whose outputs are
     added up lose theirs together; a Convolution with groups loses equally many in each. Output
-    layers are never pruned.
+    layers are never pruned. With --method merge a unit that goes gives its outgoing weights to the
+    one most like it, which often makes training after it needless.
 
     \b
     Examples:
@@ -102,21 +114,31 @@ def units(
       caffe-prune prune units --net deploy.prototxt --weights squeezenet.caffemodel \\
           --ratio 0.3 --layers all --criterion l1 --masked --out thin
       caffe-prune verify thin/masked thin
+      caffe-prune prune units --net deploy.prototxt --weights lenet_300_100.caffemodel \\
+          --ratio 0.5 --method merge --out merged
     """
+    if method == _MERGE and (exact_lrn or masked or criterion != "onorm"):
+        raise click.UsageError(
+            "--method merge takes no --criterion, --masked, --keep-lrn-neighbours"
+        )
     definition, model = read_model(net, weights, state)
     whole = of_all_states(net, definition, model)
     candidates = of_chosen_state(_with_units(whole, model), definition, state)
-    wanted = _ratios(ratios, whole, model, layers, candidates)
-    chosen = choose_units(whole, model, wanted, criterion=criterion, seed=seed)
-    kept, source = chosen, model
+    reasons = left_out_of_units if method == _RANK else left_out_of_merging
+    left_out = reasons(whole, model)
+    wanted = _ratios(ratios, whole, model, layers, candidates, left_out)
+    if method == _RANK:
+        source, chosen = model, choose_units(whole, model, wanted, criterion=criterion, seed=seed)
+    else:
+        source, chosen = merge_units(whole, model, wanted)
+    kept = chosen
     if exact_lrn:
         kept = keep_lrn_neighbours(whole, model, chosen)
         source = mask_units(whole, model, chosen)
     small_net, small = delete_units(whole, source, kept)
     _show(whole, model, small, kept)
     if chooses_all(layers):
-        left_out = list(left_out_of_units(whole, model).items())
-        show_left_out(of_chosen_state(left_out, definition, state), whole)
+        show_left_out(of_chosen_state(list(left_out.items()), definition, state), whole)
     if not exact_lrn:
         _warn_of_lrn(lrn_layers_changed(whole, model, kept))
     if dry_run:
@@ -150,13 +172,14 @@ def _ratios(
     model: Caffemodel,
     layers: str,
     candidates: Sequence[tuple[str, str]],
+    left_out: Mapping[str, str],
 ) -> dict[str, float]:
     """What is asked of each candidate; LAYER=R speaks for the layers coupled with it too."""
-    free = set(prunable_layers(net, model))
+    free = set(prunable_layers(net, model)).difference(left_out)
     prunable = [(name, kind) for name, kind in candidates if name in free]
     named = layer_values([text for text in texts if "=" in text], candidates, None)
     unnamed = [text for text in texts if "=" not in text]
-    plain = layer_values(unnamed, prunable, layers, left_out_of_units(net, model))
+    plain = layer_values(unnamed, prunable, layers, left_out)
     together = units_together(net, model)
     spoken_for = {name for group in together if named.keys() & set(group) for name in group}
     return {name: share for name, share in plain.items() if name not in spoken_for} | named

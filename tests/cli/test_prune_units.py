@@ -213,3 +213,31 @@ def test_where_nothing_can_be_pruned_each_layer_has_its_reason(tmp_path: Path) -
     result = run(case("lstm", "lstm", tmp_path), "--layers", "all", "--ratio", "0.3")
     for name in ("fc", "lstm1", "out"):
         assert f"layer '{name}' makes no channels along axis 1" in str(result.exception)
+
+
+def test_merging_deletes_as_many_units_and_keeps_the_rest_as_it_was(
+    files: tuple[str, ...], tmp_path: Path
+) -> None:
+    result = run(files, "--method", "merge", "--ratio", "0.5")
+    assert result.exit_code == 0, result.output
+    assert units_left(tmp_path / "out") == {**FULL, "fc1": 10}
+    model = read_caffemodel(tmp_path / "a.caffemodel")
+    small = read_caffemodel(tmp_path / "out" / "pruned.caffemodel")
+    incoming = {row.tobytes() for row in model.layer("fc1").blobs[0]}
+    assert all(row.tobytes() in incoming for row in small.layer("fc1").blobs[0])
+    outgoing = {column.tobytes() for column in model.layer("fc2").blobs[0].T}
+    assert not all(column.tobytes() in outgoing for column in small.layer("fc2").blobs[0].T)
+
+
+def test_layers_that_cannot_merge_are_listed(files: tuple[str, ...]) -> None:
+    result = run(files, "--method", "merge", "--layers", "all", "--ratio", "0.5", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "left out: conv2a" in result.stdout
+    assert "loses its units together with conv2b; they do not merge" in result.stdout
+
+
+@pytest.mark.parametrize("other", [["--masked"], ["--keep-lrn-neighbours"], ["--criterion", "l1"]])
+def test_what_ranks_does_not_go_with_merging(files: tuple[str, ...], other: list[str]) -> None:
+    result = run(files, "--method", "merge", "--ratio", "0.5", *other)
+    assert result.exit_code == 2
+    assert "--method merge takes no --criterion, --masked, --keep-lrn-neighbours" in result.output

@@ -6,6 +6,7 @@ float64. A unit may be a Convolution's filter: then a kernel's values all count.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,13 @@ __all__ = [
     "UNIT_CRITERIA",
     "Scores",
     "UnitCriterion",
+    "squared_distances",
     "unit_criterion",
     "units_to_delete",
     "units_to_keep",
 ]
 
+_Float = TypeVar("_Float", np.float32, np.float64)
 Scores = NDArray[np.float64]
 UnitCriterion = Callable[[Blob, Blob, int], Scores]
 
@@ -55,7 +58,32 @@ def random(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001
     return np.random.default_rng(seed).random((incoming.shape[0],))
 
 
+def squared_distances(rows: NDArray[_Float]) -> NDArray[_Float]:
+    """Return the squared Euclidean distance of every two rows.
+
+    Args:
+        rows: Float32 or float64, shape (units, inputs).
+
+    Returns:
+        The same dtype, shape (units, units), with zeros along the diagonal.
+    """
+    centred = rows - rows.mean(axis=0)  # near 0, where differences of squares keep their digits
+    squares = np.square(centred).sum(axis=1)
+    found = squares[:, None] + squares - 2 * (centred @ centred.T)
+    np.fill_diagonal(found, 0)
+    return np.asarray(np.maximum(found, 0), rows.dtype)
+
+
+def geometric_median(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001  (common signature)
+    """Sum of the distances of each unit's incoming weights to those of all others (He et al. 2019).
+
+    The lowest are nearest to the geometric median, and the others can stand in for them.
+    """
+    return np.asarray(np.sqrt(squared_distances(incoming)).sum(axis=1, dtype=np.float64))
+
+
 UNIT_CRITERIA: dict[str, UnitCriterion] = {
+    "geometric-median": geometric_median,
     "inorm": inorm,
     "l1": l1,
     "l2": l2,

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.pruning.criteria.units import (
     UNIT_CRITERIA,
+    squared_distances,
     unit_criterion,
     units_to_delete,
     units_to_keep,
@@ -61,6 +62,28 @@ def test_l1_and_l2_are_the_norms_of_the_incoming_weights(
         np.testing.assert_allclose(scores, by_hand, rtol=1e-6, atol=1e-30)
 
 
+@given(weights_around())
+def test_the_geometric_median_is_where_the_sum_of_distances_is_lowest(
+    weights: tuple[NDArray[np.float32], NDArray[np.float32]],
+) -> None:
+    incoming, outgoing = weights
+    rows = incoming.astype(np.float64)
+    by_hand = [sum(np.linalg.norm(row - other) for other in rows) for row in rows]
+    scores = unit_criterion("geometric-median")(incoming, outgoing, 0)
+    assert scores.dtype == np.float64
+    # Of equal rows the squares' digits are lost: 1e-3 of the weights' size.
+    np.testing.assert_allclose(scores, by_hand, rtol=1e-4, atol=0.1)
+
+
+@given(weights_around())
+def test_squared_distances_are_those_of_every_two_rows(
+    weights: tuple[NDArray[np.float32], NDArray[np.float32]],
+) -> None:
+    rows = weights[0].astype(np.float64)
+    by_hand = np.square(rows[:, None] - rows).sum(axis=-1)
+    np.testing.assert_allclose(squared_distances(rows), by_hand, atol=1e-10)
+
+
 def test_random_depends_on_the_seed_alone() -> None:
     random = unit_criterion("random")
     one, other = np.ones((50, 3), np.float32), np.zeros((50, 3), np.float32)
@@ -70,7 +93,7 @@ def test_random_depends_on_the_seed_alone() -> None:
 
 
 def test_the_registry_holds_the_names_that_users_type() -> None:
-    assert set(UNIT_CRITERIA) == {"inorm", "l1", "l2", "onorm", "random"}
+    assert set(UNIT_CRITERIA) == {"geometric-median", "inorm", "l1", "l2", "onorm", "random"}
     for name, criterion in UNIT_CRITERIA.items():
         assert unit_criterion(name) is criterion
 
