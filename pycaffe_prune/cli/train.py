@@ -18,6 +18,7 @@ from pycaffe_prune.cli.options import (
     trust_option,
 )
 from pycaffe_prune.cli.progress import console, training_progress
+from pycaffe_prune.cli.test_lines import output_lines
 from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
@@ -147,9 +148,7 @@ def train(
     ):
         result = run(request, out, chosen, observe)
     for test in result.last_tests:
-        of = f" of {test.test_net_name}" if test.test_net_name else ""
-        for name, values in test.outputs.items():
-            told = " ".join("not finite" if one is None else f"{one:.6g}" for one in values)
-            echo(f"output {name}{of}: {told}")
+        for line in output_lines(test, result.weights_of_loss(test.test_net)):
+            echo(line)
         echo(f"{test.told} after {result.iterations} iterations")
     echo(f"weights {out / 'final.caffemodel'}")

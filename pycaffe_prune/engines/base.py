@@ -146,6 +146,9 @@ class TrainResult(BaseModel):
     """Of the solver's other test nets, in order of iteration and number."""
     means: tuple[TestMeans, ...] = ()
     """Of the test nets in which no answers are counted, in order of iteration and number."""
+    loss_weights: tuple[dict[str, float], ...] = ()
+    """Of each test net the blobs that add to its loss, and by how much; older versions wrote none.
+    """
     weights_sha256: str
     """SHA-256 of ``final.caffemodel``."""
     revived: int
@@ -188,6 +191,10 @@ class TrainResult(BaseModel):
                 "its net no Accuracy or SoftmaxWithLoss whose labels a Data, ImageData or HDF5Data "
                 "layer brings"
             )
+
+    def weights_of_loss(self, test_net: int) -> dict[str, float]:
+        """Return the blobs that add to the loss of a test net, with their weights."""
+        return self.loss_weights[test_net] if self.loss_weights else {}
 
     @property
     def last_tests(self) -> tuple[TestScore | TestMeans, ...]:

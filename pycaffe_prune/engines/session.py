@@ -99,6 +99,7 @@ def follow_training(
         tests=tuple(test for test in scores if test.test_net == job.headline),
         other_tests=tuple(test for test in scores if test.test_net != job.headline),
         means=tuple(test for test in tests if isinstance(test, TestMeans)),
+        loss_weights=tuple(dict(test.losses) for test in job.tests),
         weights_sha256=sha256_of(folder.final_weights),
         revived=done["revived"],
         seconds=seconds_in_log(folder),

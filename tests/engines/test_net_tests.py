@@ -156,6 +156,7 @@ def test_each_test_net_tells_what_plain_caffe_prints_and_a_stopped_run_the_same(
     ]
     assert [test.images for test in whole.tests[:1] + whole.other_tests[:1]] == [297, 12]
     assert {test.batches for test in whole.means} == {2, 4}
+    assert whole.loss_weights == (*[{"loss": 1.0}] * 3, *[{"hinge": 0.5}] * 2)
 
 
 def test_the_first_test_net_is_the_headline_or_that_with_the_named_layer(place, tmp_path):
