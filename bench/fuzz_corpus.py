@@ -27,6 +27,7 @@ from data_prep.warp import decode
 from pycaffe_prune.engines.contents import lmdb_content
 from pycaffe_prune.engines.datum import decode_datum, read_image
 from pycaffe_prune.engines.lmdb_images import stored_images
+from pycaffe_prune.experiments.spec import find_experiment, read_experiment
 from pycaffe_prune.formats.caffe_pb2 import Datum, NetParameter
 from pycaffe_prune.formats.caffemodel import (
     Caffemodel,
@@ -52,6 +53,7 @@ from pycaffe_prune.formats.tensors import (
     write_safetensors,
 )
 from pycaffe_prune.formats.weights import read_weights
+from pycaffe_prune.net.shapes import infer_shapes
 
 __all__ = ["Format", "make_formats"]
 
@@ -225,6 +227,10 @@ def _read_rows(path: Path) -> object:
     return read_rows(path, ("data", "label"))
 
 
+def _read_shapes(path: Path) -> object:
+    return infer_shapes(read_net(path).layer, {})
+
+
 def _read_manifest(path: Path) -> object:
     return load_manifest(path.parent)
 
@@ -282,6 +288,7 @@ def make_formats(folder: Path) -> list[Format]:
         "splits": {"train": split, "test": split}, "mean_sha256": "0" * 64, "created_by": "c",
     }  # fmt: skip
     solverstate = made(lambda path: write_solverstate(path, state))
+    experiment = find_experiment("lenet-300-100", "quick").read_bytes()
     caffemodel = made(lambda path: write_caffemodel(path, model))
     hdf5 = made(lambda path: write_hdf5_weights(path, model))
     npz = made(lambda path: write_npz(path, model))
@@ -292,6 +299,8 @@ def make_formats(folder: Path) -> list[Format]:
             Format(f"{age} prototxt", text.encode(), "a.prototxt", read_net, {})
             for age, text in (("net", _NET + _FORK), ("V1 net", _V1_NET), ("V0 net", _V0_NET))
         ),
+        Format("shapes of a net", _NET.encode(), "a.prototxt", _read_shapes, {}),
+        Format("experiment TOML", experiment, "a.toml", read_experiment, {}),
         Format("solver prototxt", _SOLVER.encode(), "a.prototxt", read_solver, {}),
         Format("caffemodel", caffemodel, "a.caffemodel", read_caffemodel, {}),
         *(

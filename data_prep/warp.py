@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import Datum
+from pycaffe_prune.formats.png import has_false_sizes
 
 __all__ = ["decode", "encoded_datum", "jpeg_of", "raw_datum", "warp"]
 
@@ -78,6 +79,8 @@ def jpeg_of(content: bytes, image: NDArray[np.uint8], size: int) -> bytes:
 
 
 def _imdecode(content: bytes, flags: int) -> NDArray[np.uint8]:
+    if has_false_sizes(content):
+        raise DataError("no image, or a damaged one")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:  # an empty file, or absurd dimensions

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import Datum
+from pycaffe_prune.formats.png import has_false_sizes
 from pycaffe_prune.net.axes import Shape, extents
 
 __all__ = ["Pixels", "Record", "channels_first", "decode_datum", "decode_image", "read_image"]
@@ -45,8 +46,10 @@ def decode_image(content: bytes, flag: int) -> NDArray[Any] | None:
 
     How many pixels OpenCV decodes at most is told in ``OPENCV_IO_MAX_IMAGE_PIXELS``.
     """
+    if not content or has_false_sizes(content):
+        return None
     try:
-        return cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flag)
     except cv2.error:
         return None
 
@@ -54,8 +57,8 @@ def decode_image(content: bytes, flag: int) -> NDArray[Any] | None:
 def read_image(path: Path | str, flag: int = cv2.IMREAD_COLOR) -> NDArray[Any] | None:
     """Return a file's pixels as `decode_image` does; None also: the file cannot be read."""
     try:
-        return cv2.imread(str(path), flag)
-    except cv2.error:
+        return None if has_false_sizes(Path(path).read_bytes()) else cv2.imread(str(path), flag)
+    except (cv2.error, OSError, ValueError):  # a name with a zero byte is a ValueError
         return None
 
 
