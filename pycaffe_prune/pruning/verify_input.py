@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.engines.lmdb_images import as_data_layer, stored_images
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
-from pycaffe_prune.formats.files import existing_file
+from pycaffe_prune.formats.blobs import mapped_file, naming_file
+from pycaffe_prune.formats.npz import parse_npy
 from pycaffe_prune.net.index_inputs import IndexUse
 from pycaffe_prune.net.shapes import Shape, extents
 from pycaffe_prune.pruning.verify import Data, InputSource
@@ -60,12 +61,9 @@ def array_input(path: Path) -> InputSource:
 
     def make(shapes: Mapping[str, Shape | None], _uses: Uses = _NO_USES) -> Data:
         name, shape = _only_one(shapes)
-        existing_file(path, "a .npy array")
-        try:
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise FormatError(f"{path}: is no .npy array ({error})") from error
-        if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+        with naming_file(path, "a .npy array of numbers"):
+            values = parse_npy(mapped_file(path, "a .npy array"))
+        if values.dtype.kind not in "fiu":
             raise FormatError(f"{path}: holds no numbers; a .npy array of images is needed")
         if not values.size or (shape is not None and values.shape[1:] != shape[1:]):
             wanted = "any" if shape is None else extents(shape)
