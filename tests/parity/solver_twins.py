@@ -56,6 +56,14 @@ def sharing(spec: str) -> str:
     return f'{SOURCE} {bias} {ip} layer {{ name: "scores"{scores} {LOSS}'
 
 
+def normalized(rules: str) -> str:
+    """A net with a BatchNorm, by statistics of the batch or those that it keeps, 0."""
+    norm = f"""layer {{ name: "norm" type: "BatchNorm" bottom: "data" top: "norm" {rules}
+      batch_norm_param {{ eps: 1 }} }}"""
+    head = HEAD.replace('bottom: "data"', 'bottom: "norm"')
+    return f"{SOURCE} {norm} {head} {LOSS}"
+
+
 PLAIN, BENT = net(), net("")
 DEEP = net('include { stage: "deep" }')
 BASE = 'base_lr: 0.1 lr_policy: "fixed" '
@@ -186,6 +194,13 @@ TWINS: dict[str, tuple[str, str]] = {
         NET + "weight_decay: 0.5 " + BASE,
         'net: "decaying.prototxt" weight_decay: 0.5 ' + BASE,
     ),
+    "LayerParameter.param": (NET + BASE, 'net: "slow.prototxt" ' + BASE),
+    "LayerParameter.loss_weight": (NET + BASE, 'net: "light.prototxt" ' + BASE),
+    "LayerParameter.propagate_down": (NET + BASE, 'net: "cut.prototxt" ' + BASE),
+    "LayerParameter.phase": (
+        'net: "normalized.prototxt" ' + BASE,
+        'net: "normalized_in_test.prototxt" ' + BASE,
+    ),
     "LayerParameter.include": (BENT_NET, 'net: "in_tests.prototxt" ' + BASE),
     "LayerParameter.exclude": (BENT_NET, 'net: "not_in_training.prototxt" ' + BASE),
 }
@@ -220,6 +235,11 @@ NETS = {
     ),
     "frozen": with_specs("", "lr_mult: 0"),
     "frozen_forced": "force_backward: true " + with_specs("", "lr_mult: 0"),
+    "light": PLAIN.replace('top: "loss"', 'top: "loss" loss_weight: 0.5'),
+    "cut": PLAIN.replace('top: "loss"', 'top: "loss" propagate_down: [false, false]'),
+    "normalized": normalized(""),
+    "normalized_in_test": normalized("phase: TEST"),
+    "by_batch": normalized("").replace("eps: 1", "eps: 1 use_global_stats: false"),
     "slow": with_specs("lr_mult: 0.1"),
     "decaying": with_specs("decay_mult: 2"),
     "apart": sharing(""),

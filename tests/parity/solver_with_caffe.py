@@ -6,8 +6,8 @@ rates    solver (a prototxt), states (solverstates): ``rates``, the learning rat
 train    solver, state (to restore, or null), steps: ``start:<blob>``, and per step, from 1,
          ``gradient:<step>:<blob>`` before the update and ``data:<step>:<blob>`` after it, blobs
          being numbered in the net's order. Leaves a snapshot where the solver says.
-outcome  solver, steps, and weights to begin with besides its own: ``data:<blob>`` after the steps,
-         and of each test net the loss, ``test:<place>``.
+outcome  solver, steps, and weights to begin with besides its own: after the steps of each test
+         net the loss, ``test:<place>``, and ``data:<blob>`` after these tests.
 schedule solver: solved whole, ``tests`` and ``snapshots``, the iterations at which it does these.
 
 Each is answered by a line.
@@ -64,12 +64,13 @@ def outcome(job):
     for path in job.get("weights", ()):
         solver.net.copy_from(path)
     solver.step(job["steps"])
-    blobs = [blob for blobs in solver.net.params.values() for blob in blobs]
-    found = {f"data:{index}": blob.data.copy() for index, blob in enumerate(blobs)}
+    found = {}
     for place, net in enumerate(solver.test_nets):
         net.share_with(solver.net)
         net.forward()
         found[f"test:{place}"] = net.blobs["loss"].data.copy()
+    blobs = [blob for blobs in solver.net.params.values() for blob in blobs]
+    found.update((f"data:{index}", blob.data.copy()) for index, blob in enumerate(blobs))
     return found
 
 

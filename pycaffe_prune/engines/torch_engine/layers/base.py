@@ -44,6 +44,9 @@ class Layer(ABC):
     keeps_top = False
     """Whether `backward` reads the values of tops: then nothing after it may overwrite them."""
 
+    moves_params = False
+    """Whether `forward_saving` changes parameters, which Caffe's layer then does in tests too."""
+
     @abstractmethod
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Compute the tops, float32 (shapes as `net.shapes.infer_shapes` tells)."""

@@ -116,6 +116,7 @@ class _BatchStatistics(Layer):
     """
 
     keeps_top = True
+    moves_params = True
 
     def __init__(self, setup: LayerSetup) -> None:
         super().__init__(setup)
