@@ -45,9 +45,11 @@ def exit_code(command: Callable[[], object]) -> int:
         is (what is needed to mend it is in a file that the sentence names), 130 interrupted; or
         what the command itself returned.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a sign that it lacks is shown by its code
-            stream.reconfigure(errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who called
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a sign that it lacks: its code
     try:
         code = command()
         sys.stdout.flush()
@@ -81,6 +83,8 @@ def _said(error: Exception) -> int:
             say_error(error)
         case OSError():
             _say_refused(error)
+        case UnicodeEncodeError() if any("\ud800" <= sign <= "\udfff" for sign in error.object):
+            _say(f"caffe-prune: '{error.object}' is not UTF-8, as it must be here", "red")
         case MemoryError():
             _say("caffe-prune: there is not enough memory for this", "red")
         case _:

@@ -13,8 +13,8 @@ from pycaffe_prune.cli.options import (
     device_option,
     engine_option,
     engine_to_work_with,
-    path_type,
     require_sense,
+    text_path_type,
     tf32_option,
     trust_option,
 )
@@ -29,8 +29,8 @@ __all__ = ["features"]
 
 
 @click.command()
-@click.option("--net", type=path_type, required=True, help="Prototxt, deploy or train_val.")
-@click.option("--weights", type=path_type, required=True, help="Its trained caffemodel.")
+@click.option("--net", type=text_path_type, required=True, help="Prototxt, deploy or train_val.")
+@click.option("--weights", type=text_path_type, required=True, help="Its trained caffemodel.")
 @click.option("--blob", required=True, help="The blob whose values are the features.")
 @click.option(
     "--pool",
@@ -38,8 +38,8 @@ __all__ = ["features"]
     metavar="N",
     help="Average each map over the cells of an N×N grid.",
 )
-@click.option("--data", type=path_type, required=True, help="Folder of the images' data set.")
-@click.option("--out", type=path_type, required=True, help="Folder of the features; made.")
+@click.option("--data", type=text_path_type, required=True, help="Folder of the images' data set.")
+@click.option("--out", type=text_path_type, required=True, help="Folder of the features; made.")
 @click.option(
     "--mean",
     metavar="B,G,R|FILE",

@@ -1,17 +1,19 @@
 """Options that several commands share, and the engine that they lead to."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from pycaffe_prune.cli.progress import console
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.choice import EngineWish, choose_engine
+from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
 from pycaffe_prune.net.state_wish import StateWish
 
@@ -26,6 +28,7 @@ __all__ = [
     "require_sense",
     "say_remark",
     "state_options",
+    "text_path_type",
     "tf32_option",
     "threads_option",
     "trust_option",
@@ -35,6 +38,34 @@ _F = TypeVar("_F", bound=Callable[..., object])
 
 path_type = click.Path(path_type=Path)
 """A path; whether it exists is checked where it is read, with a better sentence."""
+
+
+class _TextPath(click.Path):
+    """Engines get their files named in Caffe's messages and in JSON, whose strings are UTF-8."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Return the path.
+
+        Raises:
+            FormatError: It is not UTF-8.
+        """
+        path = Path(os.fsdecode(super().convert(value, param, ctx))).absolute()
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise FormatError(
+                f"{path}: the name is not UTF-8, as engines need it; rename it, or choose another"
+            ) from error
+        return Path(value)
+
+
+text_path_type = _TextPath(path_type=Path)
+"""As `path_type`, for what an engine is told of."""
 
 
 def accuracy_option(function: _F) -> _F:

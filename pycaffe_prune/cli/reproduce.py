@@ -21,6 +21,7 @@ from pycaffe_prune.cli.options import (
     path_type,
     require_sense,
     say_remark,
+    text_path_type,
     tf32_option,
     threads_option,
     trust_option,
@@ -51,9 +52,11 @@ _PRESET = "quick"
 @click.command()
 @click.argument("experiment")
 @click.option("--preset", help=f"Which settings (default: {_PRESET}).")
-@click.option("--out", type=path_type, help="Folder of the run (default: runs/NAME-PRESET).")
-@click.option("--data", type=path_type, help="Folder of the LMDBs (default: data/NAME; made).")
-@click.option("--weights", type=path_type, help="Trained weights to begin with, by layer name.")
+@click.option("--out", type=text_path_type, help="Folder of the run (default: runs/NAME-PRESET).")
+@click.option("--data", type=text_path_type, help="Folder of the LMDBs (default: data/NAME; made).")
+@click.option(
+    "--weights", type=text_path_type, help="Trained weights to begin with, by layer name."
+)
 @click.option("--source", type=path_type, help="Folder of the original data files.")
 @accuracy_option
 @click.option("--jobs", type=click.IntRange(1), help="Stages side by side (default: all cores).")

@@ -13,9 +13,9 @@ from pycaffe_prune.cli.options import (
     device_option,
     engine_option,
     engine_to_work_with,
-    path_type,
     require_sense,
     state_options,
+    text_path_type,
     tf32_option,
     threads_option,
     trust_option,
@@ -47,10 +47,12 @@ from pycaffe_prune.screen import echo
 
 
 @click.command()
-@click.option("--net", type=path_type, required=True, help="Net prototxt with Data layers.")
-@click.option("--weights", type=path_type, required=True, help="Trained caffemodel.")
-@click.option("--data", type=path_type, required=True, help="Folder that holds the net's LMDBs.")
-@click.option("--out", type=path_type, required=True, help="Folder of the analysis.")
+@click.option("--net", type=text_path_type, required=True, help="Net prototxt with Data layers.")
+@click.option("--weights", type=text_path_type, required=True, help="Trained caffemodel.")
+@click.option(
+    "--data", type=text_path_type, required=True, help="Folder that holds the net's LMDBs."
+)
+@click.option("--out", type=text_path_type, required=True, help="Folder of the analysis.")
 @click.option(
     "--method",
     type=click.Choice(["connections", "units"]),

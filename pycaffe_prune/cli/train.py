@@ -13,6 +13,7 @@ from pycaffe_prune.cli.options import (
     path_type,
     require_sense,
     state_options,
+    text_path_type,
     tf32_option,
     threads_option,
     trust_option,
@@ -42,9 +43,9 @@ def _files(
 
 
 @click.command()
-@click.option("--solver", type=path_type, required=True, help="Solver prototxt.")
-@click.option("--out", type=path_type, required=True, help="Folder of the run.")
-@click.option("--net", type=path_type, help="Net prototxt to use in place of the solver's.")
+@click.option("--solver", type=text_path_type, required=True, help="Solver prototxt.")
+@click.option("--out", type=text_path_type, required=True, help="Folder of the run.")
+@click.option("--net", type=text_path_type, help="Net prototxt to use in place of the solver's.")
 @click.option(
     "--weights",
     multiple=True,
@@ -53,8 +54,8 @@ def _files(
     help="Weights to start from, .caffemodel or .caffemodel.h5; repeatable, later ones overwrite.",
 )
 @click.option("--restore", type=path_type, help="Solverstate to go on from, in a new --out.")
-@click.option("--mask", type=path_type, help="Mask file: pruned weights stay exactly zero.")
-@click.option("--data", type=path_type, help="Folder that holds the net's LMDBs.")
+@click.option("--mask", type=text_path_type, help="Mask file: pruned weights stay exactly zero.")
+@click.option("--data", type=text_path_type, help="Folder that holds the net's LMDBs.")
 @click.option("--max-iter", type=click.IntRange(1), help="Iterations (default: the solver's).")
 @click.option("--snapshot", type=click.IntRange(0), help="Snapshot interval (0: at the end only).")
 @click.option("--test-interval", type=click.IntRange(0), help="0: test at start and end only.")

@@ -1,10 +1,18 @@
 """The result of an experiment (``result.json``): every point with all that led to it."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.files import existing_file, write_text
@@ -28,18 +36,33 @@ __all__ = [
 Method = Literal["baseline", "connections", "units", "small"]
 
 
+_Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+_Some = Annotated[int, Field(gt=0, lt=1 << 63)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Seconds = Annotated[float, Field(ge=0, lt=1e12)]
+_MOST_BYTES = 1 << 28
+
+
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class LayerRate(_Model):
     """Weights of one fully connected layer, before pruning and after it (biases left out)."""
 
     layer: str
-    weights: int = Field(gt=0)
-    kept: int = Field(ge=0)
-    reduction: float
+    weights: _Some
+    kept: _Count
+    reduction: _Share
     """1 - kept / weights."""
+
+    @model_validator(mode="after")
+    def _kept_of_weights(self) -> Self:
+        if self.kept > self.weights:
+            raise ValueError(f"{self.kept} of {self.weights} weights cannot be kept")
+        return self
 
 
 class Score(_Model):
@@ -48,22 +71,29 @@ class Score(_Model):
     accuracy_name: str | None = None
     """The Accuracy layer (or the loss) whose answers were judged; None: written before it was
     named."""
-    accuracy: float
+    accuracy: _Share
     """Share of the labels that count, 0 to 1."""
-    correct: int = Field(ge=0)
-    images: int = Field(gt=0)
-    counted: int | None = None
+    correct: _Count
+    images: _Some
+    counted: _Count | None = None
     """Labels that count: one for each image or pixel, ignored ones left out; None: one for each
     image."""
     loss: float | None
     """Mean of the same head's loss; None when a score was not finite, or there is no loss."""
     finite: bool
-    cycled: float | None = None
+    cycled: _Share | None = None
     """The accuracy as Caffe's own test gives it where ``test_iter`` batches are more images than
     there are: from the first one on, round and round (the paper: 6,200 of 1,020). None: they are
     not more."""
-    cycled_images: int | None = None
+    cycled_images: _Some | None = None
     """Images in that test; ``cycled * cycled_images`` were right."""
+
+    @model_validator(mode="after")
+    def _right_of_counted(self) -> Self:
+        counted = self.images if self.counted is None else self.counted
+        if self.correct > counted:
+            raise ValueError(f"{self.correct} of {counted} labels cannot be right")
+        return self
 
     @property
     def share(self) -> Fraction:
@@ -74,18 +104,18 @@ class Score(_Model):
 class Round(_Model):
     """One set of the paper: prune, then train. Training from scratch is one round as well."""
 
-    round: int
+    round: _Some
     """Counted from 1."""
-    layers: tuple[LayerRate, ...]
+    layers: tuple[LayerRate, ...] = Field(min_length=1)
     """The fully connected layers, in the net's order, counted after this round's pruning."""
-    reduction: float
+    reduction: _Share
     """Over all fully connected layers: 1 - kept weights / weights."""
     before: Score
     """Before this round's training (after its pruning)."""
     after: Score
     """After this round's training."""
-    iterations: int
-    seconds: float
+    iterations: _Count
+    seconds: _Seconds
     """Wall time of the training."""
 
 
@@ -95,9 +125,9 @@ class Point(_Model):
     method: Method
     alpha: float | None = None
     """Connection pruning: multiple of sigma."""
-    units: dict[str, int] | None = None
+    units: dict[str, Annotated[int, Field(gt=0, lt=1 << 31)]] | None = None
     """Unit pruning and small models: units kept in each hidden layer."""
-    seed: int
+    seed: _Count
     rounds: tuple[Round, ...] = Field(min_length=1)
     selected: bool = True
     """False for runs of which a better one with another seed is reported (baseline, small)."""
@@ -142,8 +172,8 @@ class DataSet(_Model):
     name: str
     is_sample: bool
     """True for the small bundled sample: then the numbers say nothing about the paper's."""
-    train_images: int
-    test_images: int
+    train_images: _Count
+    test_images: _Count
     train_sha256: str
     test_sha256: str
 
@@ -186,9 +216,9 @@ class ExperimentResult(_Model):
     execution: Execution = Execution()
     versions: dict[str, str]
     machine: Machine
-    jobs: int
+    jobs: _Count
     """Stages that ran side by side."""
-    wall_seconds: float
+    wall_seconds: _Seconds
     """Of all stages together, as if they had run one after the other."""
     data: DataSet
     settings: dict[str, Any]
@@ -198,6 +228,12 @@ class ExperimentResult(_Model):
     points: tuple[Point, ...]
     prediction: Prediction | None = None
     """None: sigma is not taken once from the unpruned network, or its weights are not there."""
+
+    @field_validator("settings")
+    @classmethod
+    def _of_json(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        json.dumps(settings, allow_nan=False)  # raises a ValueError
+        return settings
 
     def select(self, method: Method) -> list[Point]:
         """Return the selected points of a method by rising reduction."""
@@ -216,7 +252,8 @@ def read_result(path: Path) -> ExperimentResult:
     Raises:
         FormatError: The file is missing, damaged, or of another schema version.
     """
-    existing_file(path, "an experiment's result.json")
+    if existing_file(path, "an experiment's result.json").stat().st_size > _MOST_BYTES:
+        raise FormatError(f"{path}: is over {_MOST_BYTES:,} bytes, too long for a result")
     try:
         return ExperimentResult.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -4,13 +4,14 @@ All comparisons are made on exact fractions (correct of images, kept of weights)
 sides exactly at its threshold, whatever the rounding of the numbers that are shown.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
+from pycaffe_prune.reports.once import once
 from pycaffe_prune.reports.rows import accuracy, baseline_of, parameter, percent, reduction
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "why_not_comparable",
 ]
 
+_MOST_NAMED = 20  # of points at the same reduction
 _FROM = Fraction("0.9")
 _FROM_FLOWERS = Fraction("0.8")  # figure 7 begins there, and its curves are close from there on
 
@@ -98,7 +100,8 @@ def why_not_comparable(result: ExperimentResult) -> str | None:
     return None
 
 
-def compare_units(result: ExperimentResult) -> list[UnitRow]:
+@once
+def compare_units(result: ExperimentResult) -> Sequence[UnitRow]:
     """Set each unit point from `compared_from` on against the connection curve.
 
     The curve is a straight line between measured points; unit points outside its reach are left
@@ -163,21 +166,27 @@ def curve_of(points: Sequence[Point]) -> list[Knot]:
         (
             rate,
             sum((accuracy_of(point) for point in group), Fraction(0)) / len(group),
-            ", ".join(parameter(point) for point in group),
+            _named(group),
         )
         for rate, group in sorted(groups.items())
     ]
 
 
+def _named(points: Sequence[Point]) -> str:
+    named = ", ".join(map(parameter, points[:_MOST_NAMED]))
+    more = len(points) - _MOST_NAMED
+    return f"{named} and {more:,} more" if more > 0 else named
+
+
 def on_curve(curve: Sequence[Knot], rate: Fraction) -> tuple[Fraction, tuple[str, ...]] | None:
     """Return the curve's accuracy at ``rate`` and the knots it comes from; None beyond its ends."""
-    for at, value, name in curve:
-        if at == rate:
-            return value, (name,)
-    for (low, first, left), (high, second, right) in pairwise(curve):
-        if low < rate < high:
-            return first + (second - first) * (rate - low) / (high - low), (left, right)
-    return None
+    place = bisect_left(curve, rate, key=lambda knot: knot[0])
+    if place < len(curve) and curve[place][0] == rate:
+        return curve[place][1], (curve[place][2],)
+    if not 0 < place < len(curve):
+        return None
+    (low, first, left), (high, second, right) = curve[place - 1 : place + 1]
+    return first + (second - first) * (rate - low) / (high - low), (left, right)
 
 
 def same_shapes(result: ExperimentResult) -> list[tuple[Point, Point]]:

@@ -48,6 +48,7 @@ INK = "#222222"
 GRID = "#dddddd"
 SIZE = (8.0, 5.6)  # inches
 DPI = 100
+_MANY = 1_000
 
 
 def png(plot: Plot) -> bytes:
@@ -108,7 +109,15 @@ def draw(plot: Plot) -> Figure:
             gid="baseline",
         )
     if plot.curves or plot.baseline_inside:
-        axes.legend(loc="best", frameon=True, framealpha=0.9, edgecolor=GRID, fontsize=11)
+        # Where it covers least takes long to find among many points
+        few = sum(len(curve.points) for curve in plot.curves) <= _MANY
+        axes.legend(
+            loc="best" if few else "lower left",
+            frameon=True,
+            framealpha=0.9,
+            edgecolor=GRID,
+            fontsize=11,
+        )
     figure.supxlabel(fill(words(caption(plot)), 110), fontsize=8.5, color="#555555")
     if plot.warning is not None:
         figure.suptitle(

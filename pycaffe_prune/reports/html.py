@@ -42,6 +42,10 @@ from pycaffe_prune.shown import shown
 __all__ = ["command", "flatten", "points_csv", "render_html"]
 
 
+_MOST_MARKS = 2_000
+"""More charts of more points take a browser long, and show clouds: the tables have them."""
+
+
 @dataclass(frozen=True)
 class _Run:
     """A result with all that its section of the page shows."""
@@ -157,6 +161,7 @@ def _run(number: int, result: ExperimentResult) -> _Run:
     plot = plot_of(result)
     judged = judge(result)
     network = NETWORKS.get(result.experiment)
+    few = len(result.points) <= _MOST_MARKS
     judge_name = accuracy_name(result)
     return _Run(
         id=f"run-{number}",
@@ -166,8 +171,8 @@ def _run(number: int, result: ExperimentResult) -> _Run:
         note=NOTES.get(result.experiment),
         judged=judged,
         tally=_tally(judged),
-        charts=[chart(plot), *([chart(own_plot(result))] if plot.outside else [])],
-        size_charts=size_charts(size_rows(result), plot),
+        charts=[chart(plot), *([chart(own_plot(result))] if plot.outside and few else [])],
+        size_charts=size_charts(size_rows(result), plot) if few else [],
         judge="" if judge_name is None else f", accuracy in '{judge_name}'",
         table=None if network is None else network.table,
         weights=weights_grid(result),

@@ -19,6 +19,7 @@ from pycaffe_prune.reports.compare import (
     same_shapes,
     why_not_comparable,
 )
+from pycaffe_prune.reports.once import once
 from pycaffe_prune.reports.rows import (
     METHOD_NAMES,
     baseline_of,
@@ -56,7 +57,8 @@ class _Rule(NamedTuple):
     test: Callable[[ExperimentResult], _Finding]
 
 
-def judge(result: ExperimentResult) -> list[Judged]:
+@once
+def judge(result: ExperimentResult) -> Sequence[Judged]:
     """Judge every claim that the paper makes about this experiment; none for unknown ones."""
     return [_judge(claim, result) for claim in CLAIMS.get(result.experiment, ())]
 

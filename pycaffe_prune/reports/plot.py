@@ -36,6 +36,7 @@ PRESET_KINDS = tuple(f"preset-{number}" for number in range(1, 9))
 _CURVES: tuple[Method, ...] = ("units", "connections", "small")
 _TRANSFER = "transfer_squeezenet_oxford102"
 _OWN_AXES = "Axes chosen to show every point, not the paper's."
+_MOST_NAMED = 40
 _MARGIN = 1.0  # % to each side of values that are all the same
 
 
@@ -191,16 +192,18 @@ def _presets_plot(
 
 
 def caption(plot: Plot) -> str:
-    """Say whose axes they are and name every point that they leave out."""
+    """Say whose axes they are and name the points that they leave out, or the first 40 of them."""
     parts = [plot.axes]
-    if plot.outside:
-        listed = "; ".join(
-            f"{curve.name} {row.parameter} ({row.reduction:.2f} %, {row.after:.2f} %)"
-            for curve in plot.curves
-            for row in curve.points
-            if not plot.shows(row)
-        )
-        parts.append(f"Outside the axes: {listed}.")
+    outside = [
+        f"{curve.name} {row.parameter} ({row.reduction:.2f} %, {row.after:.2f} %)"
+        for curve in plot.curves
+        for row in curve.points
+        if not plot.shows(row)
+    ]
+    if outside:
+        listed = "; ".join(outside[:_MOST_NAMED])
+        more = len(outside) - _MOST_NAMED
+        parts.append(f"Outside the axes: {listed}{f'; and {more:,} more' if more > 0 else ''}.")
     if plot.baseline is not None and not plot.baseline_inside:
         parts.append(f"The baseline ({plot.baseline:.2f} %) lies outside the axes.")
     return " ".join(parts)

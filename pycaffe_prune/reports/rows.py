@@ -1,9 +1,11 @@
 """One row per point of a result, in percent: what every table and figure is made from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from pycaffe_prune.experiments.result import ExperimentResult, Method, Point, Score
+from pycaffe_prune.reports.once import once
 
 __all__ = [
     "METHOD_NAMES",
@@ -137,7 +139,8 @@ class Row:
         return "; ".join(notes if self.finite else [*notes, "loss not finite"])
 
 
-def rows(result: ExperimentResult) -> list[Row]:
+@once
+def rows(result: ExperimentResult) -> Sequence[Row]:
     """Return a row for every point: by method, then selected ones first, by rising reduction."""
     baseline = baseline_of(result)
     top = None if baseline is None else accuracy(baseline.rounds[-1].after)

@@ -4,7 +4,8 @@ Nothing but the result and the net's prototxt is read: a pruned layer's count is
 all else follows from the shapes.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -18,6 +19,7 @@ from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.net.counts import LayerCounts, count_layers
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.reports.compare import accuracy_of
+from pycaffe_prune.reports.once import once
 from pycaffe_prune.reports.rows import METHOD_NAMES, parameter, percent, reduction
 from pycaffe_prune.share import share_root
 
@@ -64,7 +66,8 @@ class SizeRow:
         return METHOD_NAMES[self.method]
 
 
-def size_rows(result: ExperimentResult) -> list[SizeRow]:
+@once
+def size_rows(result: ExperimentResult) -> Sequence[SizeRow]:
     """Return a row for every selected point: by method, by rising reduction.
 
     Empty when the net's definition is not among the toolkit's files or is not the result's net.
@@ -72,13 +75,34 @@ def size_rows(result: ExperimentResult) -> list[SizeRow]:
     net = net_of(result)
     if net is None:
         return []
-    found = []
+    found: list[SizeRow] = []
+    counted: dict[frozenset[tuple[str, int]], dict[str, LayerCounts] | None] = {}
+    alike = _by_setting(result)
     for method in METHOD_NAMES:
         for point in result.select(method):
-            counts = layer_counts(net, point.units or {})
+            shape = frozenset((point.units or {}).items())
+            if shape not in counted:
+                counted[shape] = layer_counts(net, point.units or {})
+            counts = counted[shape]
             if counts is None or not _fits(point, counts):
                 return []
-            found.append(_row(result, point, _cost(point, counts)))
+            found.append(_row(point, alike[_setting(point)], _cost(point, counts)))
+    return found
+
+
+_Setting = tuple[Method, float | None, frozenset[tuple[str, int]] | None]
+
+
+def _setting(point: Point) -> _Setting:
+    units = None if point.units is None else frozenset(point.units.items())
+    return point.method, point.alpha, units
+
+
+def _by_setting(result: ExperimentResult) -> Mapping[_Setting, Sequence[float]]:
+    """The accuracies in % of all seeds of each setting."""
+    found: dict[_Setting, list[float]] = defaultdict(list)
+    for point in result.points:
+        found[_setting(point)].append(percent(accuracy_of(point)))
     return found
 
 
@@ -163,12 +187,7 @@ def sparse_bytes(weights: int, kept: int) -> int:
     return min(_VALUE * weights, round(_ENTRY * (kept + fillers)))
 
 
-def _row(result: ExperimentResult, point: Point, cost: Cost) -> SizeRow:
-    alike = [
-        percent(accuracy_of(other))
-        for other in result.points
-        if (other.method, other.alpha, other.units) == (point.method, point.alpha, point.units)
-    ]
+def _row(point: Point, alike: Sequence[float], cost: Cost) -> SizeRow:
     rate: Fraction = reduction(point)
     return SizeRow(
         method=point.method,

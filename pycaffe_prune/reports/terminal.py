@@ -14,6 +14,9 @@ from pycaffe_prune.screen import plain
 
 __all__ = ["terminal"]
 
+_MOST_ROWS = 500
+"""More than that nobody reads in a terminal, and they take it a while."""
+
 _STYLES: dict[Verdict, str] = {
     "reproduced": "bold green",
     "not reproduced": "bold red",
@@ -35,7 +38,9 @@ def terminal(result: ExperimentResult) -> RenderableType:
 
 
 def _points_table(result: ExperimentResult) -> Table:
-    found = rows(result)
+    every = rows(result)
+    found = every[:_MOST_ROWS]
+    left_out = len(every) - len(found)
     layers = list(dict.fromkeys(name for row in found for name in row.layers))
     judged = accuracy_name(result)
     judge = "" if judged is None else f" in '{judged}'"
@@ -45,6 +50,7 @@ def _points_table(result: ExperimentResult) -> Table:
             "FC: weights removed, of all FC layers and of each; before, after: accuracy"
             f"{judge} around the last round's training; all in %. diff: points to the baseline. "
             "*: another seed is better. !: loss not finite."
+            + (f" {left_out:,} more points are in the report." if left_out else "")
         ),
         box=box.SIMPLE_HEAD,
         show_edge=False,
