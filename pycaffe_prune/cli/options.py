@@ -13,8 +13,11 @@ import click
 from pycaffe_prune.cli.progress import console
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.choice import EngineWish, choose_engine
+from pycaffe_prune.engines.contents import noted_sha256
+from pycaffe_prune.engines.run_state import ChecksumOf
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
+from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.net.state_wish import StateWish
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "tf32_option",
     "threads_option",
     "trust_option",
+    "verify_option",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -94,6 +98,21 @@ def engine_option(function: _F) -> _F:
         default="auto",
         show_default=True,
         help="auto: the real Caffe if it is here, else torch.",
+    )(function)
+
+
+def verify_option(function: _F) -> _F:
+    """Add ``--verify``, whose value is a `ChecksumOf`."""
+
+    def chosen(_ctx: click.Context, _param: click.Parameter, verify: bool) -> ChecksumOf:
+        return sha256_of if verify else noted_sha256
+
+    return click.option(
+        "--verify",
+        "checksum_of",
+        is_flag=True,
+        callback=chosen,
+        help="Read what is done and compare checksums, also where size and time are the same.",
     )(function)
 
 

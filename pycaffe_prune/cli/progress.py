@@ -77,7 +77,7 @@ def training_progress(name: str, iterations: int) -> Iterator[Observer]:
                 bar.console.print(_test_line(event), soft_wrap=True)
             elif event.event == "warning":
                 bar.console.print(f"warning: {event.message}", soft_wrap=True)
-            elif event.event in ("weights", "restored"):
+            elif event.event in ("anew", "weights", "restored"):
                 said = f"{event.event}: {event.message}"
                 bar.console.print(said, soft_wrap=True)
 
@@ -145,6 +145,9 @@ class _SweepBars:
                 self._resume(stage, event.iteration)
             elif event.event == "warning":
                 self._warn(stage, event.message or "")
+            elif event.event == "anew":
+                said = f"{stage.label}: {event.message}"
+                self._bar.console.print(said, markup=False, highlight=False, soft_wrap=True)
             elif event.event == "progress":
                 self._advance(stage, event.iteration)
                 self._bar.update(

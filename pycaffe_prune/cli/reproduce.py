@@ -25,11 +25,13 @@ from pycaffe_prune.cli.options import (
     tf32_option,
     threads_option,
     trust_option,
+    verify_option,
 )
 from pycaffe_prune.cli.prediction import prediction_table, telling_prediction
 from pycaffe_prune.cli.progress import console, sweep_progress
 from pycaffe_prune.engines.choice import EngineName, EngineWish, decide
 from pycaffe_prune.engines.interrupt import stop_on_signal
+from pycaffe_prune.engines.run_state import ChecksumOf
 from pycaffe_prune.errors import EngineError, FormatError
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.pretrained import Pretrained, find_weights
@@ -74,6 +76,7 @@ _PRESET = "quick"
     help="Engine torch: so many stages train at once in one process, on one device.",
 )
 @trust_option
+@verify_option
 @click.option("--dry-run", is_flag=True, help="List the stages and an estimate, and do nothing.")
 @caffe_python_option
 def reproduce(
@@ -93,13 +96,15 @@ def reproduce(
     tf32: bool,
     pack: int,
     trust: bool,
+    checksum_of: ChecksumOf,
     dry_run: bool,
     caffe_python: Path | None,
 ) -> None:
     """Run a whole experiment of the paper and report it beside the paper's numbers.
 
     EXPERIMENT is a name such as lenet-300-100, or a .toml file of your own. Finished stages are
-    kept: killed or interrupted, the same command goes on where it was. A preset that changes a few
+    kept: killed or interrupted, the same command goes on where it was; one whose files are gone or
+    damaged is done anew. A preset that changes a few
     settings of another one takes over the stages that are the same from that one's run, unless
     --out names a folder of its own.
 
@@ -143,6 +148,7 @@ def reproduce(
             execution,
             retraining_solver=retraining,
             pretrained=pretrained,
+            checksum_of=checksum_of,
         )
 
     if dry_run:

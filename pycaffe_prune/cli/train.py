@@ -17,6 +17,7 @@ from pycaffe_prune.cli.options import (
     tf32_option,
     threads_option,
     trust_option,
+    verify_option,
 )
 from pycaffe_prune.cli.progress import console, training_progress
 from pycaffe_prune.cli.test_lines import output_lines
@@ -24,6 +25,7 @@ from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train as run
+from pycaffe_prune.engines.run_state import ChecksumOf
 from pycaffe_prune.formats.prototxt import read_solver
 from pycaffe_prune.net.state_wish import StateWish
 from pycaffe_prune.screen import echo
@@ -72,6 +74,7 @@ def _files(
 @tf32_option
 @trust_option
 @click.option("--keep-snapshots", is_flag=True, help="Keep all snapshots, not the last one only.")
+@verify_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @caffe_python_option
 def train(
@@ -94,14 +97,15 @@ def train(
     tf32: bool,
     trust: bool,
     keep_snapshots: bool,
+    checksum_of: ChecksumOf,
     dry_run: bool,
     caffe_python: Path | None,
 ) -> None:
     """Run one solver. Killed at any moment, the same command goes on to the same final bits.
 
     The folder then holds final.caffemodel, result.json (written last), log.jsonl and the last
-    snapshot. More iterations later: the same command with a larger --max-iter. A run that one
-    engine began can go on in the other.
+    snapshot; weights that are gone or damaged are made anew. More iterations later: the same
+    command with a larger --max-iter. A run that one engine began can go on in the other.
 
     The nets may be named in any of Caffe's fields (net, train_net and test_net, or the nets
     themselves), and layers chosen by train_state, test_state and the nets' own states; --stage and
@@ -147,7 +151,7 @@ def train(
         stop_on_signal(chosen.stop),
         training_progress(out.name, iterations) as observe,
     ):
-        result = run(request, out, chosen, observe)
+        result = run(request, out, chosen, observe, checksum_of)
     for test in result.last_tests:
         for line in output_lines(test, result.weights_of_loss(test.test_net)):
             echo(line)

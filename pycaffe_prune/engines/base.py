@@ -1,6 +1,5 @@
 """The interface behind which training happens, and what it gives back."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pycaffe_prune.engines.job import EvaluationJob, Job, LoadedWeights, RestoredState
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.run_log import json_lines, plain_line
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.files import write_text
 
@@ -37,6 +37,7 @@ class Event(BaseModel):
 
     event: Literal[
         "start",
+        "anew",
         "weights",
         "restored",
         "warning",
@@ -49,7 +50,8 @@ class Event(BaseModel):
     ]
     iteration: int = 0
     message: str | None = None
-    """What a warning says, what is used of a file of weights, what a run goes on from."""
+    """What a warning says, what is used of a file of weights, what a run goes on from, what has to
+    be made anew."""
     loss: float | None = None
     """Training loss of the last batch (progress), or mean test loss (test)."""
     lr: float | None = None
@@ -256,11 +258,12 @@ class Engine(Protocol):
 
 
 def _log_lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
-    for line in folder.log.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the line that a killed process was writing
+    def check(line: Mapping[str, Any]) -> None:
+        plain_line(line)
+        if line["event"] == "test":
+            read_test(line)
+
+    return json_lines(folder.log, check)
 
 
 def tests_in_log(folder: RunFolder, iterations: int) -> tuple[TestScore | TestMeans, ...]:
@@ -289,7 +292,7 @@ def read_test(event: Mapping[str, object]) -> TestScore | TestMeans:
 def losses_in_log(folder: RunFolder) -> dict[int, float]:
     """Return the displayed training losses of the run's log by iteration; the last of each."""
     return {
-        line["iteration"]: line["loss"]
+        line.get("iteration", 0): line["loss"]
         for line in _log_lines(folder)
         if line.get("event") == "progress" and line.get("loss") is not None
     }

@@ -22,7 +22,7 @@ from pycaffe_prune.formats.caffe_pb2 import Datum
 from pycaffe_prune.formats.files import sha256_of, write_text
 from pycaffe_prune.formats.lmdb_file import LmdbFile
 
-__all__ = ["NOTES_ENDING", "Content", "file_contents", "lmdb_content"]
+__all__ = ["NOTES_ENDING", "Content", "file_contents", "lmdb_content", "noted_sha256"]
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +102,22 @@ def file_contents(paths: Iterable[Path], source: Path) -> dict[Path, Content]:
             f"{source}: names the file {error.filename}, which cannot be read ({error.strerror}); "
             "correct the list, or --data"
         ) from error
+
+
+def noted_sha256(path: Path) -> str:
+    """Return a file's SHA-256; it is read once, later calls look at its status.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+
+    def find(path: Path) -> Content:
+        return Content(sha256=sha256_of(path))
+
+    try:
+        return _known([path], path.with_name(f".{path.name}{NOTES_ENDING}"), find)[path].sha256
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _known(

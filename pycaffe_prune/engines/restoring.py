@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pycaffe_prune.engines.base import Event
-from pycaffe_prune.engines.caffe_worker.snapshots import SNAPSHOT, STATE, snapshots_in
+from pycaffe_prune.engines.caffe_worker.snapshots import SNAPSHOT, STATE, snapshots_in, write_sums
 from pycaffe_prune.engines.differences import settings_differences
 from pycaffe_prune.engines.job import Job, RestoredState, TrainRequest
 from pycaffe_prune.engines.run_folder import RunFolder
@@ -53,6 +53,7 @@ class Restored:
             self.state.iteration, weights.name, self.state.history, self.state.current_step
         )
         write_solverstate(folder.snapshots / f"{name}{STATE}", state)  # last: it makes it complete
+        write_sums(str(folder.snapshots), self.state.iteration)
 
 
 def read_restored(

@@ -18,12 +18,14 @@ from pycaffe_prune.engines.base import (
     tests_in_log,
     write_result,
 )
+from pycaffe_prune.engines.caffe_worker.snapshots import drop_snapshots
 from pycaffe_prune.engines.gradient_warnings import gradient_warnings
 from pycaffe_prune.engines.initial_weights import beginning
 from pycaffe_prune.engines.job import EvaluationJob, ForwardJob, Job
 from pycaffe_prune.engines.net_tests import untested_warnings
 from pycaffe_prune.engines.restoring import restored_events
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.run_log import appending
 from pycaffe_prune.engines.trusted_layers import module_folders
 from pycaffe_prune.errors import EngineError, InterruptedRunError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
@@ -73,12 +75,11 @@ def follow_training(
     """
     last: dict[str, Event] = {}
     began = () if folder.log.exists() else _beginning(folder, job)
-    with folder.log.open("a", encoding="utf-8") as log:
+    with appending(folder.log) as log:
         for event in chain(began, events):
             last[event.event] = event
             if event.event in _LOGGED or (event.model_extra or {}).get("display"):
-                log.write(event.model_dump_json(exclude_none=True) + "\n")
-                log.flush()
+                log(event.model_dump_json(exclude_none=True))
             observe(event)
     if "done" not in last:
         at = last["stopped"].iteration if "stopped" in last else 0
@@ -109,6 +110,8 @@ def follow_training(
         trusted=job.trusted,
     )
     write_result(folder, result)
+    if not job.keep_snapshots:
+        drop_snapshots(str(folder.snapshots), job.max_iter, 1)
     return result
 
 

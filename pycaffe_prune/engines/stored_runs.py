@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pycaffe_prune.engines.base import Observer, TestScore, TrainResult, read_result
+from pycaffe_prune.engines.base import Observer, TestScore, TrainResult
+from pycaffe_prune.engines.contents import noted_sha256
 from pycaffe_prune.engines.job import EvaluationJob, Job
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.run_state import usable_result
 from pycaffe_prune.errors import EngineError
 
 __all__ = ["StoredRuns"]
@@ -25,14 +27,16 @@ class StoredRuns:
         command: What makes its runs where it is.
 
     Raises:
-        EngineError: Its run is missing, not finished or shorter.
-        FormatError: Its run is damaged.
+        EngineError: Its run is missing, not finished, damaged or shorter.
+        FormatError: Its result is of another version.
     """
 
     def __init__(self, name: str, run: Path, iterations: int, reason: str, command: str) -> None:
         self.name, self._run, self._iterations = name, run, iterations
         self._reason, self._command = reason, command
-        found = read_result(RunFolder(run))
+        found, fault = usable_result(RunFolder(run), noted_sha256)
+        if fault:
+            raise EngineError(f"{fault}; bring it anew, or make it anew where {name} is")
         if found is None or found.iterations < iterations:
             raise self._missing(run)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from pycaffe_prune import __version__
 from pycaffe_prune.engines.base import TestScore
-from pycaffe_prune.engines.contents import lmdb_content
+from pycaffe_prune.engines.contents import lmdb_content, noted_sha256
 from pycaffe_prune.engines.data_paths import DataFolder
 from pycaffe_prune.engines.net_data import is_lmdb, resolve_lists
 from pycaffe_prune.engines.net_files import net_files
+from pycaffe_prune.engines.run_state import ChecksumOf
 from pycaffe_prune.engines.solver_nets import net_of_solver
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.headline import require_headline
@@ -104,6 +105,7 @@ def make_plan(
     *,
     retraining_solver: Path | None = None,
     pretrained: Pretrained | None = None,
+    checksum_of: ChecksumOf = noted_sha256,
 ) -> Plan:
     """Lay out every stage of the experiment; nothing is run or written.
 
@@ -118,6 +120,7 @@ def make_plan(
             defaults.
         retraining_solver: The one for what is trained after pruning; None: the same one.
         pretrained: What the initial training begins with; None: random values.
+        checksum_of: Says what the files of stages that are done hold.
 
     Raises:
         FormatError: A solver or its net cannot be read, a layer is not in the net, or there is
@@ -152,6 +155,7 @@ def make_plan(
         units=tuple(sorted(spec.net.units.items())),
         accuracy=spec.accuracy,
         trust=execution.trusted,
+        checksum_of=checksum_of,
     )
     if retraining_solver is not None:
         after = _fingerprint(retraining_solver, parts)

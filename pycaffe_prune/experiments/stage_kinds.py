@@ -82,6 +82,10 @@ class Connections(_Retraining):
     kind = "connections"
 
     @property
+    def files(self) -> tuple[Path, ...]:  # noqa: D102  (see Stage)
+        return (*super().files, self.folder.mask)
+
+    @property
     def round(self) -> int:
         """Counted from 1."""
         return 1 if self.previous is None else self.previous.round + 1

@@ -1,7 +1,8 @@
 """Stages: pure functions of their inputs, stored under content keys.
 
 A stage's key is a hash over its kind, its settings and the keys of its inputs, down to the data and
-the prototxts. Its output lies in a folder named by the key; a stage whose output exists is done.
+the prototxts. Its output lies in a folder named by the key. A stage is done when its output is
+there and the files that it left have the checksums that it recorded.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +18,16 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pycaffe_prune.engines.base import Engine, Observer, TestScore, TrainResult
+from pycaffe_prune.engines.base import Engine, Event, Observer, TestScore, TrainResult
+from pycaffe_prune.engines.contents import noted_sha256
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
-from pycaffe_prune.errors import FormatError
+from pycaffe_prune.engines.run_state import ChecksumOf, is_json, remove_partial_files
+from pycaffe_prune.errors import FormatError, PruneError
 from pycaffe_prune.experiments.machine import this_machine
 from pycaffe_prune.experiments.paths import ExperimentFolder, StageFolder
 from pycaffe_prune.experiments.result import Machine
+from pycaffe_prune.experiments.stage_files import checksums, fault_of_files, fault_of_old_files
 from pycaffe_prune.experiments.stage_lock import Stop, stage_lock
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.files import write_text
@@ -57,6 +62,8 @@ class Context:
     """The layer that tests judge; None: chosen by `engines.test_plan`."""
     trust: bool = False
     """Whether solvers and net are the user's own, and may run code and write (`net.trust`)."""
+    checksum_of: ChecksumOf = noted_sha256
+    """Says what the files of stages that are done hold."""
 
     def read_net(self) -> NetParameter:
         """Return the net that is trained and pruned.
@@ -86,6 +93,10 @@ class StageOutput(BaseModel):
     threads: int | None = None
     machine: Machine | None = None
     """Where it was done; like device and threads None in files of older versions."""
+    files: dict[str, str] | None = None
+    """SHA-256 of the files that it left, by path in its folder; None in files of older versions."""
+    elsewhere: str | None = None
+    """The store that has these files, where they are not here (`experiments.store`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +122,11 @@ class Stage(ABC):
     @abstractmethod
     def label(self) -> str:
         """A short name for people, also part of the folder's name."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is in the folder when the stage is done, and others may need."""
+        return (self.folder.training.final_weights,)
 
     @abstractmethod
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:
@@ -146,17 +162,45 @@ class Stage(ABC):
         """Return what the stage found, or None when it is not done.
 
         Raises:
-            FormatError: The file is damaged.
+            FormatError: The file is of another version.
         """
+        found, fault = self._look()
+        return None if fault else found
+
+    def _look(self) -> tuple[StageOutput | None, str | None]:
+        """What the stage found, and why it is not done though it was."""
         path = self.folder.output
         if not path.is_file():
-            return None
+            return None, None
+        if not is_json(path):
+            return None, f"{path} is damaged"
         try:
             found = StageOutput.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise FormatError(f"{path}: is damaged; remove the folder {path.parent}") from error
+            raise FormatError(
+                f"{path}: is not as this version writes it; remove the folder {path.parent}"
+            ) from error
         # Not every key has the layers in it: with other ones, what is trained must be counted anew.
-        return found if found.kept.keys() == set(self.context.layers) else None
+        if found.kept.keys() != set(self.context.layers):
+            return None, None
+        return found, self._fault(found)
+
+    def _fault(self, found: StageOutput) -> str | None:
+        if found.elsewhere is not None:
+            return None
+        if found.files is not None:
+            return fault_of_files(self.folder, found.files, self.context.checksum_of)
+        fault = fault_of_old_files(self.folder, self.files)
+        if fault is None:
+            with suppress(PruneError):  # a folder that cannot be written to is looked at again
+                self._write(found)
+        return fault
+
+    def _write(self, found: StageOutput) -> StageOutput:
+        files = checksums(self.folder, self.files)
+        found = found.model_copy(update={"files": files})
+        write_text(self.folder.output, found.model_dump_json(indent=1) + "\n")
+        return found
 
     def require_output(self) -> StageOutput:
         """Return what the stage found.
@@ -187,10 +231,12 @@ class Stage(ABC):
             PruneError: An input is at fault, or the engine failed.
         """
         with stage_lock(self.folder, stop, observe):
-            found = self.output()
-            if found is None:
-                found = self.work(self.folder, engine, observe)
-                write_text(self.folder.output, found.model_dump_json(indent=1) + "\n")
+            found, fault = self._look()
+            if fault:
+                observe(Event(event="anew", message=f"{fault}; the stage is done anew"))
+            if found is None or fault:
+                remove_partial_files(self.folder.path)
+                found = self._write(self.work(self.folder, engine, observe))
                 # These were for resuming; the final weights stay, and the mask.
                 shutil.rmtree(self.folder.training.snapshots, ignore_errors=True)
                 for path in (self.folder.pretrained, self.folder.pruned):
@@ -229,7 +275,8 @@ class Stage(ABC):
             threads=self.context.threads,
             trust=self.context.trust,
         )
-        return train(request, folder.training.path, engine, observe)
+        place, checksum_of = folder.training.path, self.context.checksum_of
+        return train(request, place, engine, observe, checksum_of)
 
     def _found(
         self, seed: int, result: TrainResult, kept: dict[str, int], units: dict[str, int] | None

@@ -26,7 +26,7 @@ from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.stage_kinds import Baseline
 from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Stage, StageOutput
-from pycaffe_prune.formats.files import atomic_write, sha256_of
+from pycaffe_prune.formats.files import atomic_write, sha256_of, write_text
 
 __all__ = ["AtStore", "Store", "fetch_outputs", "run_in_store"]
 
@@ -115,6 +115,13 @@ class Store:
         if output.name in there:
             names = [str(path.relative_to(folder)) for path in wanted]
             self.fetch(_stage_name(stage), folder, [name for name in names if name in there])
+            if not all(file.is_file() for file in stage.files):
+                self._note_elsewhere(output)
+
+    def _note_elsewhere(self, output: Path) -> None:
+        found = StageOutput.model_validate_json(output.read_bytes())
+        here = found.model_copy(update={"elsewhere": self.url})
+        write_text(output, here.model_dump_json(indent=1) + "\n")
 
     def fetch_stage(self, stage: Stage) -> None:
         """Fetch all that there is of a stage; what the folder here holds of it is replaced."""
@@ -272,8 +279,11 @@ def run_in_store(
         local = moved(stage, Fetched(store, scratch))
     if local.output() is None:  # else an attempt here did it, and failed to put it there
         store.fetch_stage(local)
-    # Done there, with other layers than these.
+    # Done there, with other layers than these, or damaged since.
     is_stale = local.folder.output.is_file() and local.output() is None
+    if is_stale:
+        there = store.names(_stage_name(stage))
+        store.remove(_stage_name(stage), [name for name in there if name in _WRITTEN_ONCE])
 
     def share(event: Event) -> None:
         if event.event == "snapshot":

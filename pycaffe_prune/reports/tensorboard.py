@@ -5,13 +5,13 @@ content, masked CRC-32C of that) that hold Event messages (``core/util/event.pro
 needs few fields of them; the packages that write them bring a web server and more for that.
 """
 
-import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.run_log import json_lines
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.formats.wire import FIXED32, FIXED64, LENGTH, VARINT, encode_varint
 
@@ -42,19 +42,15 @@ def scalars(folder: RunFolder) -> list[Scalar]:
     The curve of accuracies ends in the name of the layer that was judged, where the log has it, and
     a test's curves in the name of the test net, where the solver has several.
 
-    Lines that are no JSON, as a killed process leaves them, are passed over.
+    Damaged lines, as a killed process leaves them, are passed over.
     """
     found: dict[tuple[int, str], float] = {}
-    for line in folder.log.read_text(encoding="utf-8").splitlines():
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        for field, tag in _CURVES.get(event.get("event"), {}).items():
+    for event in json_lines(folder.log):
+        for field, tag in _CURVES.get(event["event"], {}).items():
             if event.get(field) is not None:
                 judge = event.get("accuracy_name") if field == "accuracy" else None
                 curve = "/".join(filter(None, (tag, judge, event.get("test_net_name"))))
-                found[event["iteration"], curve] = float(event[field])
+                found[event.get("iteration", 0), curve] = float(event[field])
     return [Scalar(tag, step, value) for (step, tag), value in sorted(found.items())]
 
 

@@ -76,6 +76,7 @@ def _finish(stage: Stage, weights: np.ndarray) -> None:
         iterations=1,
         seconds=0,
         versions={},
+        files={},
     )
     write_text(stage.folder.output, output.model_dump_json())
     blobs = (weights.astype(np.float32),)

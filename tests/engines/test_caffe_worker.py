@@ -115,7 +115,7 @@ def test_snapshots_come_by_the_clock_and_seldom_where_they_cost_much(
     monkeypatch, keep, seconds, taken
 ):
     clock = [1000.0]
-    monkeypatch.setattr(loop.time, "time", lambda: clock[0])
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(loop._Rate, "chunk", lambda _: 1)
     job = {
         "max_iter": 200,

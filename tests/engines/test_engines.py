@@ -1,5 +1,6 @@
 """The laws of both engines: exact masks, exact resume, errors in words."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pycaffe_prune.engines.base import read_result
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.lmdb_images import stored_images
 from pycaffe_prune.engines.prepare import prepare, prepare_evaluation
@@ -25,6 +27,7 @@ from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.solverstate import read_solverstate
 from pycaffe_prune.pruning.connections import nonzero_where_masked
+from pycaffe_prune.reports.tensorboard import scalars
 
 
 def ignore(event):
@@ -171,6 +174,7 @@ def test_a_snapshot_in_which_pruned_weights_live_is_noticed(tmp_path, request_fo
     model = read_caffemodel(path)
     alive = model.layer("ip1").blobs[0] + np.float32(1) * ~masks["ip1", 0]
     write_caffemodel(path, model.with_blobs({("ip1", 0): alive}))
+    path.with_suffix(".sha256").unlink()  # as of a version that was at fault
     with pytest.raises(
         EngineError, match=f"{(~masks['ip1', 0]).sum()} masked weights are not zero"
     ):
@@ -193,6 +197,24 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, request_for, make_solv
     solver.write_text(solver.read_text().replace("base_lr: 0.01", "base_lr: 1e30"))
     with pytest.raises(EngineError, match="no longer a number"):
         train(request_for(solver), tmp_path / "run", engine, ignore)
+
+
+def test_a_test_that_is_not_finite_is_a_result(tmp_path, request_for, make_solver, engine):
+    solver = make_solver(settings="base_lr: 1e30")
+    folder = RunFolder(tmp_path / "run")
+    result = train(request_for(solver, max_iter=1), folder.path, engine, ignore)
+    assert [test.finite for test in result.tests] == [True, False]
+    assert (result.final_test.loss, result.final_test.correct) == (None, 0)
+    assert read_result(folder) == result
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    for text in (folder.result.read_text(), *folder.log.read_text().splitlines()):
+        json.loads(text, parse_constant=refuse)
+    tags = [scalar.tag for scalar in scalars(folder) if scalar.step == 1]
+    assert "test/accuracy" in tags
+    assert "test/loss" not in tags
 
 
 # Weights of zeros give the loss of even chances, and of a guess of 0.

@@ -40,6 +40,7 @@ class Step(Stage):
     error: Exception | None = None
 
     kind = "step"
+    files = ()
 
     @property
     def inputs(self):

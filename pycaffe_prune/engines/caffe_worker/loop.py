@@ -20,7 +20,7 @@ def run(solver, testers, job, iteration, emit, snapshot):
     snapshots are taken by the clock, unless all are kept: a
     run that is killed loses a minute, however slow its iterations are.
     """
-    end, rate, started = job["max_iter"], _Rate(iteration), time.time()
+    end, rate, started = job["max_iter"], _Rate(iteration), time.monotonic()
     clock = _SnapshotClock()
     while True:
         if any(testers) and _due(iteration, job, end):
@@ -53,7 +53,7 @@ def run(solver, testers, job, iteration, emit, snapshot):
         if wanted or by_clock or stop_asked or iteration == end:
             with clock:
                 snapshot(iteration)
-            emit(event="snapshot", iteration=iteration, seconds=time.time() - started)
+            emit(event="snapshot", iteration=iteration, seconds=time.monotonic() - started)
         if stop_asked and iteration < end:
             return iteration
 
@@ -96,16 +96,16 @@ class _SnapshotClock:
     """
 
     def __init__(self):
-        self._last, self._wait = time.time(), _SNAPSHOT_SECONDS
+        self._last, self._wait = time.monotonic(), _SNAPSHOT_SECONDS
 
     def due(self):
-        return time.time() - self._last > self._wait
+        return time.monotonic() - self._last > self._wait
 
     def __enter__(self):
-        self._last = time.time()
+        self._last = time.monotonic()
 
     def __exit__(self, *_):
-        took, self._last = time.time() - self._last, time.time()
+        took, self._last = time.monotonic() - self._last, time.monotonic()
         self._wait = max(_SNAPSHOT_SECONDS, _SNAPSHOT_COST * took)
 
 
@@ -117,10 +117,10 @@ class _Rate:
         self._speed = 0.0
 
     def restart(self, iteration):
-        self._iteration, self._time = iteration, time.time()
+        self._iteration, self._time = iteration, time.monotonic()
 
     def per_second(self, iteration):
-        elapsed = max(time.time() - self._time, 1e-6)
+        elapsed = max(time.monotonic() - self._time, 1e-6)
         self._speed = (iteration - self._iteration) / elapsed
         if elapsed > 5:
             self.restart(iteration)

@@ -30,6 +30,7 @@ from pycaffe_prune.engines.caffe_worker.snapshots import (
     STATE,
     drop_snapshots,
     snapshots_in,
+    write_sums,
 )
 from pycaffe_prune.engines.caffe_worker.testing import MeansTester, Tester, make_tester
 from pycaffe_prune.engines.job import ForwardJob
@@ -259,6 +260,7 @@ class _Run:
 
     def _snapshot(self, iteration: int) -> None:
         self.solver.snapshot(self._folder.snapshots / (SNAPSHOT % iteration))
+        write_sums(self._folder.snapshots, iteration)
         if not self._job["keep_snapshots"]:
             drop_snapshots(self._folder.snapshots, iteration)
 
