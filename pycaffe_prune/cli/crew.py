@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import click
 
-from pycaffe_prune.cli.options import engine_to_work_with, require_sense
+from pycaffe_prune.cli.options import engine_to_work_with, require_sense, say_remark
 from pycaffe_prune.engines.choice import EngineWish
 from pycaffe_prune.errors import EngineError
 from pycaffe_prune.experiments.scheduler import StageObserver, run_stages
@@ -79,7 +79,7 @@ def crew_to_work_with(
         if store is not None:
             fetch_outputs(stages, store)
 
-    with connected(scheduler) as cluster:
+    with connected(scheduler, say_remark) as cluster:
         settled = cluster.settle(wish)
         yield Crew(
             settled.name,

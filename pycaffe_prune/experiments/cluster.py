@@ -5,10 +5,11 @@ lies in the run folder alone, so that any loss (a worker, the scheduler, this pr
 what running stages did since their last snapshots.
 """
 
+import asyncio
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from pycaffe_prune import __version__
 from pycaffe_prune.engines.base import Event
 from pycaffe_prune.engines.choice import EngineWish
 from pycaffe_prune.errors import EngineError, InterruptedRunError
+from pycaffe_prune.experiments.cluster_watch import quiet_dask, telling_lack_of_workers
 from pycaffe_prune.experiments.cluster_worker import (
     Orders,
     end_sweep,
@@ -38,6 +40,12 @@ from pycaffe_prune.experiments.store import AtStore, Store
 __all__ = ["Cluster", "connected", "run_stages_on_cluster"]
 
 _CONNECT_SECONDS = 10
+_CANCELLED = (CancelledError, asyncio.CancelledError)
+"""What Dask raises of work whose scheduler is gone."""
+
+
+def _say_nothing(sentence: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +58,22 @@ class Cluster:
     """The sweep's name among others on the same cluster."""
     ending: Stop = field(default_factory=Stop)
     """Whether it is to end."""
+    say: Callable[[str], None] = _say_nothing
+    """Called with a sentence when it waits."""
 
     def settle(self, wish: EngineWish) -> EngineWish:
         """Return the wish with the engine's name as a worker of the cluster would choose it.
 
-        Waits for a worker if there is none yet.
+        Waits for a worker if there is none yet, and says so.
 
         Raises:
-            EngineError: The worker has no such engine or another version of this package, or no
-                worker offers a GPU.
+            EngineError: The worker has no such engine or another version of this package, no
+                worker offers a GPU, or the scheduler is gone.
         """
         self._require_resources(_resources(wish))
         asked = self.client.submit(report, wish, pure=False, resources=_resources(wish))
-        found = _result(asked)
+        with telling_lack_of_workers(self.client, self.address, self.say):
+            found = self._result(asked)
         if found.version != __version__:
             raise EngineError(
                 f"{self.address}: a worker has pycaffe-prune {found.version}, and this is "
@@ -81,6 +92,17 @@ class Cluster:
         with suppress(OSError):  # the scheduler is gone: there is nobody to ask
             self.client.run(stop_sweep, self.sweep)
 
+    def _result(self, asked: "DaskFuture[Any]") -> Any:
+        try:
+            return asked.result()
+        except KilledWorker as error:
+            raise EngineError(f"the worker died that was asked for its engine: {error}") from error
+        except (*_CANCELLED, OSError) as error:
+            raise EngineError(
+                f"{self.address}: the scheduler is gone; give the command again, with a scheduler "
+                "that lives"
+            ) from error
+
     def _require_resources(self, needed: dict[str, float]) -> None:
         offers = [
             worker["resources"] for worker in self.client.scheduler_info(-1)["workers"].values()
@@ -93,38 +115,36 @@ class Cluster:
                 )
 
 
-def _result(future: "DaskFuture[Any]") -> Any:
-    try:
-        return future.result()
-    except KilledWorker as error:
-        raise EngineError(f"the worker died that was asked for its engine: {error}") from error
-
-
 @contextmanager
-def connected(address: str) -> Iterator[Cluster]:
+def connected(address: str, say: Callable[[str], None] = _say_nothing) -> Iterator[Cluster]:
     """Connect to a Dask cluster.
 
     Args:
         address: Of the scheduler (``tcp://HOST:8786``), or the path of its scheduler file.
+        say: Called with a sentence when the sweep waits for a worker.
 
     Raises:
         EngineError: There is no scheduler.
     """
+    with quiet_dask(), _client(address) as client:
+        cluster = Cluster(client, address, f"caffe-prune-{uuid.uuid4().hex}", say=say)
+        try:
+            yield cluster
+        finally:
+            if client.status == "running":
+                with suppress(OSError, *_CANCELLED):  # the scheduler went just now
+                    client.run(end_sweep, cluster.sweep, on_error="ignore")
+
+
+def _client(address: str) -> Client:
     place = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
     try:
-        client = Client(**place, timeout=_CONNECT_SECONDS, set_as_default=False)
+        return Client(**place, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise EngineError(
             f"{address}: no Dask scheduler answers there ({error}); start one with "
             "`dask scheduler`, or name its scheduler file"
         ) from error
-    with client:
-        cluster = Cluster(client, address, f"caffe-prune-{uuid.uuid4().hex}")
-        try:
-            yield cluster
-        finally:
-            if client.status == "running":
-                client.run(end_sweep, cluster.sweep, on_error="ignore")
 
 
 def run_stages_on_cluster(
@@ -175,7 +195,7 @@ def run_stages_on_cluster(
         sent.send(stage, priorities[stage.key], outcome)
         return outcome
 
-    with sent.told():
+    with sent.told(), telling_lack_of_workers(cluster.client, cluster.address, cluster.say):
         sweep.run(submit)
     if sent.lost:
         raise EngineError(

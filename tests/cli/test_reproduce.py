@@ -93,6 +93,7 @@ def test_a_variant_takes_over_the_stages_that_are_the_same(tmp_path, monkeypatch
             iterations=1,
             seconds=0,
             versions={},
+            files={},
         )
         stage.folder.path.mkdir(parents=True)
         stage.folder.output.write_text(output.model_dump_json())
