@@ -134,5 +134,5 @@ def test_snapshots_come_by_the_clock_and_seldom_where_they_cost_much(
         found.append(iteration)
         clock[0] += seconds
 
-    loop.run(_SlowSolver(clock), None, job, 0, lambda **_: None, snapshot)
+    loop.run(_SlowSolver(clock), [], job, 0, lambda **_: None, snapshot)
     assert found == taken
