@@ -15,6 +15,7 @@ from pycaffe_prune.cli.convert_formats import (
 from pycaffe_prune.cli.convert_zoo import fetch_from_zoo, show_zoo
 from pycaffe_prune.cli.input_shapes import input_shapes_option
 from pycaffe_prune.cli.options import path_type, phase_option, state_options
+from pycaffe_prune.cli.unknown_fields import warn_of_unknown_fields
 from pycaffe_prune.convert.classifier import Classifier
 from pycaffe_prune.convert.zoo import zoo_model
 from pycaffe_prune.errors import PruneError, SurgeryError
@@ -108,6 +109,7 @@ def convert(
     existing_file(source, "the file to convert")
     request = Request(source, net, out, inputs, strip, state, mask)
     _require_sense(request, target, classifiers)
+    warn_of_unknown_fields(source, net)
     conversion = _conversion(request, target, classifiers)
     _finish(conversion, (source, net), dry_run=dry_run)
 

@@ -14,6 +14,7 @@ from pycaffe_prune.cli.input_shapes import input_shapes_option
 from pycaffe_prune.cli.inspect_tables import show_model, show_net, show_storage, show_totals
 from pycaffe_prune.cli.options import path_type, phase_option, state_options
 from pycaffe_prune.cli.tables import table_console
+from pycaffe_prune.cli.unknown_fields import warn_of_unknown_fields
 from pycaffe_prune.errors import FormatError, PruneError, SurgeryError
 from pycaffe_prune.formats.files import existing_file, holds_text
 from pycaffe_prune.formats.mask import read_mask
@@ -90,7 +91,7 @@ def inspect(
 
     def count(path: Path) -> NetCounts | ModelSummary:
         if path in nets:
-            return count_file(path, state, inputs)
+            return _count(path, state, inputs)
         return _summarise(path, net, state, inputs)
 
     if storage:
@@ -110,6 +111,14 @@ def inspect(
         for failure in others:
             say_error(failure)
         raise last
+
+
+def _count(path: Path, state: StateWish, inputs: Mapping[str, Shape]) -> NetCounts:
+    try:
+        return count_file(path, state, inputs)
+    except SurgeryError:
+        warn_of_unknown_fields(path)  # one of them, misspelt, may be what is missing
+        raise
 
 
 def _sorted_by_kind(files: Sequence[Path]) -> tuple[list[Path], list[Path], list[PruneError]]:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from rich.table import Table
 
 from pycaffe_prune.cli.tables import table_console
+from pycaffe_prune.cli.unknown_fields import warn_of_unknown_fields
 from pycaffe_prune.convert.definitions import with_definitions
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
@@ -55,6 +56,7 @@ def read_model(net: Path, weights: Path, state: StateWish) -> tuple[NetParameter
         SurgeryError: They do not belong together, or two layers with weights have one name.
     """
     original, model = read_net(net), read_weights(weights)
+    warn_of_unknown_fields(net)
     refuse_repeated_names(original)
     definition = in_wished_state(original, state, net)
     require_fitting(definition, model)

@@ -8,7 +8,7 @@ from pycaffe_prune.engines.solver_nets import solver_nets
 from pycaffe_prune.engines.test_plan import headline_mark, plan_test
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import TEST
-from pycaffe_prune.formats.prototxt import read_solver
+from pycaffe_prune.formats.prototxt import read_solver, refuse_carried
 from pycaffe_prune.net.graph import NetState, layers_in_state
 
 __all__ = ["Headline", "require_headline"]
@@ -37,6 +37,7 @@ def require_headline(solver: Path, net: Path, wanted: str | None) -> Headline:
     if not told.test_iter:
         told.test_iter.append(1)
     nets = solver_nets(TrainRequest(solver, net), told)
+    refuse_carried(nets.net, net, "training")
     test = layers_in_state(nets.net, NetState.of(nets.net, TEST))
     plan = plan_test(test, wanted)
     if plan is None:

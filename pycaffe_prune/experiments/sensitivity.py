@@ -29,6 +29,7 @@ from pycaffe_prune.experiments.sensitivity_result import (
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.files import sha256_of
+from pycaffe_prune.formats.prototxt import refuse_carried
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.state_wish import OWN_STATE, StateWish, of_chosen_state, read_net_in_state
@@ -129,6 +130,7 @@ def plan(request: SensitivityRequest, out: Path) -> Analysis:
     net = read_net_in_state(request.net, request.state)
     if not request.trust:
         refuse_untrusted(net, request.net)
+    refuse_carried(net, request.net, "an engine")
     model = read_weights(request.weights)
     require_fitting(net, model)
     with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:

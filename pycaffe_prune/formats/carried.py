@@ -6,7 +6,6 @@ their message, so that they go where the layer goes. They mean nothing by themse
 a net's meaning asks for them (`carried_fields`) and refuses them by name or knows what they say.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from google.protobuf.message import Message
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats import wire
 from pycaffe_prune.formats.prototxt_walk import cut_unknown, is_repeated
+from pycaffe_prune.formats.spelling import nearest_name
 
 try:
     from google.protobuf import unknown_fields
@@ -58,6 +58,8 @@ its value is the whole field, tag and all, as the file has it (`formats.clashes`
 RAW_TAG = wire.encode_varint(RAW_NUMBER << 3 | wire.LENGTH)
 """How such a field begins where a message is bytes."""
 
+_MOST_SHOWN = 40
+
 # No message begins so: protobuf's printer tries each value as one.
 _BEGIN = b"\x07"
 _PRINTED = re.compile(rf'^( *){NUMBER}: "(.*)"$', re.MULTILINE)
@@ -74,7 +76,12 @@ class CarriedField:
     text: str
     """Its source text; "" where it comes from a binary file."""
     nearest: str = ""
-    """The stock field of that message with the most similar name; "" when none is similar."""
+    """The stock field of that message with the most similar name, or where the name is one of them
+    the field's value; "" when none is similar."""
+    value: str = ""
+    """Of a field whose name is a stock one: its text, since that is what is not known."""
+    is_twice: bool = False
+    """Whether it is a stock field that may stand once, and stands there once more."""
 
     @property
     def full_name(self) -> str:
@@ -83,7 +90,8 @@ class CarriedField:
 
     def __str__(self) -> str:
         hint = f" (did you mean '{self.nearest}'?)" if self.nearest else ""
-        return f"'{self.full_name}'{hint}"
+        hint = " (which stands there twice)" if self.is_twice else hint
+        return f"'{self.place}{self.value or self.name}'{hint}"
 
 
 def parse_text(text: str, message: _M) -> _M:
@@ -162,11 +170,25 @@ def own_fields(message: Message, place: str = "") -> Iterator[CarriedField]:
         if unknown.field_number != NUMBER:
             yield CarriedField(place, str(unknown.field_number), "")
             continue
-        text = bytes(unknown.data).removeprefix(_BEGIN).decode()
-        name = re.match(r"[^\s:{<]*", text)[0]  # type: ignore[index]  # it matches anything
-        known = [] if name in message.DESCRIPTOR.fields_by_name else message.DESCRIPTOR.fields
-        nearest = difflib.get_close_matches(name, [field.name for field in known], 1, 0.83)
-        yield CarriedField(place, name, text, "".join(nearest))
+        yield _of_text(message, place, bytes(unknown.data).removeprefix(_BEGIN).decode())
+
+
+def _of_text(message: Message, place: str, text: str) -> CarriedField:
+    name = re.match(r"[^\s:{<]*", text)[0]  # type: ignore[index]  # it matches anything
+    known = message.DESCRIPTOR.fields_by_name.get(name)
+    if known is None:
+        return CarriedField(place, name, text, nearest_name(name, _names(message)))
+    words = " ".join(text.split())
+    value = words if len(words) <= _MOST_SHOWN else f"{words[:_MOST_SHOWN]} ..."
+    if not is_repeated(known) and message.HasField(name):
+        return CarriedField(place, name, text, "", value, is_twice=True)
+    values = known.enum_type.values_by_name if known.enum_type is not None else {}
+    told = text.removeprefix(name).strip(" :\n\t")
+    return CarriedField(place, name, text, nearest_name(told, values), value)
+
+
+def _names(message: Message) -> list[str]:
+    return [field.name for field in message.DESCRIPTOR.fields]
 
 
 def carried_fields(message: Message, place: str = "") -> list[CarriedField]:

@@ -1,5 +1,6 @@
 """Prototxt files: nets and solvers as messages, read from text and written back."""
 
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,6 +10,7 @@ from google.protobuf.message import EncodeError, Message
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
 from pycaffe_prune.formats.carried import carried_fields, parse_text, to_text
+from pycaffe_prune.formats.field_lines import with_line
 from pycaffe_prune.formats.files import atomic_write, existing_file
 from pycaffe_prune.formats.text_bytes import bytes_of, text_of
 from pycaffe_prune.formats.upgrade import upgrade_net, upgrade_solver
@@ -59,7 +61,8 @@ def read_net(path: Path) -> NetParameter:
         raise FormatError(f"{path}: {error}") from error
     if not net.layer:
         unknown = "".join(
-            f"; stock Caffe does not know {field}" for field in carried_fields(net)[:1]
+            f"; stock Caffe does not know {field} ({with_line(path, net, field.text)})"
+            for field in carried_fields(net)[:1]
         )
         raise FormatError(f"{path}: holds no layer; {what} is needed{unknown}")
     return net
@@ -115,17 +118,16 @@ def refuse_carried(message: NetParameter | SolverParameter, source: Path, purpos
 
     Raises:
         FormatError: ``message`` carries a field of a fork, or one whose name is misspelt; the
-            sentence names layer and field, and a stock field of a similar name.
+            sentence names line, layer and field, and a stock field of a similar name.
     """
     layers = message.layer if isinstance(message, NetParameter) else message.net_param.layer
-    for layer in layers:
-        for field in carried_fields(layer):
-            raise FormatError(
-                f"{source}: layer '{layer.name}' ({layer.type}) has the field {field}, which stock "
-                f"Caffe does not know; {purpose} needs its meaning. {_REMEDY}"
-            )
-    for field in carried_fields(message):
+    of_layers = (
+        (f"layer '{layer.name}' ({layer.type}) ", field)
+        for layer in layers
+        for field in carried_fields(layer)
+    )
+    for owner, field in chain(of_layers, (("", field) for field in carried_fields(message))):
         raise FormatError(
-            f"{source}: has the field {field}, which stock Caffe does not know; {purpose} needs "
-            f"its meaning. {_REMEDY}"
+            f"{with_line(source, message, field.text)}: {owner}has the field {field}, which stock "
+            f"Caffe does not know; {purpose} needs its meaning. {_REMEDY}"
         )

@@ -39,6 +39,8 @@ class Piece:
     path: Path
     """The message that it stands in."""
     text: str
+    line: int
+    """Of the file, counted from 1."""
 
 
 class _Token(NamedTuple):
@@ -119,7 +121,8 @@ class _Walk:
 
     def _cut(self, start: int, path: Path) -> None:
         end = self._tokens[self._at - 1].end
-        self.pieces.append(Piece(path, _dedented(self._text[start:end])))
+        line = self._text.count("\n", 0, start) + 1
+        self.pieces.append(Piece(path, _dedented(self._text[start:end]), line))
         if self._peek() in (",", ";"):
             end = self._tokens[self._at].end
         self._cuts.append((start, end, re.sub(r"[^\n]", " ", self._text[start:end])))

@@ -252,6 +252,18 @@ def test_names_are_whole_where_the_output_is_no_terminal(tmp_path: Path) -> None
     assert long in CliRunner(env={"COLUMNS": None}).invoke(inspect, [str(net)]).output
 
 
+def test_a_slip_is_named_with_its_line_where_a_net_cannot_be_counted(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text("""input: "x" input_shape { dim: [1, 3] }
+        layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" }
+        layer { name: "sum" type: "Eltwise" bottom: "x" bottem: "y" top: "z" }
+    """)
+    found = run(path)
+    assert found.exit_code == 1
+    told = "net.prototxt:3: layer 'sum': the field 'bottem' (did you mean 'bottom'?) of Eltwise"
+    assert told in found.stderr
+
+
 def test_what_stock_caffe_does_not_know_is_shown_as_understood_or_carried(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text("""

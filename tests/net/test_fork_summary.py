@@ -26,7 +26,7 @@ def test_each_type_and_field_that_caffe_does_not_know_is_told_with_its_layers() 
                 False,
                 ("c",),
             ),
-            ("field 'convolution_param.engine' of Convolution", True, ("c",)),
+            ("field 'convolution_param.engine: MKL2017' of Convolution", True, ("c",)),
             ("type ReLU6", True, ("d",)),
             ("field 'own' of Own", False, ("e",)),
         )
