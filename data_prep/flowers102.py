@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from data_prep.dataset import Content, Recipe, build_data_set, refuse_gaps
+from data_prep.download_limits import limits
 from data_prep.flowers102_lists import (
     LABELS_FILE,
     SPLIT_FILE,
@@ -41,6 +42,7 @@ LMDB_NAMES: Mapping[SplitName, str] = {
 }
 
 _ARCHIVE = "102flowers.tgz"
+_MOST_BYTES = {_ARCHIVE: 1 << 29, SPLIT_FILE: 1 << 20, LABELS_FILE: 1 << 20}  # 345 MB, 15 and 1 KB
 _MD5 = {  # the archive's as other projects record it, for want of the file; the others' checked
     _ARCHIVE: "52808999861908f626f3c1f4e79d11fa",
     LABELS_FILE: "e0620be6f572b9609742df49c70aed4d",
@@ -194,6 +196,7 @@ def _download_and_load(console: Console, wish: _Wish, stack: ExitStack) -> Conte
                 folder / name,
                 functools.partial(_check_original, name),
                 console=console,
+                limits=limits(_MOST_BYTES[name]),
             )
     except DownloadError as error:
         raise DownloadError(

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from data_prep.dataset import Content, Recipe, build_data_set, in_batches
+from data_prep.download_limits import limits
 from data_prep.idx import idx_shape, read_labelled_images, read_unpacked
 from data_prep.lmdb_writer import Batch
 from data_prep.manifest import Manifest, SplitName
@@ -30,6 +32,13 @@ _MD5 = {  # of the unpacked original files
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+_SHAPES: Mapping[str, tuple[int, ...]] = {
+    "train-images-idx3-ubyte": (60_000, _SIDE, _SIDE),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, _SIDE, _SIDE),
+    "t10k-labels-idx1-ubyte": (10_000,),
+}
+_MOST_BEYOND = 1 << 16  # bytes around the values: headers, and packing that gains nothing
 _SHA256: Mapping[SplitName, str] = {  # of the LMDBs that they make
     "train": "c24e9fc29a113e74eb782d29cabc2c93843565c2058fa27b0131ccdf7e29e66b",
     "test": "59cd19dd306b99878c72aeca2593fc486560b83bd5e484c278580da23899020a",
@@ -149,6 +158,7 @@ def _download(console: Console) -> dict[str, Path]:
                 folder / f"{name}.gz",
                 functools.partial(_check_original, name),
                 console=console,
+                limits=limits(math.prod(_SHAPES[name]) + _MOST_BEYOND),
             )
     except DownloadError as error:
         raise DownloadError(
@@ -159,7 +169,13 @@ def _download(console: Console) -> dict[str, Path]:
 
 
 def _check_original(name: str, path: Path) -> None:
-    """Raise a `DataError` unless ``path`` unpacks to MNIST's original file ``name``."""
+    """Raise a `DataError` unless ``path`` unpacks to MNIST's original file ``name``.
+
+    Mirrors pack it each in their own way, so that packed files have no checksum in common: one
+    whose header promises the original's values is unpacked, and never further than these go.
+    """
+    if (shape := idx_shape(path)) != _SHAPES[name]:
+        raise DataError(f"its header promises {shape} values, {name} has {_SHAPES[name]}")
     md5 = hashlib.md5(read_unpacked(path), usedforsecurity=False).hexdigest()
     if md5 != _MD5[name]:
         raise DataError(f"its unpacked content has md5 {md5}, {name} has {_MD5[name]}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from data_prep.download import fetch
+from data_prep.download_limits import limits
 from pycaffe_prune.convert.classifier import Classifier, replace_classifier
 from pycaffe_prune.errors import DataError, PruneError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
@@ -48,6 +49,8 @@ class ZooModel:
     classifier: Classifier | None = None
     """Where its classifier is not that of ``network``."""
 
+
+_MOST_BYTES = 1 << 30  # where the size is not published
 
 _BVLC = "http://dl.caffe.berkeleyvision.org/"
 _MXNET = "https://apache-mxnet.s3-accelerate.dualstack.amazonaws.com/caffe/models/"
@@ -174,6 +177,7 @@ def fetch_weights(
         folder / model.file,
         lambda path: _require_right(model, path),
         console=console,
+        limits=limits(_MOST_BYTES if model.size is None else model.size),
     )
 
 

@@ -2,7 +2,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from data_prep.download import fetch
+from data_prep.download_limits import SECONDS_VARIABLE, SPEED_VARIABLE, Limits, limits
 from pycaffe_prune.errors import DataError
 
 CONTENT = bytes(range(256)) * 1200
+LIMITS = Limits(most_bytes=10 * len(CONTENT))
 
 
 def check(path: Path) -> None:
@@ -34,6 +36,9 @@ class Mirror:
         shift: How far from the start of the range asked for its answers start.
         ranges: Whether it knows Range requests.
         silent: Accept connections, but never answer.
+        drip: Seconds between two bytes of the body.
+        endless: Send zeros for ever, of no length.
+        length: Say this length.
     """
 
     content: bytes = CONTENT
@@ -42,6 +47,9 @@ class Mirror:
     shift: int = 0
     ranges: bool = True
     silent: bool = False
+    drip: float = 0
+    endless: bool = False
+    length: str | None = None
     asked: list[str | None] = field(default_factory=list)
     url: str = ""
     over: threading.Event = field(default_factory=threading.Event)
@@ -61,13 +69,26 @@ class Mirror:
             start += self.shift
         body = self.content[start:]
         request.send_response(206 if start else 200)
-        request.send_header("Content-Length", str(len(body)))
+        if not self.endless:
+            request.send_header("Content-Length", self.length or str(len(body)))
         if start:
             end = len(self.content)
             request.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
         request.end_headers()
-        request.wfile.write(body[: self.cuts.pop(0)] if self.cuts else body)
         request.close_connection = True
+        with suppress(OSError):  # who has seen enough hangs up
+            self._send(request, body[: self.cuts.pop(0)] if self.cuts else body)
+
+    def _send(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        while self.endless and not self.over.is_set():
+            request.wfile.write(bytes(1 << 16))
+        if not self.drip:
+            request.wfile.write(body)
+        for at in range(len(body) if self.drip else 0):
+            request.wfile.write(body[at : at + 1])
+            request.wfile.flush()
+            if self.over.wait(self.drip):
+                return
 
 
 @contextmanager
@@ -113,7 +134,7 @@ def test_a_whole_download_is_checked_and_not_repeated(
 ) -> None:
     mirror, target = start(Mirror()), tmp_path / "cache" / "file"
     for _ in range(2):
-        assert fetch([mirror.url], target, check, console=console) == target
+        assert fetch([mirror.url], target, check, console=console, limits=LIMITS) == target
     assert target.read_bytes() == CONTENT
     assert mirror.asked == [None]
     assert not target.with_name("file.part").exists()
@@ -123,7 +144,7 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(
     start: Start, tmp_path: Path, console: Console
 ) -> None:
     (tmp_path / "file").write_bytes(b"damaged")
-    fetch([start(Mirror()).url], tmp_path / "file", check, console=console)
+    fetch([start(Mirror()).url], tmp_path / "file", check, console=console, limits=LIMITS)
     check(tmp_path / "file")
 
 
@@ -132,7 +153,7 @@ def test_a_cut_connection_is_resumed_where_it_broke(
 ) -> None:
     half = len(CONTENT) // 2
     mirror = start(Mirror(cuts=[half]))
-    fetch([mirror.url], tmp_path / "file", check, console=console)
+    fetch([mirror.url], tmp_path / "file", check, console=console, limits=LIMITS)
     first, second = mirror.asked
     assert first is None
     assert second is not None
@@ -145,10 +166,10 @@ def test_what_came_is_kept_for_the_next_command(
 ) -> None:
     dying = start(Mirror(cuts=[16_384, 0]))
     with pytest.raises(DataError, match=rf"after 16384 of {len(CONTENT)} bytes"):
-        fetch([dying.url], tmp_path / "file", check, console=console)
+        fetch([dying.url], tmp_path / "file", check, console=console, limits=LIMITS)
     assert not (tmp_path / "file").exists()
     healthy = start(Mirror())
-    fetch([healthy.url], tmp_path / "file", check, console=console)
+    fetch([healthy.url], tmp_path / "file", check, console=console, limits=LIMITS)
     assert healthy.asked == ["bytes=16384-"]
     check(tmp_path / "file")
 
@@ -175,7 +196,7 @@ def test_whatever_was_left_and_wherever_it_breaks_the_file_is_right_or_there_is_
     earlier = (CONTENT + b"extra")[:left]
     target.with_name("file.part").write_bytes(b"\xee" + earlier[1:] if damaged else earlier)
     with serving(Mirror(cuts=list(cuts), ranges=ranges)) as breaking, serving(Mirror()) as sound:
-        fetch([breaking.url, sound.url], target, check, console=console)
+        fetch([breaking.url, sound.url], target, check, console=console, limits=LIMITS)
     check(target)
     assert not target.with_name("file.part").exists()
 
@@ -185,7 +206,7 @@ def test_a_complete_but_unnamed_file_is_not_downloaded_again(
 ) -> None:
     (tmp_path / "file.part").write_bytes(CONTENT)
     mirror = start(Mirror())
-    fetch([mirror.url], tmp_path / "file", check, console=console)
+    fetch([mirror.url], tmp_path / "file", check, console=console, limits=LIMITS)
     assert mirror.asked == [f"bytes={len(CONTENT)}-"]
     check(tmp_path / "file")
 
@@ -195,7 +216,9 @@ def test_a_mirror_that_sends_another_range_is_passed_over(
 ) -> None:
     (tmp_path / "file.part").write_bytes(CONTENT[:500])
     with pytest.raises(DataError, match="status 206"):
-        fetch([start(Mirror(shift=7)).url], tmp_path / "file", check, console=console)
+        fetch(
+            [start(Mirror(shift=7)).url], tmp_path / "file", check, console=console, limits=LIMITS
+        )
     assert (tmp_path / "file.part").read_bytes() == CONTENT[:500]
 
 
@@ -203,7 +226,7 @@ def test_a_mirror_with_another_file_is_passed_over(
     start: Start, tmp_path: Path, console: Console
 ) -> None:
     wrong, right = start(Mirror(content=CONTENT[::-1])), start(Mirror())
-    fetch([wrong.url, right.url], tmp_path / "file", check, console=console)
+    fetch([wrong.url, right.url], tmp_path / "file", check, console=console, limits=LIMITS)
     check(tmp_path / "file")
     assert (wrong.asked, right.asked) == ([None], [None])
 
@@ -214,7 +237,7 @@ def test_when_all_mirrors_fail_one_error_tells_why_each_did(
     absent, wrong = start(Mirror(status=404)), start(Mirror(content=b"login please"))
     urls = [dead_url, absent.url, wrong.url, "no-url-at-all"]
     with pytest.raises(DataError) as caught:
-        fetch(urls, tmp_path / "file", check, console=console)
+        fetch(urls, tmp_path / "file", check, console=console, limits=LIMITS)
     text = str(caught.value)
     assert all(url in text for url in urls)
     assert "Connection refused" in text
@@ -234,6 +257,7 @@ def test_mirrors_that_never_answer_share_one_time_limit(
             tmp_path / "file",
             check,
             console=console,
+            limits=LIMITS,
             connect_seconds=0.6,
         )
     assert 0.6 <= time.monotonic() - began < 2
@@ -246,7 +270,7 @@ def test_a_silent_mirror_leaves_time_for_the_next(
 ) -> None:
     urls = [start(Mirror(silent=True)).url, start(Mirror()).url]
     began = time.monotonic()
-    fetch(urls, tmp_path / "file", check, console=console, connect_seconds=2)
+    fetch(urls, tmp_path / "file", check, console=console, limits=LIMITS, connect_seconds=2)
     assert time.monotonic() - began < 1.8
     check(tmp_path / "file")
 
@@ -270,6 +294,7 @@ def test_a_name_look_up_that_blocks_does_not_hang_it(
                 tmp_path / "file",
                 check,
                 console=console,
+                limits=LIMITS,
                 connect_seconds=0.3,
             )
         assert time.monotonic() - began < 2
@@ -282,4 +307,66 @@ def test_a_cache_that_cannot_be_written_to_is_one_sentence(
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
-        fetch([], tmp_path / "file" / "file", check, console=console)
+        fetch([], tmp_path / "file" / "file", check, console=console, limits=LIMITS)
+
+
+QUICK = Limits(most_bytes=len(CONTENT), least_speed=1 << 16, seconds=60)
+
+
+def test_a_mirror_that_drips_is_given_up_and_the_next_one_asked(
+    start: Start, tmp_path: Path, console: Console
+) -> None:
+    slow, right = start(Mirror(drip=0.02)), start(Mirror())
+    began = time.monotonic()
+    fetch([slow.url, right.url], tmp_path / "file", check, console=console, limits=QUICK)
+    assert time.monotonic() - began < 5
+    with pytest.raises(DataError, match="slower than 65536 bytes a second"):
+        fetch([slow.url], tmp_path / "other", check, console=console, limits=QUICK)
+
+
+def test_all_mirrors_together_have_so_many_seconds(
+    start: Start, tmp_path: Path, console: Console
+) -> None:
+    slow = [start(Mirror(drip=0.02)).url for _ in range(2)]
+    patient = Limits(most_bytes=len(CONTENT), least_speed=1, seconds=0.5)
+    began = time.monotonic()
+    with pytest.raises(DataError, match=r"not done within 0\.5 seconds"):
+        fetch(slow, tmp_path / "file", check, console=console, limits=patient)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "mirror", [Mirror(endless=True), Mirror(length="9" * 17), Mirror(content=CONTENT + b"x")]
+)
+def test_more_than_the_file_may_have_is_refused_and_nothing_is_left(
+    mirror: Mirror, start: Start, tmp_path: Path, console: Console
+) -> None:
+    with pytest.raises(DataError, match=f"more than the {len(CONTENT):,} "):
+        fetch([start(mirror).url], tmp_path / "file", check, console=console, limits=QUICK)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("length", ["-5", "9" * 400, "x"])
+def test_a_length_that_is_none_is_not_believed(
+    length: str, start: Start, tmp_path: Path, console: Console
+) -> None:
+    with suppress(DataError):
+        fetch(
+            [start(Mirror(length=length)).url],
+            tmp_path / "file",
+            check,
+            console=console,
+            limits=QUICK,
+        )
+        check(tmp_path / "file")
+
+
+def test_the_environment_sets_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert limits(5) == Limits(5)
+    monkeypatch.setenv(SPEED_VARIABLE, "10")
+    monkeypatch.setenv(SECONDS_VARIABLE, "2.5")
+    assert limits(5) == Limits(5, least_speed=10, seconds=2.5)
+    for text in ("0", "-1", "nan", "inf", "fast"):
+        monkeypatch.setenv(SPEED_VARIABLE, text)
+        with pytest.raises(DataError, match=f"{SPEED_VARIABLE} is '{text}'"):
+            limits(5)
