@@ -1,20 +1,28 @@
 """The table of fields against the schema, against the types that consumers have, and at work."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from pycaffe_prune.convert.deploy import to_deploy
 from pycaffe_prune.convert.onnx_layers import RULES as ONNX
+from pycaffe_prune.convert.onnx_model import to_onnx
 from pycaffe_prune.engines.torch_engine.layers.registry import LAYERS as TORCH
+from pycaffe_prune.engines.torch_engine.net import Net
 from pycaffe_prune.errors import FormatError
+from pycaffe_prune.experiments.trunk import cut_trunk
 from pycaffe_prune.formats import caffe_pb2
-from pycaffe_prune.formats.caffe_pb2 import DESCRIPTOR, LayerParameter
+from pycaffe_prune.formats.caffe_pb2 import DESCRIPTOR, TEST, LayerParameter, NetParameter
+from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.formats.field_page import field_page
 from pycaffe_prune.formats.field_table import Status, Use, field_table, refuse_unhonoured
+from pycaffe_prune.formats.prototxt import write_prototxt
 from pycaffe_prune.net.channel_rules import _RULES as CHANNELS
+from pycaffe_prune.net.channel_trace import trace_channels
+from pycaffe_prune.net.graph import NetState
 from pycaffe_prune.net.shape_rules import RULES as SHAPES
 
 TABLE = field_table()
@@ -133,6 +141,45 @@ def test_what_the_table_says_is_refused_is_refused_by_name(
         with pytest.raises(FormatError, match=f"layer 'x' .*{field}") as raised:
             refuse_unhonoured(layer, consumer)
         assert "\n" not in str(raised.value)
+
+
+def _net_around(layer: LayerParameter) -> NetParameter:
+    """The layer between an Input and an end with weights."""
+    net = NetParameter()
+    data = net.layer.add(name="data", type="Input", top=["data"])
+    data.input_param.shape.add(dim=[2, 4, 6, 6])
+    middle = net.layer.add()
+    middle.CopyFrom(layer)
+    middle.bottom.append("data")
+    middle.top.append("x")
+    end = net.layer.add(name="end", type="InnerProduct", bottom=["x"], top=["end"])
+    end.inner_product_param.num_output = 2
+    return net
+
+
+def _cut(net: NetParameter, folder: Path) -> None:
+    write_prototxt(folder / "net.prototxt", net)
+    cut_trunk(folder / "net.prototxt", folder / "none.caffemodel", "end", (4, 6, 6))
+
+
+ENTRIES: dict[str, Callable[[NetParameter, Path], object]] = {
+    "torch": lambda net, _: Net(net, NetState(TEST)),
+    "channels": lambda net, _: trace_channels(net),
+    "deploy": lambda net, _: to_deploy(net),
+    "onnx": lambda net, _: to_onnx(net, Caffemodel(())),
+    "features": _cut,
+}
+
+
+@pytest.mark.parametrize(("consumer", "message", "field", "use"), REFUSALS)
+def test_each_consumer_itself_refuses_what_the_table_says(
+    consumer: str, message: str, field: str, use: Use, tmp_path: Path
+) -> None:
+    descriptor = DESCRIPTOR.message_types_by_name[message].fields_by_name[field]
+    for layer, settings in _layers(message):
+        _set(settings, descriptor, _harmful(descriptor, use))
+        with pytest.raises(FormatError, match=f"layer 'x' .*{field}"):
+            ENTRIES[consumer](_net_around(layer), tmp_path)
 
 
 def test_a_setting_that_the_type_does_not_read_is_not_refused() -> None:

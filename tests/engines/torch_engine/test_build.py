@@ -74,7 +74,12 @@ def test_gradients_add_up_in_the_one_flat_tensor() -> None:
         ("kernel_size: 3", "kernel_size: 9", SurgeryError, "layer 'conv'"),
         ('"ReLU"', '"Im2col"', EngineError, "'relu' is of type 'Im2col'.*--engine caffe"),
         ('"ReLU"', '"Python"', EngineError, "'relu' is of type 'Python'.*--engine caffe"),
-        ('"DummyData"', '"WindowData"', EngineError, "'data'.*'WindowData'.*--engine caffe"),
+        (
+            '"DummyData"',
+            '"WindowData" window_data_param { batch_size: 2 }',
+            EngineError,
+            "'data'.*'WindowData'.*--engine caffe",
+        ),
         ('bottom: "ip" bottom: "label"', 'bottom: "ip" bottom: "x"', SurgeryError, "'x'"),
         ("kernel_size: 3", 'kernel_size: 3 weight_filler { type: "mrsa" }', PruneError, "'mrsa'"),
     ],
