@@ -212,6 +212,34 @@ REFUSED_TWINS: dict[str, tuple[str, str]] = {
 }
 """As `TWINS`, but for the second Caffe aborts."""
 
+
+def learning_before(layer: str, shape: str, name: str) -> str:
+    """A net that learns before its scores, whose weights stand in a file."""
+    source = f"""layer {{ name: "data" type: "DummyData" top: "data" top: "label"
+      dummy_data_param {{ shape {{ dim: {shape} }} shape {{ dim: {shape[1]} }}
+      data_filler {{ value: 0.5 }} data_filler {{ value: 1 }} }} }}"""
+    scores = f"""layer {{ name: "{name}" type: "InnerProduct" bottom: "x" top: "scores"
+      inner_product_param {{ num_output: 2 }} }}"""
+    return f"{source} {layer} {scores} {LOSS}"
+
+
+def scale(settings: str) -> str:
+    return f"""layer {{ name: "scale" type: "Scale" bottom: "data" top: "x"
+      scale_param {{ bias_term: true {settings} }} }}"""
+
+
+_ADDED = """layer { name: "own" type: "Parameter" top: "own"
+  parameter_param { shape { dim: [2, 3] } } }
+layer { name: "sum" type: "Eltwise" bottom: "data" bottom: "own" top: "x" }"""
+PASSES = {
+    "scale_of_many": learning_before(scale(""), "[2, 3]", "three"),
+    "scale_of_one_image": learning_before(scale(""), "[1, 3, 2]", "six"),
+    "scale_of_each_value": learning_before(scale("axis: 0 num_axes: -1"), "[2, 3]", "three"),
+    "scale_of_all": learning_before(scale("num_axes: 0"), "[1, 3, 2]", "six"),
+    "parameter": learning_before(_ADDED, "[2, 3]", "three"),
+}
+"""Nets whose layers Caffe adds gradients up for, over the passes of an iteration, or does not."""
+
 SCHEDULES: dict[str, tuple[str, str]] = {
     "test_interval": (NET + TESTED, NET + "test_iter: 1 test_interval: 2 " + BASE),
     "test_initialization": (NET + TESTED, NET + "test_initialization: false " + TESTED),

@@ -28,6 +28,7 @@ from tests.parity.solver_twins import (
     BASE,
     NET,
     NETS,
+    PASSES,
     REFUSED_TWINS,
     SCHEDULES,
     TESTED,
@@ -81,10 +82,13 @@ def test_twins_are_of_fields_that_are_honoured() -> None:
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[[str, str], Path]:
     """Write a solver of its own name beside all nets, and weights."""
-    for name, text in NETS.items():
+    for name, text in (NETS | PASSES).items():
         (tmp_path / f"{name}.prototxt").write_text(text)
     ip = {("ip", 0): np.eye(3, dtype=np.float32), ("ip", 1): np.ones(3, np.float32)}
-    weights = named_model(ip)
+    scores = np.arange(12, dtype=np.float32).reshape(2, 6) % 5 / 4
+    ends = {("three", 0): scores[:, :3], ("six", 0): scores}
+    biases = {(name, 1): np.zeros(2, np.float32) for name, _ in ends}
+    weights = named_model(ip | ends | biases)
     write_caffemodel(tmp_path / "trained.caffemodel", weights)
 
     def write(name: str, text: str) -> Path:
@@ -156,6 +160,16 @@ def test_what_a_field_changes_in_caffe_it_changes_here(field: str, make, caffe_s
         assert field in DRAWN or are_alike(in_torch[-1], wanted[-1])
     assert not are_alike(*wanted), "the twins differ in nothing that Caffe looks at"
     assert not are_alike(*in_torch)
+
+
+@pytest.mark.real_caffe
+@pytest.mark.parametrize("name", PASSES)
+def test_gradients_of_several_passes_are_those_of_caffe(name: str, make, caffe_solver) -> None:
+    solver = make(
+        "solver", f'net: "{name}.prototxt" weights: "trained.caffemodel" iter_size: 2 {BASE}'
+    )
+    wanted = caffe_solver(solver, "outcome", steps=4)
+    assert are_alike(outcome_in_torch(prepared(solver)), wanted)
 
 
 @pytest.mark.real_caffe

@@ -45,7 +45,8 @@ def pack_key(solver: Solver) -> str | None:
 
     That is the solver but for its seed, the iteration, and the net but for the units of layers
     whose tops another layer with weights reads. A run cannot be packed when a layer draws random
-    numbers or keeps statistics, or its data layer does not bring every run the same batches.
+    numbers, keeps statistics or may overwrite a gradient, or its data layer does not bring every
+    run the same batches.
     """
     layers = layers_in_state(solver.net.definition, NetState(TRAIN))
     if solver.net.draws or any(not _is_the_same_for_all(layer) for layer in layers):
@@ -65,7 +66,7 @@ def pack_key(solver: Solver) -> str | None:
 
 def _is_the_same_for_all(layer: LayerParameter) -> bool:
     if layer.bottom:
-        return layer.type != "BatchNorm"
+        return layer.type not in ("BatchNorm", "Scale")
     transform = layer.transform_param
     return layer.type == "Data" and not transform.mirror and not transform.crop_size
 

@@ -16,8 +16,9 @@ WITH_TOPS = sorted(set(CASES) - {"Silence"})
 BY_HAND = sorted(
     kind
     for kind, layer in LAYERS.items()
-    # ContrastiveLoss has Caffe's gradient, which is not quite the derivative.
-    if layer.backward is not Layer.backward and kind != "ContrastiveLoss"
+    # ContrastiveLoss has Caffe's gradient, which is not quite the derivative; Parameter's is none
+    # of a bottom.
+    if layer.backward is not Layer.backward and kind not in ("ContrastiveLoss", "Parameter")
 )
 
 

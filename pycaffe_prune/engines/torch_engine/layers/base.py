@@ -47,6 +47,10 @@ class Layer(ABC):
     moves_params = False
     """Whether `forward_saving` changes parameters, which Caffe's layer then does in tests too."""
 
+    overwrites = False
+    """Whether `backward` writes the first parameter's gradient over that of earlier passes, as
+    Caffe's layer does."""
+
     @abstractmethod
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Compute the tops, float32 (shapes as `net.shapes.infer_shapes` tells)."""

@@ -1,5 +1,6 @@
 """Layers that scale or shift along some axes: Scale, Bias and PReLU."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -37,7 +38,9 @@ class Scale(Layer):
     """x·scale (+ bias) (`src/caffe/layers/scale_layer.cpp`).
 
     The scale is the first parameter, or the second bottom; it covers the bottom's axes from
-    ``axis`` on, and so does the bias, the last parameter.
+    ``axis`` on, and so does the bias, the last parameter. Where it covers all axes but the last
+    ones (a batch of one image, say), the scale's gradient of one pass takes the place of those
+    before it in an iteration, as in Caffe; the bias's add up.
     """
 
     def __init__(self, setup: LayerSetup) -> None:
@@ -52,6 +55,7 @@ class Scale(Layer):
         )
         self._covering = _Covering(bottom, settings.axis, covered)
         self._biased = settings.bias_term
+        self.overwrites = not self._given and _overwrites(bottom, settings.axis, covered)
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Compute the top; see `Layer.forward`."""
@@ -88,7 +92,7 @@ class Scale(Layer):
         if self._given:
             return [bottom_diff, scale_diff]
         if scale_diff is not None and (target := param_diffs[0]) is not None:
-            target.add_(scale_diff)
+            (target.copy_ if self.overwrites else target.add_)(scale_diff)
         return [bottom_diff]
 
 
@@ -128,6 +132,13 @@ class PReLU(Layer):
         """Compute the top; see `Layer.forward`."""
         bottom = bottoms[0]
         return (torch.where(bottom > 0, bottom, bottom * self._covering.spread(params[0])),)
+
+
+def _overwrites(bottom: Shape, axis: int, covered: Shape) -> bool:
+    """Whether `ScaleLayer::Backward_cpu` writes the scale's gradient where others add theirs."""
+    values = math.prod(covered)
+    before = math.prod(bottom[: canonical_axis(bottom, axis)]) if covered else 1
+    return math.prod(bottom) == values or (before == 1 and values != 1)
 
 
 def _own_shape(bottom: Shape, axis: int, axes: int) -> Shape:

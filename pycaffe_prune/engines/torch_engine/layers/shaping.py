@@ -338,10 +338,23 @@ class Parameter(Layer):
     """A blob to learn, as a top (`include/caffe/layers/parameter_layer.hpp`)."""
 
     keeps_top = True  # the top is the parameter itself
+    overwrites = True
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the parameter."""
         return (params[0],)
+
+    def backward(
+        self,
+        saved: Saved,
+        top_diffs: Sequence[Tensor | None],
+        propagate: Sequence[bool],
+        param_diffs: Sequence[Tensor | None],
+    ) -> list[Tensor | None]:
+        """Write the gradient over those of earlier passes: in Caffe it is the top's own memory."""
+        if param_diffs[0] is not None and top_diffs[0] is not None:
+            param_diffs[0].copy_(top_diffs[0])
+        return []
 
 
 LAYERS: Mapping[str, type[Layer]] = {
