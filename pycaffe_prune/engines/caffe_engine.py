@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from pycaffe_prune.engines.caffe_names import require_names_for_pycaffe
 from pycaffe_prune.engines.gpus import NO_DRIVER
 from pycaffe_prune.engines.job import EvaluationJob, Job
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.run_state import half_written
 from pycaffe_prune.engines.session import (
     follow_evaluation,
     follow_training,
@@ -139,6 +141,13 @@ class CaffeEngine:
 
 def _explain(task: str, folder: RunFolder, code: int) -> str:
     """One sentence from what the worker left on standard error: Caffe's own when it aborted."""
+    if code != -signal.SIGKILL and (cut_off := half_written(folder)):
+        # The worker's own words would lie on the same disk.
+        free = shutil.disk_usage(folder.path).free
+        return (
+            f"{folder.path}: Caffe could not write {cut_off.name}, with {free / 1e6:,.1f} MB of "
+            "space left there; free some, and the same command goes on from the last snapshot"
+        )
     text = folder.engine_log.read_text(encoding="utf-8", errors="replace")
     if fatal := _FATAL.search(text):
         sentence = " ".join(text[fatal.start(1) :].split(_STACK)[0].split())

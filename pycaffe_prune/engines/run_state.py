@@ -31,6 +31,7 @@ from pycaffe_prune.formats.solverstate import read_solverstate
 __all__ = [
     "ChecksumOf",
     "drop_damaged_snapshots",
+    "half_written",
     "is_json",
     "remove_leftovers",
     "remove_partial_files",
@@ -161,6 +162,18 @@ def remove_partial_files(folder: Path) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if _PARTIAL.fullmatch(path.name):
             _remove(path)
+
+
+def half_written(folder: RunFolder) -> Path | None:
+    """Return the file that a worker was writing when it ended; None: it was writing none."""
+    places = (folder.path, folder.snapshots, folder.snapshots / ".partial")
+    found = [
+        path
+        for place in places
+        for path in (place.iterdir() if place.is_dir() else ())
+        if path.is_file() and (place.name == ".partial" or _PARTIAL.fullmatch(path.name))
+    ]
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def _is_part_of_none(name: str, whole: set[int]) -> bool:

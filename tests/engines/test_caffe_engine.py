@@ -1,6 +1,7 @@
 """The engine against the real Caffe: same bits, its errors in words."""
 
 import os
+import resource
 import subprocess
 from pathlib import Path
 
@@ -101,3 +102,21 @@ def test_a_worker_stopped_before_it_listens_is_an_interrupted_run(tmp_path, requ
     stopped.chmod(0o755)
     with pytest.raises(InterruptedRunError, match="stopped before it began"):
         train(request_for(), tmp_path / "run", CaffeEngine(stopped), ignore)
+
+
+@pytest.fixture
+def small_files():
+    """Files cannot grow over 20 kB, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_snapshot_that_caffe_cannot_write_is_named_with_the_space_there(
+    tmp_path, request_for, caffe_engine
+):
+    told = r"run: Caffe could not write snapshot_iter_4\.\w+, with [\d,.]+ MB of space left there;"
+    with pytest.raises(EngineError, match=told):
+        train(request_for(max_iter=4), tmp_path / "run", caffe_engine, ignore)

@@ -12,7 +12,10 @@ from hypothesis.extra.numpy import arrays
 
 from pycaffe_prune.engines.caffe_worker import loop
 from pycaffe_prune.engines.caffe_worker.masks import Masks
+from pycaffe_prune.engines.caffe_worker.snapshots import require_whole
 from pycaffe_prune.engines.prepare import solver_settings
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_solver
 
 
@@ -45,6 +48,18 @@ def test_a_masked_weight_that_came_back_is_counted(tmp_path, monkeypatch):
     blob = SimpleNamespace(data=np.ones(3, np.float32), diff=np.ones(3, np.float32))
     masks = Masks(SimpleNamespace(params={"ip": [blob]}), {"masked": [["ip", 0]], "device": "cpu"})
     assert masks.revived() == 2
+
+
+def test_a_message_that_is_cut_off_ends_the_worker(tmp_path):
+    path, layer = tmp_path / "a.caffemodel", LayerParameter(name="ip", type="InnerProduct")
+    blobs = (np.ones((5, 300), np.float32), np.ones(5, np.float32))
+    write_caffemodel(path, Caffemodel((Layer(layer, blobs),)))
+    require_whole(path)
+    whole = path.read_bytes()
+    for length in {*range(0, len(whole), 61), len(whole) - 1}:
+        path.write_bytes(whole[:length])
+        with pytest.raises(SystemExit, match="could not be written whole"):
+            require_whole(path)
 
 
 _POLICIES = {

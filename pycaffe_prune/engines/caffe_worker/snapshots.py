@@ -23,6 +23,8 @@ def take_snapshot(solver, iteration, keep):
     solver.snapshot()
     os.chdir(snapshots)
     name = SNAPSHOT % iteration
+    for ending in (WEIGHTS, STATE):
+        require_whole(os.path.join(".partial", name + ending))
     for ending in (WEIGHTS, STATE):  # the state last: it is what makes a snapshot complete
         durable_move(os.path.join(".partial", name + ending), name + ending)
     write_sums(snapshots, iteration)
@@ -37,6 +39,43 @@ def write_sums(folder, iteration):
         for path in snapshot_files(folder, iteration):
             file.write("%s  %s\n" % (sha256_of(path), os.path.basename(path)))
     durable_move(target + ".partial", target)
+
+
+def require_whole(path):
+    """End the worker if a message that Caffe wrote was cut off: it does not look at its last bytes.
+
+    They leave the stream's buffer when that is closed, and the disk may be full then
+    (WriteProtoToBinaryFile, src/caffe/util/io.cpp). Goes from field to field, past their content.
+    """
+    with open(path, "rb") as file:
+        size, at = os.path.getsize(path), 0
+        while 0 <= at < size:
+            at = _end_of_field(file, at)
+    if at != size or not size:
+        raise SystemExit("%s could not be written whole: is the disk full?" % path)
+
+
+def _end_of_field(file, at):
+    """Where a field ends that begins at ``at``; -1: within its head the file does."""
+    file.seek(at)
+    kind = _varint(file) & 7
+    value = _varint(file) if kind in (0, 2) else {1: 8, 5: 4}.get(kind, -1)
+    if value < 0:
+        return -1
+    return file.tell() + (0 if kind == 0 else value)
+
+
+def _varint(file):
+    """The number that begins here; -1: there is none."""
+    value, shift = 0, 0
+    while True:
+        byte = file.read(1)
+        if not byte:
+            return -1
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+        shift += 7
 
 
 def sha256_of(path):

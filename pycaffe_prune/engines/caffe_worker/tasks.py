@@ -11,7 +11,14 @@ import numpy as np
 
 from .gpu_masks import make_masks
 from .loop import forwards_of_tests, run, stop_asked
-from .snapshots import SNAPSHOT, STATE, durable_move, snapshots_in, take_snapshot
+from .snapshots import (
+    SNAPSHOT,
+    STATE,
+    durable_move,
+    require_whole,
+    snapshots_in,
+    take_snapshot,
+)
 from .testing import Tester, make_tester
 
 _PR_SET_PDEATHSIG = 1
@@ -134,6 +141,7 @@ def _replay(net, plan, forwards):
 
 def _save_final(net):
     net.save("final.partial.caffemodel")
+    require_whole("final.partial.caffemodel")
     durable_move("final.partial.caffemodel", "final.caffemodel")
 
 

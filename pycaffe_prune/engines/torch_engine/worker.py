@@ -188,7 +188,7 @@ def _telling_failure(emit: Emit) -> Iterator[None]:
     """Say what went wrong with one run; the others go on."""
     try:
         yield
-    except (PruneError, RuntimeError, SystemExit) as error:
+    except (PruneError, OSError, RuntimeError, SystemExit) as error:
         if isinstance(error, RuntimeError):
             _broken.append(error)
         emit(event="failed", message=_in_one_line(error))
