@@ -3,13 +3,13 @@
 import errno
 import hashlib
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pycaffe_prune.errors import FormatError, PruneError
+from pycaffe_prune.formats.unfinished import new_unfinished, remove_abandoned
 
 __all__ = [
     "atomic_write",
@@ -36,7 +36,8 @@ _PACKED = {
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success fsync it and rename it to ``path``.
 
-    When the body raises, the temporary file is removed and ``path`` keeps what it held.
+    When the body raises, the temporary file is removed and ``path`` keeps what it held. What killed
+    processes left of theirs in the folder is removed.
 
     Args:
         path: The file to be replaced or made. Its folder is made when missing.
@@ -48,14 +49,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         PruneError: The folder cannot be written to, or the disk is full.
     """
-    temporary: Path | None = None
+    temporary, guard = None, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}.partial-", suffix=path.suffix
-        )
-        os.close(handle)
-        temporary = Path(name)
+        remove_abandoned(path.parent)
+        guard, temporary = new_unfinished(path)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb+") as file:
@@ -67,6 +65,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if guard is not None:
+            os.close(guard)
 
 
 def _umask() -> int:
