@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pycaffe_prune.formats.sparse import StorageSizes
 from pycaffe_prune.net.counts import NetCounts
+from pycaffe_prune.net.fork_summary import ForkStatus
 from pycaffe_prune.net.shapes import extents
 from pycaffe_prune.net.summary import ModelSummary
 
@@ -164,14 +165,15 @@ def _show_problems(console: Console, counts: NetCounts) -> None:
 
 
 def _show_forks(console: Console, counts: NetCounts) -> None:
-    for understood, heading in (
-        (True, "of forks of Caffe, understood"),
-        (False, "not of Caffe, carried without its meaning"),
+    for status, heading in (
+        (ForkStatus.KNOWN, "of forks of Caffe, known"),
+        (ForkStatus.CARRIED, "of forks of Caffe, carried without being read"),
+        (ForkStatus.UNKNOWN, "not of Caffe, unknown and carried"),
     ):
         uses = [
             f"{use.what} ({_layers(use.layers)})" if use.layers else use.what
             for use in counts.forks
-            if use.understood == understood
+            if use.status is status
         ]
         if uses:
             console.print(f"{heading}: {', '.join(uses)}", soft_wrap=True)

@@ -1,6 +1,6 @@
 """``caffe-prune prune connections``: zero small weights and write their mask."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from pycaffe_prune.pruning.sharing import (
     require_equal_blobs,
     shared_blobs,
 )
-from pycaffe_prune.pruning.weight_blobs import left_out_of_connections, weight_blobs
+from pycaffe_prune.pruning.weight_blobs import left_out_of_connections, weights_of
 from pycaffe_prune.screen import echo
 
 __all__ = ["connections"]
@@ -144,7 +144,7 @@ def connections(
     else:
         values = layer_values(alphas or ratios, candidates, layers, left_out)
     shared = shared_blobs(definition)
-    keys = first_of_each(shared, _weights_of(values, dict(candidates), model))
+    keys = first_of_each(shared, weights_of(values, dict(candidates), model))
     require_equal_blobs(shared, model, keys)
     earlier = masks_for_all(shared, model, read_mask(mask).masks) if mask else {}
     chosen = {key: values[key[0]] for key in keys}
@@ -175,16 +175,6 @@ def connections(
     write_model(out, net, definition, apply_masks(model, masks))
     write_mask(out / "kept.mask.h5", mask_file)
     echo(f"written to {out}")
-
-
-def _weights_of(
-    layers: Iterable[str], types: Mapping[str, str], model: Caffemodel
-) -> list[BlobKey]:
-    return [
-        (name, index)
-        for name in layers
-        for index in weight_blobs(types[name], model.layer(name).blobs)
-    ]
 
 
 def _require_zeros_alone(

@@ -78,14 +78,15 @@ def stock_model(model: Caffemodel) -> Caffemodel:
 
     Masks behind a layer's weights are multiplied into them: one for each blob, as Dynamic Network
     Surgery keeps them, or one for the weights, as Auto_pruning does. A BatchNorm of five blobs
-    becomes one of three and a Scale; both of NVIDIA's orders are known (mean, variance, factor,
-    scale, bias since version 0.16; scale, bias, mean, variance, factor in 0.15), and its factor,
-    which NVIDIA's Caffe does not divide by, becomes 1. Layers are told by their types: a file of
+    becomes one of three and a Scale; NVIDIA's orders are known (mean, variance, factor, scale, bias
+    since version 0.16; scale, bias, mean, variance, factor in 0.15; scale, bias, factor, mean,
+    variance, in four axes, in 0.14), and the factor, which NVIDIA's Caffe does not divide by,
+    becomes 1. Layers are told by their types: a file of
     names and arrays alone comes back as it is.
 
     Raises:
         SurgeryError: A mask holds other values than 0 and 1, or the five blobs of a BatchNorm have
-            neither order; the sentence names the layer.
+            none of the orders; the sentence names the layer.
     """
     layers: list[Layer] = []
     for layer in model.layers:
@@ -101,15 +102,20 @@ def stock_model(model: Caffemodel) -> Caffemodel:
 def _without_scale(layer: Layer) -> list[Layer]:
     flat = [blob.reshape(-1) for blob in layer.blobs]
     sizes = [blob.size for blob in flat]
-    if sizes == [sizes[0], sizes[0], 1, sizes[0], sizes[0]] and layer.blobs[0].ndim == 1:
+    channels, axes = sizes[0], {blob.ndim for blob in layer.blobs}
+    last = [channels, channels, channels, channels, 1]
+    between = [channels, channels, 1, channels, channels]
+    if channels > 1 and sizes == between and axes == {1}:
         mean, variance, _, scale, bias = flat
-    elif sizes == [*(sizes[0],) * 4, 1]:
+    elif channels > 1 and sizes == between and axes == {4}:
+        scale, bias, _, mean, variance = flat
+    elif channels > 1 and sizes == last:
         scale, bias, mean, variance, _ = flat
     else:
         shapes = ", ".join("x".join(map(str, blob.shape)) for blob in layer.blobs)
         raise SurgeryError(
-            f"layer '{layer.name}' (BatchNorm) holds blobs of shapes {shapes}: neither the order "
-            "of NVIDIA's Caffe 0.15 nor that of 0.16"
+            f"layer '{layer.name}' (BatchNorm) holds blobs of shapes {shapes}, which do not tell "
+            "in which of the orders of NVIDIA's Caffe 0.14, 0.15 and 0.16 they are"
         )
     definition = LayerParameter()
     definition.CopyFrom(layer.param)

@@ -216,7 +216,8 @@ class EvaluationJob(BaseModel):
     test_images: int
     rewind: bool
     """Whether each caffemodel needs a net of its own: Caffe's Data layers never rewind, so only
-    whole passes in whole batches leave the next one the same batches."""
+    whole passes in whole batches leave the next one the same batches; LSTM and RNN begin with the
+    states that the last pass left (`src/caffe/layers/recurrent_layer.cpp`)."""
     test: TestPlan
     headline_mark: str | None = None
     """See `engines.test_plan.headline_mark`."""

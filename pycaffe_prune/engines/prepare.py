@@ -43,6 +43,7 @@ from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
     TEST,
     TRAIN,
+    LayerParameter,
     NetParameter,
     Phase,
     SolverParameter,
@@ -210,7 +211,7 @@ def prepare_evaluation(
         net_sha256=net_fingerprint(net, files),
         weights=tuple(str(path.resolve()) for path in weights),
         test_images=wanted,
-        rewind=wanted < there or there % plan.batch != 0,
+        rewind=wanted < there or there % plan.batch != 0 or _remembers(test),
         test=plan,
         headline_mark=headline_mark(test, plan),
         device=device,
@@ -236,6 +237,11 @@ def _resolved(
 
 def _inputs(net: NetParameter, phase: Phase) -> dict[str, Shape]:
     return data_shapes(layers_in_state(net, NetState.of(net, phase)))
+
+
+def _remembers(layers: Sequence[LayerParameter]) -> bool:
+    """Whether a forward pass begins with the hidden states that the last one left."""
+    return any(layer.type in ("LSTM", "RNN") for layer in layers)
 
 
 def _require_same_blobs(weights: Sequence[Path]) -> None:

@@ -2,9 +2,10 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -27,8 +28,9 @@ from pycaffe_prune.experiments.sensitivity_result import (
     write_sensitivity,
 )
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, write_caffemodel
 from pycaffe_prune.formats.files import sha256_of
+from pycaffe_prune.formats.mask import Mask
 from pycaffe_prune.formats.prototxt import refuse_carried
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
@@ -39,8 +41,8 @@ from pycaffe_prune.pruning.counts import require_finite
 from pycaffe_prune.pruning.criteria.connections import sigma_of
 from pycaffe_prune.pruning.selection import connection_layers, select_layers
 from pycaffe_prune.pruning.sharing import (
+    first_of_each,
     masks_for_all,
-    one_of_each,
     require_equal_blobs,
     shared_blobs,
 )
@@ -51,6 +53,7 @@ from pycaffe_prune.pruning.units import (
     unit_counts,
     units_together,
 )
+from pycaffe_prune.pruning.weight_blobs import weights_of
 
 __all__ = [
     "DEFAULT_RATES",
@@ -109,6 +112,13 @@ class Analysis:
     model: Caffemodel
     settings: SensitivitySettings
     earlier: SensitivityResult | None
+
+    @property
+    def places(self) -> dict[str, tuple[BlobKey, ...]]:
+        """Connections: the matrices of each layer, those that layers share in the first only."""
+        types = {layer.layer: layer.type for layer in self.settings.layers}
+        keys = first_of_each(shared_blobs(self.net), weights_of(types, types, self.model))
+        return {name: tuple(key for key in keys if key[0] == name) for name in types}
 
     @property
     def todo(self) -> list[tuple[str, float]]:
@@ -187,11 +197,13 @@ def _layers(
         return
     shared = shared_blobs(net)
     there = of_chosen_state(connection_layers(net, model), net, request.state)
-    chosen = one_of_each(shared, select_layers(there, request.layers))
-    require_equal_blobs(shared, model, chosen)
-    require_finite(model, chosen)
-    for name in chosen:
-        yield LayerSize(layer=name, type=types[name], size=model.layer(name).blobs[0].size)
+    chosen = select_layers(there, request.layers)
+    keys = first_of_each(shared, weights_of(chosen, types, model))
+    require_equal_blobs(shared, model, keys)
+    require_finite(model, dict.fromkeys(name for name, _ in keys))
+    for name, group in groupby(keys, key=lambda key: key[0]):
+        size = sum(model.layer(name).blobs[index].size for _, index in group)
+        yield LayerSize(layer=name, type=types[name], size=size)
 
 
 @contextmanager
@@ -296,11 +308,19 @@ def _prune(analysis: Analysis, layer: str, rate: float) -> tuple[Caffemodel, _Pr
         units = choose_units(net, model, {layer: rate}, criterion=request.criterion)
         kept = int(units[layer].sum())
         return mask_units(net, model, units), _Pruned(layer, rate, kept, None)
-    _, masks = prune_to_ratios(model, {layer: rate})
-    limit = resulting_thresholds(model, masks)[layer, 0]
-    sigma = sigma_of(model.layer(layer).blobs[0])
-    point = _Pruned(layer, rate, int(masks[layer, 0].sum()), limit / sigma if sigma else None)
+    _, masks = prune_to_ratios(model, dict.fromkeys(analysis.places[layer], rate))
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    point = _Pruned(layer, rate, kept, _alpha(model, masks))
     return apply_masks(model, masks_for_all(shared_blobs(net), model, masks)), point
+
+
+def _alpha(model: Caffemodel, masks: Mapping[BlobKey, Mask]) -> float | None:
+    """The multiple of sigma that prunes so; None where there is none or more than one."""
+    alphas = set()
+    for (layer, index), limit in resulting_thresholds(model, masks).items():
+        sigma = sigma_of(model.layer(layer).blobs[index])
+        alphas.add(limit / sigma if sigma else None)
+    return alphas.pop() if len(alphas) == 1 else None
 
 
 def _started(analysis: Analysis, baseline: Score, engine_name: str) -> SensitivityResult:

@@ -72,11 +72,12 @@ class SensitivityPoint(_Model):
 
     layer: str
     rate: float
-    """As asked."""
+    """As asked; of several matrices (LSTM, RNN) each loses this share."""
     kept: int = Field(ge=0)
     """Weights or units left in the layer."""
     alpha: float | None
-    """Connections: the threshold as a multiple of the layer's sigma; None for units."""
+    """Connections: the threshold as a multiple of the layer's sigma; None for units, and where each
+    of several matrices (LSTM, RNN) has another one."""
     score: Score
 
 

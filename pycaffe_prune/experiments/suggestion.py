@@ -6,7 +6,7 @@ curves of `experiments.sensitivity` say what each layer loses when it alone is p
 paper's rule, one alpha for all layers, at the same total.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.experiments.result import Score
@@ -29,10 +29,13 @@ from pycaffe_prune.pruning.connections import (
     prune_to_ratios,
     resulting_thresholds,
 )
-from pycaffe_prune.pruning.criteria.connections import sigma_of
+from pycaffe_prune.pruning.counts import masked_reduction
+from pycaffe_prune.pruning.criteria.connections import sigma_of, weights_to_prune
 from pycaffe_prune.pruning.sharing import masks_for_all, shared_blobs
 
 __all__ = ["alphas_of_rates", "cost_curves", "suggest"]
+
+Places = Mapping[str, Sequence[BlobKey]]
 
 _DIGITS = 5
 """Of an alpha: as many as people are asked to type, so what is measured is what they get."""
@@ -61,11 +64,13 @@ def suggest(
         return result
     model, curves = analysis.model, cost_curves(result)
     rates = allocate(curves, total)
-    own = alphas_of_rates(model, rates)
-    own_masks = _masks(model, own)
+    places = analysis.places
+    own = alphas_of_rates(model, rates, places)
+    own_masks = _masks(model, own, places)
     gone = sum(mask.size - int(mask.sum()) for mask in own_masks.values())
-    single = dict.fromkeys(rates, _rounded(alpha_for_count(model, rates, gone)))
-    single_masks = _masks(model, single)
+    keys = [key for name in rates for key in places[name]]
+    single = dict.fromkeys(rates, _rounded(alpha_for_count(model, keys, gone)))
+    single_masks = _masks(model, single, places)
     shared = shared_blobs(analysis.net)
     pruned = [
         apply_masks(model, masks_for_all(shared, model, masks))
@@ -94,34 +99,46 @@ def cost_curves(result: SensitivityResult) -> dict[str, CostCurve]:
     return curves
 
 
-def alphas_of_rates(model: Caffemodel, rates: Mapping[str, float]) -> dict[str, float]:
+def alphas_of_rates(
+    model: Caffemodel, rates: Mapping[str, float], places: Places
+) -> dict[str, float]:
     """Return the alpha of each layer that prunes its rate, to five digits.
 
-    0 where the rate prunes nothing, or where all weights are equal and no alpha can prune some.
+    0 where the rate prunes nothing, or where all weights are equal and no alpha can prune some. One
+    for all matrices of a layer, of which together it prunes the rate.
+
+    Args:
+        model: The weights.
+        rates: Of each layer.
+        places: The matrices of each layer.
     """
-    _, masks = prune_to_ratios(model, rates)
-    limits = resulting_thresholds(model, masks)
-    alphas = {}
-    for name in rates:
-        sigma = sigma_of(model.layer(name).blobs[0])
-        prunes = sigma and not masks[name, 0].all()
-        alphas[name] = _rounded(limits[name, 0] / sigma) if prunes else 0.0
-    return alphas
+    return {name: _rounded(_alpha(model, rate, places[name])) for name, rate in rates.items()}
+
+
+def _alpha(model: Caffemodel, rate: float, keys: Sequence[BlobKey]) -> float:
+    if len(keys) > 1:
+        count = weights_to_prune(sum(model.layer(name).blobs[at].size for name, at in keys), rate)
+        return alpha_for_count(model, keys, count) if count else 0.0
+    ((name, index),) = keys
+    _, masks = prune_to_ratios(model, {(name, index): rate})
+    sigma = sigma_of(model.layer(name).blobs[index])
+    if not sigma or masks[name, index].all():
+        return 0.0
+    return resulting_thresholds(model, masks)[name, index] / sigma
 
 
 def _rounded(alpha: float) -> float:
     return float(f"{alpha:.{_DIGITS}g}")
 
 
-def _masks(model: Caffemodel, alphas: Mapping[str, float]) -> dict[BlobKey, Mask]:
-    return prune_connections(model, layer_thresholds(model, model, alphas))[1]
+def _masks(model: Caffemodel, alphas: Mapping[str, float], places: Places) -> dict[BlobKey, Mask]:
+    each = {key: alpha for name, alpha in alphas.items() for key in places[name]}
+    return prune_connections(model, layer_thresholds(model, model, each))[1]
 
 
 def _measured(alphas: Mapping[str, float], masks: Mapping[BlobKey, Mask], score: Score) -> Measured:
     layers = tuple(
-        PrunedLayer(
-            layer=name, weights=masks[name, 0].size, kept=int(masks[name, 0].sum()), alpha=alpha
-        )
-        for name, alpha in alphas.items()
+        PrunedLayer(layer=row.layer, weights=row.weights, kept=row.kept, alpha=alphas[row.layer])
+        for row in masked_reduction(masks)
     )
     return Measured(layers=layers, score=score)

@@ -17,7 +17,7 @@ from pycaffe_prune.formats.carried import carried_fields, carry_raw, raw_field
 from pycaffe_prune.formats.field_table import field_table
 from pycaffe_prune.formats.upgrade import V1_TYPES
 
-__all__ = ["set_apart", "set_apart_rounding"]
+__all__ = ["set_apart", "set_apart_rounding", "stock_types"]
 
 # What stock Caffe numbered since the first forks that are in use today.
 _SINCE_FORKS = range(
@@ -28,7 +28,8 @@ _LATER_TYPES = frozenset({"BatchReindex", "Filter", "LSTMUnit"})  # without sett
 
 
 @cache
-def _stock_types() -> frozenset[str]:
+def stock_types() -> frozenset[str]:
+    """Return the layer types of stock Caffe."""
     of_settings = (message.types for message in field_table().messages.values())
     return frozenset().union(V1_TYPES, _LATER_TYPES, *of_settings)
 
@@ -63,7 +64,7 @@ def _is_caffes(number: int, value: bytes, layer_type: str) -> bool:
     settings: Any = getattr(LayerParameter(), name)
     if layer_type in field_table().messages[settings.DESCRIPTOR.name].types:
         return True
-    if layer_type not in _stock_types():
+    if layer_type not in stock_types():
         return False
     try:
         settings.MergeFromString(value)
@@ -85,7 +86,7 @@ def set_apart_rounding(layers: Sequence[LayerParameter]) -> None:
     poolings = [layer.pooling_param for layer in layers if layer.HasField("pooling_param")]
     written = [pooling for pooling in poolings if pooling.HasField("round_mode")]
     of_a_fork = written and any(
-        layer.type not in _stock_types() or carried_fields(layer) for layer in layers if layer.type
+        layer.type not in stock_types() or carried_fields(layer) for layer in layers if layer.type
     )
     if of_a_fork or any(pooling.round_mode == pooling.CEIL for pooling in written):
         for pooling in written:

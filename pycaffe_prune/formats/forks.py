@@ -48,11 +48,14 @@ _KINDS: Mapping[str, Any] = {
 
 # Which layers have a field of LayerParameter: the same number is another field elsewhere.
 _TYPES_OF: Mapping[str, frozenset[str]] = {
+    "annotated_data_param": frozenset({"AnnotatedData"}),
     "bn_param": frozenset({"BN"}),
     "cconvolution_param": frozenset({"CConvolution"}),
     "cinner_product_param": frozenset({"CInnerProduct"}),
+    "detection_evaluate_param": frozenset({"DetectionEvaluate"}),
     "detection_output_param": frozenset({"DetectionOutput"}),
     "interp_param": frozenset({"Interp"}),
+    "multibox_loss_param": frozenset({"MultiBoxLoss"}),
     "norm_param": frozenset({"Normalize"}),
     "permute_param": frozenset({"Permute"}),
     "pspnet_bn_param": frozenset({"BN"}),

@@ -185,6 +185,17 @@ def _deconvolution(
     return [Flow(units)]
 
 
+def _bottom_by_bottom(rule: Rule) -> Rule:
+    """A layer that does to each bottom, with the same weights, what makes the top beside it."""
+
+    def ruled(
+        trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+    ) -> list[Flow | None]:
+        return [rule(trace, layer, [bottom], shapes)[0] for bottom in bottoms]
+
+    return ruled
+
+
 def per_channel(
     trace: ChannelTrace,
     layer: LayerParameter,
@@ -278,9 +289,9 @@ _RULES: dict[str, Rule] = {
     "BatchNorm": _batch_norm,
     "Bias": _scale,
     "Concat": concat_rule,
-    "Convolution": _convolution,
+    "Convolution": _bottom_by_bottom(_convolution),
     "Crop": _crop,
-    "Deconvolution": _deconvolution,
+    "Deconvolution": _bottom_by_bottom(_deconvolution),
     "Eltwise": _eltwise,
     "Flatten": flatten_rule,
     "InnerProduct": _inner_product,

@@ -14,7 +14,7 @@ from pycaffe_prune.net.fork_summary import ForkUse, fork_uses
 from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
 from pycaffe_prune.net.state_wish import StateWish, chosen_layers, read_net_in_state
 
-__all__ = ["LayerCounts", "NetCounts", "count_file", "count_layers", "uses_of_a_weight"]
+__all__ = ["LayerCounts", "NetCounts", "count_file", "count_layers", "uses_of_weights"]
 
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
 
@@ -48,8 +48,7 @@ class LayerCounts(_Model):
     statistics: int
     """What BatchNorm keeps: mean, variance, and the factor of both; not learned."""
     macs: int | None
-    """Multiply-accumulates for one image in Convolution, Deconvolution and InnerProduct, 0 in other
-    layers; None: not known."""
+    """Multiply-accumulates with weights for one image (see `uses_of_weights`); None: not known."""
     activations: int | None
     """Values for one image of the tops, without those written in place; None: not known."""
     problem: str | None
@@ -170,7 +169,7 @@ def _count(layer: LayerParameter, shapes: LayerShapes, owned: set[str]) -> Layer
         )
     else:
         weights = sum(sizes[:1]) if _begins_with_weights(layer) else 0
-    uses = uses_of_a_weight(layer, shapes)
+    uses = uses_of_weights(layer, shapes)
     return LayerCounts(
         name=layer.name,
         type=layer.type,
@@ -182,7 +181,7 @@ def _count(layer: LayerParameter, shapes: LayerShapes, owned: set[str]) -> Layer
         biases=sum(sizes) - weights - statistics,
         statistics=statistics,
         # A weight that is another layer's too is used here once more.
-        macs=uses and uses * math.prod(shapes.params[0]),
+        macs=None if uses is None else _macs(uses, shapes.params),
         activations=_activations(layer, shapes),
         problem=shapes.problem,
     )
@@ -195,26 +194,49 @@ def _begins_with_weights(layer: LayerParameter) -> bool:
     )
 
 
-def uses_of_a_weight(layer: LayerParameter, shapes: LayerShapes) -> int | None:
-    """Return how often each weight of blob 0 is multiplied for one image.
+def uses_of_weights(layer: LayerParameter, shapes: LayerShapes) -> tuple[int, ...] | None:
+    """Return how often each value of each parameter blob is multiplied for one image.
 
-    The places where a Convolution's kernel is put (padding counts as multiplied, as Caffe does it),
-    1 for most InnerProducts, 0 for layers that have no multiply-accumulates; None: not known.
+    An image is one place of the data's first axis, here and in all counts. A weight of a
+    Convolution is used at the places where the kernel is put (padding counts as multiplied, as
+    Caffe does it), of most InnerProducts once. The first axis of LSTM and RNN has T time steps, and
+    each step N streams: the weights of the input, of the hidden state and of the RNN's output are
+    used N times a step, those of a static input N times for all T steps, so N / T
+    (`FillUnrolledNet` of `src/caffe/layers/lstm_layer.cpp` and `rnn_layer.cpp`). Biases are added,
+    Embed looks its weights up, and products of two inputs (gates, Eltwise) use no weight: 0.
+
+    Returns:
+        One number for each blob; None: not known, or no whole number.
     """
     if shapes.problem is not None:
         return None
-    layer = stock_form(layer)
+    layer, uses = stock_form(layer), 0
+    if layer.type in _RECURRENT:
+        return _uses_of_recurrent(layer, shapes)
     if layer.type == "Convolution":
-        places, axis = shapes.tops, layer.convolution_param.axis
+        uses = sum(_places(top, layer.convolution_param.axis) for top in shapes.tops if top)
     elif layer.type == "Deconvolution":
-        places, axis = shapes.bottoms, layer.convolution_param.axis
+        uses = sum(_places(one, layer.convolution_param.axis) for one in shapes.bottoms if one)
     elif layer.type == "InnerProduct":
-        places, axis = shapes.tops, -1
-    elif layer.type in _RECURRENT:
-        return None  # each of their matrices is used another number of times
-    else:
-        return 0
-    return sum(_places(shape, axis) for shape in places if shape is not None)
+        uses = sum(_places(top, -1) for top in shapes.tops if top)
+    return tuple(0 if index else uses for index in range(len(shapes.params)))
+
+
+def _uses_of_recurrent(layer: LayerParameter, shapes: LayerShapes) -> tuple[int, ...] | None:
+    if not shapes.tops or shapes.tops[0] is None:
+        return None
+    steps, streams = shapes.tops[0][:2]
+    has_static = len(shapes.params) == (4 if layer.type == "LSTM" else 6)
+    if has_static and streams % steps:
+        return None
+    return tuple(
+        0 if len(shape) == 1 else streams // steps if has_static and index == 2 else streams
+        for index, shape in enumerate(shapes.params)
+    )
+
+
+def _macs(uses: Sequence[int], params: Sequence[Shape]) -> int:
+    return sum(count * math.prod(shape) for count, shape in zip(uses, params, strict=True))
 
 
 def _places(shape: Shape, axis: int) -> int:

@@ -5,12 +5,15 @@ understood leaves its layer's shapes unknown, and no unit is deleted through it.
 """
 
 from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.message import Message
 
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, PoolingParameter
 from pycaffe_prune.formats.carried import CarriedField, carried_fields
 from pycaffe_prune.formats.forks import STOCK_TYPES, fork_part, is_known
 
-__all__ = ["has_own_scale", "is_understood", "open_fields", "stock_form"]
+__all__ = ["has_own_scale", "is_named", "is_understood", "open_fields", "stock_form"]
 
 # How a layer computes, with what precision, or what its loss weighs: no shape depends on these.
 _WITHOUT_SHAPE = frozenset(
@@ -65,7 +68,17 @@ def is_understood(layer: LayerParameter, field: CarriedField) -> bool:
         return bool(field.text)
     if field.full_name not in _READ.get(layer.type, ()):
         return False
-    return is_known(getattr(layer, field.place[:-1]) if field.place else layer, field)
+    return is_named(layer, field)
+
+
+def is_named(layer: LayerParameter, field: CarriedField) -> bool:
+    """Tell whether ``field``, carried anywhere in ``layer``, is in the schema of a known fork."""
+    message: Any = layer
+    for name in field.place.split(".")[:-1]:
+        message = getattr(message, name)
+        if not isinstance(message, Message):  # a repeated one: which, the field does not tell
+            return False
+    return is_known(message, field)
 
 
 def stock_form(layer: LayerParameter) -> LayerParameter:

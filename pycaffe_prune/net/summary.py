@@ -13,11 +13,14 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, Layer
 from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.formats.weights import read_weights
-from pycaffe_prune.net.counts import uses_of_a_weight
+from pycaffe_prune.net.counts import uses_of_weights
 from pycaffe_prune.net.shapes import Shape, infer_shapes
 
 __all__ = ["BlobSummary", "ModelSummary", "summarise"]
 
+
+_Uses = tuple[int, ...] | None
+"""As `uses_of_weights` returns them."""
 
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
 
@@ -90,7 +93,7 @@ def summarise(
             layer,
             index,
             blob,
-            None if uses is None else uses.get(layer.name, 0),
+            None if uses is None else uses.get(layer.name, ()),
             owners.get((layer.name, index)),
         )
         for layer in model.layers
@@ -109,10 +112,10 @@ def summarise(
     )
 
 
-def _uses(layers: Sequence[LayerParameter], inputs: Mapping[str, Shape]) -> dict[str, int | None]:
+def _uses(layers: Sequence[LayerParameter], inputs: Mapping[str, Shape]) -> dict[str, _Uses]:
     shapes = infer_shapes(layers, inputs)
     return {
-        layer.name: uses_of_a_weight(layer, around) if around.params else None
+        layer.name: uses_of_weights(layer, around) if around.params else None
         for layer, around in zip(layers, shapes, strict=True)
     }
 
@@ -129,7 +132,7 @@ def _owners_held(model: Caffemodel, layers: Sequence[LayerParameter]) -> dict[Bl
 
 def _own_uses(
     layers: Sequence[LayerParameter], inputs: Mapping[str, Shape]
-) -> dict[str, int | None] | None:
+) -> dict[str, _Uses] | None:
     try:
         return _uses(layers, inputs)
     except SurgeryError:  # a caffemodel may say anything of its layers: Caffe does not read it
@@ -137,13 +140,12 @@ def _own_uses(
 
 
 def _summary(
-    layer: Layer, index: int, blob: Blob, uses: int | None, shared_with: str | None
+    layer: Layer, index: int, blob: Blob, of_layer: _Uses, shared_with: str | None
 ) -> BlobSummary:
     sound = bool(np.isfinite(blob).all())
     measurable = sound and blob.size > 0
     nonzero = int(np.count_nonzero(blob))
-    if index > 0:
-        uses = 0
+    uses = None if of_layer is None else (*of_layer, 0)[min(index, len(of_layer))]
     return BlobSummary(
         layer=layer.name,
         type=layer.type,

@@ -266,21 +266,21 @@ def _ranked(
     return dict(zip(keys, masks, strict=True))
 
 
-def alpha_for_count(model: Caffemodel, layers: Iterable[str], count: int) -> float:
-    """Return the one alpha for all layers by which the paper's rule prunes nearest to ``count``.
+def alpha_for_count(model: Caffemodel, layers: Places, count: int) -> float:
+    """Return the one alpha for all blobs by which the paper's rule prunes nearest to ``count``.
 
     Of all alphas that prune at most ``count`` weights it is the largest, to about nine digits; more
     than equal |w| / sigma at that place are missing only where many weights are equal.
 
     Args:
         model: The trained, unpruned network.
-        layers: Whose blobs 0 are pruned.
+        layers: The blobs that are pruned.
         count: How many weights are to go, over all layers.
 
     Raises:
         As `thresholds`.
     """
-    weights = [model.layer(name).blobs[0] for (name, _) in thresholds(model, model, 1.0, layers)]
+    weights = [_blob(model, *key) for key in thresholds(model, model, 1.0, layers)]
     sigmas = [pooled_sigma([blob], [None]) for blob in weights]
 
     def pruned(alpha: float) -> int:

@@ -69,8 +69,9 @@ def bottom_values(net: NetParameter, model: Caffemodel) -> dict[str, Values | No
                 continue
             held = _Held(blobs.get(layer.name, ()), bottoms, shapes.bottoms[0])
             if held.blobs:
-                known = found.setdefault(layer.name, bottoms[0])
-                found[layer.name] = _agreed(known, bottoms[0])
+                for bottom in bottoms:
+                    known = found.setdefault(layer.name, bottom)
+                    found[layer.name] = _agreed(known, bottom)
             tops = _tops(layer, held)
             values.update((Top(place, number), top) for number, top in enumerate(tops))
     return found

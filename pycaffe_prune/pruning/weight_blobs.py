@@ -1,13 +1,13 @@
 """Which blobs of a layer are weights whose connections can be pruned, and why others are not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.formats.forks import STOCK_TYPES
 
-__all__ = ["as_key", "left_out_of_connections", "weight_blobs"]
+__all__ = ["as_key", "left_out_of_connections", "weight_blobs", "weights_of"]
 
 _FIRST = frozenset({"Convolution", "Deconvolution", "Embed", "InnerProduct"})
 _EVERY_MATRIX = frozenset({"LSTM", "RNN"})
@@ -46,6 +46,24 @@ def weight_blobs(layer_type: str, blobs: Sequence[Blob]) -> tuple[int, ...]:
     if kind in _EVERY_MATRIX:
         return tuple(index for index, blob in enumerate(blobs) if blob.ndim == 2)
     return ()
+
+
+def weights_of(layers: Iterable[str], types: Mapping[str, str], model: Caffemodel) -> list[BlobKey]:
+    """Return all matrices of weights of some layers (`weight_blobs`), in their order.
+
+    Args:
+        layers: Names.
+        types: The net's type of each of them.
+        model: Holds them.
+
+    Raises:
+        FormatError: A layer is not in the model.
+    """
+    return [
+        (name, index)
+        for name in layers
+        for index in weight_blobs(types[name], model.layer(name).blobs)
+    ]
 
 
 def left_out_of_connections(net: NetParameter, model: Caffemodel) -> dict[str, str]:

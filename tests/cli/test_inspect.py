@@ -264,7 +264,9 @@ def test_a_slip_is_named_with_its_line_where_a_net_cannot_be_counted(tmp_path: P
     assert told in found.stderr
 
 
-def test_what_stock_caffe_does_not_know_is_shown_as_understood_or_carried(tmp_path: Path) -> None:
+def test_what_stock_caffe_does_not_know_is_shown_as_known_carried_or_unknown(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text("""
         input: "data" input_shape { dim: [1, 3, 8, 8] }
@@ -273,8 +275,9 @@ def test_what_stock_caffe_does_not_know_is_shown_as_understood_or_carried(tmp_pa
     """)
     found = run(path, columns=200)
     assert found.exit_code == 0
-    assert "understood: type Permute (p), field 'permute_param' of Permute (p)" in found.output
+    assert "known: type Permute (p), field 'permute_param' of Permute (p)" in found.output
     carried = "'relu_param.negative_slop' (did you mean 'negative_slope'?) of ReLU (r)"
-    assert f"carried without its meaning: field {carried}" in found.output
+    assert f"unknown and carried: field {carried}" in found.output
     (net,) = json.loads(run(path, "--json").output)
     assert [use["layers"] for use in net["forks"]] == [["p"], ["p"], ["r"]]
+    assert [use["status"] for use in net["forks"]] == ["known", "known", "unknown"]

@@ -94,7 +94,7 @@ BN = """layer { name: "bn" type: "BatchNorm" bottom: "data" top: "bn" include { 
   batch_norm_param { eps: 1e-7 scale_filler { value: 1 } engine: CUDNN } forward_type: FLOAT }"""
 
 
-@pytest.mark.parametrize("version", ["0.15", "0.16"])
+@pytest.mark.parametrize("version", ["0.14", "0.15", "0.16"])
 def test_nvidia_s_batch_norm_computes_what_nvidia_s_caffe_does(
     tmp_path: Path, version: str
 ) -> None:
@@ -103,8 +103,11 @@ def test_nvidia_s_batch_norm_computes_what_nvidia_s_caffe_does(
     factor = np.array([7], np.float32)
     blobs = (mean, variance, factor, scale, bias)
     if version == "0.15":
-        old = (scale, bias, mean, variance)
-        blobs = (*(blob.reshape(1, 4, 1, 1) for blob in old), factor.reshape(1, 1, 1, 1))
+        blobs = (scale, bias, mean, variance, factor)
+    elif version == "0.14":
+        blobs = (scale, bias, factor, mean, variance)
+    if version != "0.16":
+        blobs = tuple(blob.reshape(1, -1, 1, 1) for blob in blobs)
     net = net_of(BN)
     model = Caffemodel((Layer(net.layer[1], blobs),))
     write_caffemodel(tmp_path / "theirs", model)  # as a file has it: without the carried text
@@ -170,12 +173,9 @@ def test_blobs_of_equal_shapes_are_masks_in_weighted_layers_only(
     ("kind", "shapes", "sentence"),
     [
         ("InnerProduct", [(3, 5), (3,), (3, 5)], "last 1 have the shapes of masks but other value"),
-        ("BatchNorm", [(4,)] * 5, "holds blobs of shapes 4, 4, 4, 4, 4: neither the order"),
-        (
-            "BatchNorm",
-            [(1, 4, 1, 1)] * 2 + [(1, 1, 1, 1)] + [(1, 4, 1, 1)] * 2,
-            "neither the order",
-        ),
+        ("BatchNorm", [(4,)] * 5, "holds blobs of shapes 4, 4, 4, 4, 4, which do not tell"),
+        ("BatchNorm", [(1,)] * 5, "which do not tell in which of the orders"),
+        ("BatchNorm", [(1, 1, 1, 1)] * 5, "which do not tell in which of the orders"),
     ],
 )
 def test_what_is_not_known_is_refused(

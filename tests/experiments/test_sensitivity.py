@@ -29,7 +29,7 @@ from pycaffe_prune.experiments.sensitivity_result import (
     write_sensitivity,
 )
 from pycaffe_prune.experiments.suggestion import alphas_of_rates, cost_curves, suggest
-from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.pruning.allocation import predicted_cost, uniform
@@ -265,7 +265,8 @@ def test_costs_are_what_is_lost_to_the_baseline_never_falling(
 def test_alphas_prune_the_rates_that_they_stand_for(request_: SensitivityRequest) -> None:
     model = read_caffemodel(request_.weights)
     rates = {"ip1": 0.731, "ip2": 0.25, "ip3": 0.0}
-    for name, alpha in alphas_of_rates(model, rates).items():
+    places = {name: [(name, 0)] for name in rates}
+    for name, alpha in alphas_of_rates(model, rates, places).items():
         assert alpha == float(f"{alpha:.5g}")
         _, masks = prune_connections(model, thresholds(model, model, alpha, [name]))
         gone = SIZES[name] - int(masks[name, 0].sum())
@@ -367,3 +368,46 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         working_in(tmp_path),
     ):
         pytest.fail("two at once")
+
+
+def test_every_matrix_of_a_recurrent_layer_is_pruned_and_counted(
+    digits: Path, engine: CaffeEngine, tmp_path: Path, score_of: Callable[..., int]
+) -> None:
+    net, weights = tmp_path / "net.prototxt", tmp_path / "w.caffemodel"
+    net.write_text(
+        """
+        layer { name: "d" type: "Data" top: "data" top: "label"
+          data_param { source: "mnist_test_lmdb" batch_size: 99 backend: LMDB }
+          transform_param { scale: 0.00390625 } }
+        layer { name: "x" type: "Reshape" bottom: "data" top: "x"
+          reshape_param { shape { dim: 1 dim: 99 dim: 784 } } }
+        layer { name: "cont" type: "DummyData" top: "cont"
+          dummy_data_param { shape { dim: 1 dim: 99 } data_filler { value: 1 } } }
+        layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "h"
+          recurrent_param { num_output: 10 } }
+        layer { name: "y" type: "Reshape" bottom: "h" top: "y" reshape_param { shape { dim: 99
+          dim: 10 } } }
+        layer { name: "accuracy" type: "Accuracy" bottom: "y" bottom: "label" top: "accuracy" }
+        """
+    )
+    generator = np.random.default_rng(0)
+    shapes = ((40, 784), (40,), (40, 10))
+    blobs = tuple(generator.normal(0, 0.1, shape).astype(np.float32) for shape in shapes)
+    (lstm,) = [layer for layer in read_net(net).layer if layer.type == "LSTM"]
+    model = Caffemodel((Layer(lstm, blobs),))
+    write_caffemodel(weights, model)
+    request = SensitivityRequest(net, weights, digits, rates=(0.5, 0.9))
+    analysis = plan(request, tmp_path / "out")
+    assert [layer.size for layer in analysis.settings.layers] == [40 * 784 + 40 * 10]
+    result = measure(analysis, engine, ignore)
+    pruned, masks = prune_to_ratios(model, dict.fromkeys([("lstm", 0), ("lstm", 2)], 0.9))
+    assert result.points[1].kept == sum(mask.sum() for mask in masks.values())
+    assert result.points[1].score.correct == score_of(net, pruned)
+    assert result.points[1].alpha is None  # each matrix has its own
+    found = suggest(analysis, result, 0.7, engine).suggestion
+    assert found is not None
+    (row,) = found.suggested.layers
+    limits = thresholds(model, model, row.alpha, [("lstm", 0), ("lstm", 2)])
+    _, masks = prune_connections(model, limits)
+    assert row.kept == sum(mask.sum() for mask in masks.values())
+    assert found.suggested.reduction == pytest.approx(0.7, abs=0.002)

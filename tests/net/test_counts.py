@@ -91,6 +91,41 @@ def test_an_inner_product_multiplies_each_weight_once_per_place_before_its_axis(
     assert counts_of(input_layer(*shape) + layer("InnerProduct", settings))["x"].macs == macs
 
 
+def test_macs_of_recurrent_layers_are_those_of_the_products_that_they_are_unrolled_to() -> None:
+    steps, streams, outputs = 2, 4, 5
+    inputs = "".join(
+        input_layer(*shape).replace('"data"', f'"{name}"')
+        for name, shape in {
+            "data": (steps, streams, 3),
+            "cont": (steps, streams),
+            "static": (streams, 6),
+            "hidden": (1, streams, outputs),
+        }.items()
+    )
+
+    def product(rows: int, bottom: str, axis: int) -> int:
+        told = f"inner_product_param {{ num_output: {rows} axis: {axis} }}"
+        return counts_of(inputs + layer("InnerProduct", told, bottom))["x"].macs or 0
+
+    settings = f'bottom: "cont" recurrent_param {{ num_output: {outputs} }}'
+    for kind, rows, output in (("LSTM", 4 * outputs, 0), ("RNN", outputs, outputs**2 * streams)):
+        of_a_step = product(rows, "data", 2) + product(rows, "hidden", 2) + output
+        plain = counts_of(inputs + layer(kind, settings))["x"]
+        assert plain.macs == of_a_step
+        more = settings.replace("recurrent_param", 'bottom: "static" recurrent_param')
+        static = counts_of(inputs + layer(kind, more))["x"]
+        assert static.macs == of_a_step + product(rows, "static", 1) * streams // steps
+        odd = inputs.replace(f"dim: {steps} ", "dim: 3 ")  # 4 / 3 times a step
+        assert counts_of(odd + layer(kind, settings))["x"].macs == of_a_step
+        assert counts_of(odd + layer(kind, more))["x"].macs is None
+
+
+def test_embed_multiplies_nothing() -> None:
+    settings = "embed_param { num_output: 4 input_dim: 9 }"
+    found = counts_of(input_layer(2, 3) + layer("Embed", settings))["x"]
+    assert (found.weights, found.macs) == (36, 0)
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "weights", "biases", "statistics"),
     [

@@ -17,6 +17,7 @@ from pycaffe_prune.formats.caffemodel import (
     write_caffemodel,
 )
 from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.net.counts import count_layers
 from pycaffe_prune.net.summary import summarise
 
 IMAGE = "input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } }"
@@ -139,6 +140,14 @@ def test_what_layers_share_is_counted_once_and_multiplied_by_each() -> None:
     assert {name: owner for name, owner in owners.items() if owner} == {
         "f2/0": "f1/0", "f2/1": "f1/1", "g2/0": "g1/0", "g2/1": "g1/1"
     }  # fmt: skip
+
+
+def test_macs_of_recurrent_weights_are_those_of_their_net() -> None:
+    net = read_net(CASES / "lstm.prototxt")
+    found = summarise(CASES / "lstm.caffemodel", net.layer)
+    assert found.macs == sum(layer.macs or 0 for layer in count_layers(net.layer)) > 0
+    macs = {row.index: row.macs for row in found.blobs if row.layer == "lstm1"}
+    assert macs == {0: 2 * 20 * 7, 1: 0, 2: 2 * 20 * 5}  # 2 streams a time step
 
 
 def test_definitions_without_blobs_around_leave_the_macs_unknown() -> None:

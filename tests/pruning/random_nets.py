@@ -80,6 +80,19 @@ class NetBuilder:
             layer.param.add(name=f"w{self._shared}")
             layer.param.add(name=f"b{self._shared}")
 
+    def two_bottoms(self) -> None:
+        """A Convolution that reads two blobs with the same weights, as Caffe lets it."""
+        first = self.any_blob(is_map=True)
+        same = [b for b in self.blobs if (b.side, b.channels) == (first.side, first.channels)]
+        other = self._draw(st.sampled_from(same))
+        outputs = self._draw(st.integers(1, 5))
+        top = self._new(outputs, first.side)
+        second = Blob(f"{top.name}'", outputs, first.side)
+        self.blobs.append(second)
+        layer = self._layer("Convolution", [first.name, other.name], [top.name, second.name])
+        layer.convolution_param.num_output = outputs
+        layer.convolution_param.kernel_size.append(1)
+
     def inner_product(self, outputs: int | None = None) -> None:
         bottom = self.any_blob()
         self.read_by_inner_product(bottom, outputs or self._draw(st.integers(1, 5)))
@@ -178,6 +191,7 @@ STEPS = [
     NetBuilder.convolution, NetBuilder.convolution, NetBuilder.inner_product, NetBuilder.in_between,
     NetBuilder.pooling, NetBuilder.concat, NetBuilder.slice, NetBuilder.eltwise,
     NetBuilder.residual, NetBuilder.flatten, NetBuilder.twins,
+    NetBuilder.two_bottoms,
 ]  # fmt: skip
 
 
