@@ -16,6 +16,7 @@ from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.formats.carried import carried_fields, to_text
 from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.net.graph import NetGraph, NetState, Top, layers_in_state
+from pycaffe_prune.net.setup_checks import refuse_repeated_tops
 from pycaffe_prune.net.shapes import Shape
 
 __all__ = ["deploy_remarks", "to_deploy", "used_layers"]
@@ -58,6 +59,7 @@ def to_deploy(
             have, or the net predicts nothing.
     """
     graph, losses, kept = _needed(net)
+    refuse_repeated_tops(graph.layers)
     taken = layers_with_weights(net, model)
     activations = _activations(graph, kept, losses, taken)
     deploy = NetParameter()

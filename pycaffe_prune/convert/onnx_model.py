@@ -15,6 +15,7 @@ from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.graph import NetGraph, NetState, Top, layers_in_state
+from pycaffe_prune.net.setup_checks import refuse_repeated_tops
 from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
 from pycaffe_prune.pruning.counts import require_finite
 
@@ -45,6 +46,7 @@ def to_onnx(net: NetParameter, model: Caffemodel) -> onnx.ModelProto:
     """
     layers = layers_in_state(net, NetState.of(net, TEST))
     _require_known(layers)
+    refuse_repeated_tops(layers)
     for layer in layers:
         refuse_unhonoured(layer, "onnx")
     require_fitting(net, model)

@@ -14,7 +14,7 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, PoolingParameter
 from pycaffe_prune.net.axes import Shape, canonical_axis, extents
 
-__all__ = ["refuse_unbuildable"]
+__all__ = ["refuse_repeated_tops", "refuse_unbuildable"]
 
 _Check = Callable[[LayerParameter, Sequence[Shape]], None]
 
@@ -44,6 +44,28 @@ def refuse_unbuildable(
         raise SurgeryError(f"writes over its bottom '{layer.bottom[0]}', which its type does not")
     if layer.type in _CHECKS:
         _CHECKS[layer.type](layer, bottoms)
+
+
+def refuse_repeated_tops(layers: Sequence[LayerParameter]) -> None:
+    """Refuse layers of which two make a blob of one name, other than in place (`Net::AppendTop`).
+
+    Args:
+        layers: Those of one state, in their order.
+
+    Raises:
+        SurgeryError: Caffe would abort; the sentence names both layers.
+    """
+    makers: dict[str, LayerParameter] = {}
+    for layer in layers:
+        for number, top in enumerate(layer.top):
+            in_place = number < len(layer.bottom) and layer.bottom[number] == top
+            if top in makers and not in_place:
+                raise SurgeryError(
+                    f"layer '{layer.name}' ({layer.type}): makes the blob '{top}', which layer "
+                    f"'{makers[top].name}' makes already; give one of them another top, or rules "
+                    "that leave one of them out"
+                )
+            makers[top] = layer
 
 
 def _check_counts(layer: LayerParameter, tops: int, params: int) -> None:

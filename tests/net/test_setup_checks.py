@@ -3,14 +3,21 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from google.protobuf import text_format
 
+from pycaffe_prune.convert.deploy import to_deploy
+from pycaffe_prune.convert.onnx_model import to_onnx
+from pycaffe_prune.engines.torch_engine.net import Net
 from pycaffe_prune.errors import SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
+from pycaffe_prune.formats.caffemodel import Caffemodel
+from pycaffe_prune.net.graph import NetState
+from pycaffe_prune.net.setup_checks import refuse_repeated_tops
 from pycaffe_prune.net.shapes import infer_shapes
 from tests.net.layer_nets import net_around
 
@@ -190,13 +197,19 @@ CASES = [
 ]
 
 
+REPEATED = text_format.Parse(
+    net_around("ReLU", [ROWS], "") + net_around("TanH", [ROWS], "").splitlines()[-1], NetParameter()
+)
+"""Two layers that make one blob."""
+
+
 @pytest.fixture(scope="module")
 def said_by_caffe(caffe_python: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str | None]:
     folder = tmp_path_factory.mktemp("aborts")
     paths = []
-    for number, case in enumerate(CASES):
+    for number, net in enumerate([*(case.net for case in CASES), REPEATED]):
         paths.append(str(folder / f"{number}.prototxt"))
-        Path(paths[-1]).write_text(text_format.MessageToString(case.net))
+        Path(paths[-1]).write_text(text_format.MessageToString(net))
     (folder / "nets.json").write_text(json.dumps(paths))
     script = Path(__file__).with_name("aborts_with_caffe.py")
     done = subprocess.run(
@@ -222,3 +235,28 @@ def test_caffe_aborts(place: int, said_by_caffe: list[str | None]) -> None:
 def test_what_caffe_aborts_on_is_one_sentence(case: Case) -> None:
     with pytest.raises(SurgeryError, match=f"layer 'x' .*{case.sentence}"):
         infer_shapes(case.net.layer)
+
+
+@pytest.mark.real_caffe
+def test_caffe_builds_no_blob_twice(said_by_caffe: list[str | None]) -> None:
+    assert "produced by multiple sources" in (said_by_caffe[-1] or "")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda net: to_deploy(net),
+        lambda net: to_onnx(net, Caffemodel(())),
+        lambda net: Net(net, NetState(TEST)),
+    ],
+    ids=["deploy", "onnx", "torch"],
+)
+def test_a_blob_that_two_layers_make_is_one_sentence(use: Callable[[NetParameter], object]) -> None:
+    with pytest.raises(SurgeryError, match=r"layer 'x' .TanH.*'out0'.*layer 'x' makes already"):
+        use(REPEATED)
+
+
+def test_a_blob_may_be_written_in_place() -> None:
+    layers = text_format.Parse(net_around("ReLU", [ROWS], ""), NetParameter()).layer
+    layers.add(name="y", type="ReLU", bottom=["out0"], top=["out0"])
+    refuse_repeated_tops(layers)

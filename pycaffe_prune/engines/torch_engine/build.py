@@ -19,6 +19,7 @@ from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
+from pycaffe_prune.net.setup_checks import refuse_repeated_tops
 from pycaffe_prune.net.shapes import LayerShapes, infer_shapes
 
 __all__ = ["Parts", "Step", "build"]
@@ -69,6 +70,7 @@ def build(net: NetParameter, state: NetState, device: torch.device, seed: int) -
         DataError: What a data layer reads is missing or damaged.
     """
     layers = tuple(_own(layer) for layer in layers_in_state(net, state))
+    refuse_repeated_tops(layers)
     sources: dict[int, Source] = {}
     with ExitStack() as opened:
         for place, layer in enumerate(layers):
