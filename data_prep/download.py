@@ -31,7 +31,7 @@ _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 10.0
 _CHUNK = 1 << 14  # bytes; a broken connection loses up to one of them
 _AHEAD = 8  # chunks that wait to be written
-_DIGITS = 18  # of a length that a file can have
+_DIGITS = 30  # of a length that is read as one
 _MOST_ATTEMPTS = 5  # at one mirror, as long as each brings something
 
 
@@ -140,6 +140,8 @@ def _from_any(
         else:
             part.replace(target)
             return
+    if not _size(part):
+        part.unlink(missing_ok=True)
     raise DownloadError(f"{target.name} cannot be downloaded: " + "; ".join(reasons))
 
 
@@ -178,6 +180,9 @@ def _receive(
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             return  # nothing lies beyond: complete, or too long, as the check will tell
         start = _start(response, had)
+        coding = response.headers.get("Content-Encoding", "identity")
+        if coding != "identity":
+            raise _MirrorError(f"sends the file packed anew (Content-Encoding: {coding})")
         length = response.headers.get("Content-Length", "")
         total = start + int(length) if length.isdecimal() and len(length) < _DIGITS else None
         try:

@@ -39,6 +39,7 @@ class Mirror:
         drip: Seconds between two bytes of the body.
         endless: Send zeros for ever, of no length.
         length: Say this length.
+        coding: Say that the body is packed so.
     """
 
     content: bytes = CONTENT
@@ -50,6 +51,7 @@ class Mirror:
     drip: float = 0
     endless: bool = False
     length: str | None = None
+    coding: str | None = None
     asked: list[str | None] = field(default_factory=list)
     url: str = ""
     over: threading.Event = field(default_factory=threading.Event)
@@ -74,6 +76,8 @@ class Mirror:
         if start:
             end = len(self.content)
             request.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
+        if self.coding:
+            request.send_header("Content-Encoding", self.coding)
         request.end_headers()
         request.close_connection = True
         with suppress(OSError):  # who has seen enough hangs up
@@ -322,6 +326,7 @@ def test_a_mirror_that_drips_is_given_up_and_the_next_one_asked(
     assert time.monotonic() - began < 5
     with pytest.raises(DataError, match="slower than 65536 bytes a second"):
         fetch([slow.url], tmp_path / "other", check, console=console, limits=QUICK)
+    assert not (tmp_path / "other.part").exists()  # nothing came
 
 
 def test_all_mirrors_together_have_so_many_seconds(
@@ -336,7 +341,7 @@ def test_all_mirrors_together_have_so_many_seconds(
 
 
 @pytest.mark.parametrize(
-    "mirror", [Mirror(endless=True), Mirror(length="9" * 17), Mirror(content=CONTENT + b"x")]
+    "mirror", [Mirror(endless=True), Mirror(length="1" + 18 * "0"), Mirror(content=CONTENT + b"x")]
 )
 def test_more_than_the_file_may_have_is_refused_and_nothing_is_left(
     mirror: Mirror, start: Start, tmp_path: Path, console: Console
@@ -344,6 +349,19 @@ def test_more_than_the_file_may_have_is_refused_and_nothing_is_left(
     with pytest.raises(DataError, match=f"more than the {len(CONTENT):,} "):
         fetch([start(mirror).url], tmp_path / "file", check, console=console, limits=QUICK)
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
+
+
+def test_a_file_that_the_server_packs_anew_is_refused(
+    start: Start, tmp_path: Path, console: Console
+) -> None:
+    with pytest.raises(DataError, match="packed anew"):
+        fetch(
+            [start(Mirror(coding="gzip")).url],
+            tmp_path / "file",
+            check,
+            console=console,
+            limits=QUICK,
+        )
 
 
 @pytest.mark.parametrize("length", ["-5", "9" * 400, "x"])
