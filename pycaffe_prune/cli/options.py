@@ -193,7 +193,7 @@ def trust_option(function: _F) -> _F:
     return click.option(
         "--trust",
         is_flag=True,
-        help="Net and solver are your own: their layers may run Python and write files.",
+        help="Net and solver are your own: they may run Python, write, and read any file.",
     )(function)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from pycaffe_prune.engines.readable import Readable
 from pycaffe_prune.errors import DataError, FormatError
 from pycaffe_prune.formats.files import existing_file
 
@@ -21,9 +22,9 @@ class DataFolder:
     its last parts. What is found so is logged.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, readable: Readable) -> None:
         """``folder`` None: paths are looked up as they are, in the working directory."""
-        self.folder = folder
+        self.folder, self.readable = folder, readable
         self._taken: dict[Path, str] = {}
 
     def find(self, name: str, exists: Callable[[Path], bool]) -> tuple[Path, tuple[Path, ...]]:
@@ -38,11 +39,13 @@ class DataFolder:
 
         Raises:
             DataError: The last parts of two different names lead to the same place.
+            FormatError: It is where the net may have nothing read (`engines.readable`).
         """
         places = tuple(dict.fromkeys(place.resolve() for place in self._places(name)))
         found = next((place for place in places if exists(place)), None)
         if found is None:
             return places[0], places
+        self.readable.require([found])
         self._require_one_name(found, name)
         if found != places[0]:
             _say(f"'{name}' was found by the last parts of its path: {found}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pycaffe_prune.engines.base import Event
 from pycaffe_prune.engines.job import Job, LoadedWeights, TrainRequest
+from pycaffe_prune.engines.readable import Readable
 from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import (
     TRAIN,
@@ -40,10 +41,12 @@ def weights_files(request: TrainRequest, solver: SolverParameter) -> tuple[Path,
             working directory, then in the solver's folder and its parents.
 
     Raises:
-        FormatError: One of them is not there.
+        FormatError: One of them is not there, or where the solver may have nothing read.
     """
     named = [part.strip() for text in solver.weights for part in text.split(",") if part.strip()]
     own = [_beside(name, request.solver) for name in named]
+    beside = Readable.of(request.solver, request.data, request.own, trust=request.trust)
+    beside.require(own)
     given = (request.weights, *request.more_weights) if request.weights else ()
     return tuple(existing_file(path, _WHAT).resolve() for path in (*own, *given))
 

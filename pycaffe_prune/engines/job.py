@@ -54,6 +54,9 @@ class TrainRequest:
     """The Accuracy layer, or the loss, that tests judge; None: chosen by `engines.test_plan`."""
     trust: bool = False
     """Whether solver and nets are the user's own, and may run code and write (`net.trust`)."""
+    own: tuple[Path, ...] = ()
+    """Folders below which the nets may have files read, besides those of ``data``, solver and net:
+    where solver and net come from, when they were made of others."""
 
 
 class SolverSettings(BaseModel):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pycaffe_prune.engines.data_paths import DataFolder
+from pycaffe_prune.engines.net_files import listed_files
 from pycaffe_prune.errors import DataError, FormatError
 from pycaffe_prune.formats.caffe_pb2 import (
     DataParameter,
@@ -56,25 +57,25 @@ def data_layer_of(layers: Sequence[LayerParameter], blob: str) -> LayerParameter
     return None
 
 
-def resolve_databases(net: NetParameter, net_path: Path, data: Path | None) -> None:
+def resolve_databases(net: NetParameter, net_path: Path, folder: DataFolder) -> None:
     """Make the paths of LMDBs and mean files absolute, and see that they are there.
 
     Args:
         net: Is changed.
         net_path: Where it was read from.
-        data: Folder in which paths are looked up, whole and by their last parts (`DataFolder`);
-            None: the working directory.
+        folder: Where paths are looked up, whole and by their last parts, and what may be read.
 
     Raises:
         DataError: An LMDB is missing, damaged or empty, or two names lead to one place.
-        FormatError: A mean file is missing, or a Data layer has no batch_size, or a LevelDB.
+        FormatError: A mean file is missing, a Data layer has no batch_size or a LevelDB, or a file
+            lies where it may not be read.
     """
-    folder = DataFolder(data)
     for layer in net.layer:
         if layer.type == "Data":
             source, tried = folder.find(layer.data_param.source, is_lmdb)
             _require_lmdb_backend(layer, net_path)
             layer.data_param.source = str(source)
+            folder.readable.require([source / "data.mdb"])
             records(layer, net_path, tried[1:])
             if not layer.data_param.batch_size:
                 raise FormatError(
@@ -99,18 +100,18 @@ def _require_lmdb_backend(layer: LayerParameter, net_path: Path) -> None:
     )
 
 
-def resolve_lists(net: NetParameter, net_path: Path, data: Path | None) -> None:
+def resolve_lists(net: NetParameter, net_path: Path, folder: DataFolder) -> None:
     """Make the paths of lists, and of Infogain matrices, absolute: workers change their folder.
 
     Args:
         net: Is changed.
         net_path: Where it was read from.
-        data: As for `resolve_databases`.
+        folder: As for `resolve_databases`.
 
     Raises:
-        FormatError: A file is missing, or a list of HDF5 files names them by relative paths.
+        FormatError: A file is missing or lies where it may not be read, or a list of HDF5 files
+            names them by relative paths.
     """
-    folder = DataFolder(data)
     for layer in net.layer:
         if layer.type == "ImageData":
             _resolve_images(layer.image_data_param, 0, folder)
@@ -128,6 +129,7 @@ def resolve_lists(net: NetParameter, net_path: Path, data: Path | None) -> None:
                     f"'{lost[0]}', which Caffe looks up in whatever folder it works in; write "
                     "absolute paths into it"
                 )
+        folder.readable.require(listed_files(layer))
 
 
 def _resolve_images(

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pycaffe_prune.engines.contents import Content, file_contents, lmdb_content
-from pycaffe_prune.errors import DataError
+from pycaffe_prune.errors import DataError, FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, Phase
 from pycaffe_prune.formats.files import existing_file, sha256_of
 
-__all__ = ["FILE_FIELDS", "NetFile", "net_files", "with_contents"]
+__all__ = ["FILE_FIELDS", "NetFile", "listed_files", "net_files", "refuse_files", "with_contents"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,38 @@ def _found(place: int, layer: LayerParameter, field: _Field) -> NetFile:
     return NetFile(place, field.message, field.name, reader, told, path, field.find(layer, path))
 
 
+def refuse_files(net: NetParameter, source: Path) -> None:
+    """Refuse a net with a layer that reads a file, where all that it gets is handed to it.
+
+    Raises:
+        FormatError: There is one.
+    """
+    for layer in net.layer:
+        for field in _FIELDS:
+            if field.is_read(layer):
+                name = getattr(getattr(layer, field.message), field.name)
+                raise FormatError(
+                    f"{source}: layer '{layer.name}' ({layer.type}) reads {field.what} '{name}', "
+                    "and here a net has nothing read; --trust lets it, for a net of your own "
+                    "(docs/trust.md)"
+                )
+
+
+def listed_files(layer: LayerParameter) -> list[str]:
+    """Return the files that the list of a layer names; nothing for layers without a list.
+
+    Args:
+        layer: With absolute paths (`engines.net_data.resolve_lists`).
+    """
+    if layer.type == "ImageData":
+        return [name for name, _ in _image_entries(layer, Path(layer.image_data_param.source))]
+    if layer.type == "WindowData":
+        return [name for name, _ in _window_entries(layer, Path(layer.window_data_param.source))]
+    if layer.type == "HDF5Data":
+        return _text(Path(layer.hdf5_data_param.source)).split()
+    return []
+
+
 def with_contents(net: NetParameter, files: Iterable[NetFile]) -> NetParameter:
     """Return ``net`` with checksums in the place of paths: equal ones compute the same."""
     portable = NetParameter()
@@ -89,14 +121,22 @@ def _one_file(_layer: LayerParameter, path: Path) -> Content:
     return Content(sha256=sha256_of(existing_file(path, "a file that the net names")))
 
 
-def _image_list(layer: LayerParameter, path: Path) -> Content:
+_Entry = tuple[str, str]
+"""A file that a list names, and what the list says of it."""
+
+
+def _image_entries(layer: LayerParameter, path: Path) -> list[_Entry]:
     """`ImageDataLayer::DataLayerSetUp` of `src/caffe/layers/image_data_layer.cpp`."""
     lines = [line.rpartition(" ") for line in _text(path).splitlines() if line.strip()]
-    root = layer.image_data_param.root_folder
-    labels = [int(label) for _, _, label in lines if label.lstrip("-").isdecimal()]
+    return [(layer.image_data_param.root_folder + name, label) for name, _, label in lines]
+
+
+def _image_list(layer: LayerParameter, path: Path) -> Content:
+    entries = _image_entries(layer, path)
+    labels = [int(label) for _, label in entries if label.lstrip("-").isdecimal()]
     return Content(
-        sha256=_checksum(path, [(root + name, label) for name, _, label in lines]),
-        records=len(lines),
+        sha256=_checksum(path, entries),
+        records=len(entries),
         labels=(min(labels), max(labels)) if labels else None,
     )
 
@@ -107,19 +147,25 @@ def _hdf5_list(_layer: LayerParameter, path: Path) -> Content:
 
 
 def _window_file(layer: LayerParameter, path: Path) -> Content:
+    entries = _window_entries(layer, path)
+    return Content(sha256=_checksum(path, entries), records=len(entries))
+
+
+def _window_entries(layer: LayerParameter, path: Path) -> list[_Entry]:
     """`WindowDataLayer::DataLayerSetUp` of `src/caffe/layers/window_data_layer.cpp`.
 
     Per image: ``# index``, its path, channels, height, width and the number of windows; then six
     numbers a window.
     """
     words, root = _text(path).split(), layer.window_data_param.root_folder
-    entries, place = [], 0
+    entries: list[_Entry] = []
+    place = 0
     while place + 7 <= len(words):
         windows = int(words[place + 6]) if words[place + 6].isdecimal() else 0
         end = place + 7 + 6 * windows
         entries.append((root + words[place + 2], " ".join(words[place + 3 : end])))
         place = end
-    return Content(sha256=_checksum(path, entries), records=len(entries))
+    return entries
 
 
 def _text(source: Path) -> str:

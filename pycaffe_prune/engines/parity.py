@@ -252,7 +252,13 @@ def _self_contained(request: TrainRequest, folder: Path) -> TrainRequest:
     own = with_nets(solver, nets, net_path)
     begun = weights_files(replace(request, weights=None, more_weights=()), solver)
     own.weights[:] = [str(path) for path in begun]
-    return replace(request, solver=_written(own, folder), net=None, state=OWN_STATE)
+    return replace(
+        request,
+        solver=_written(own, folder),
+        net=None,
+        state=OWN_STATE,
+        own=(*request.own, request.solver.resolve().parent, nets.source.resolve().parent),
+    )
 
 
 def _written(solver: SolverParameter, folder: Path) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pycaffe_prune.engines.data_faults import refuse_faulty_data
+from pycaffe_prune.engines.data_paths import DataFolder
 from pycaffe_prune.engines.data_shapes import data_shapes
 from pycaffe_prune.engines.differences import run_differences
 from pycaffe_prune.engines.fingerprint import net_fingerprint, solver_fingerprint
@@ -33,6 +34,7 @@ from pycaffe_prune.engines.net_data import (
 )
 from pycaffe_prune.engines.net_files import NetFile, net_files
 from pycaffe_prune.engines.net_tests import TestNet, headline_of, plan_tests
+from pycaffe_prune.engines.readable import Readable
 from pycaffe_prune.engines.restoring import Restored, read_restored
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.solver_nets import solver_nets, test_states, with_nets
@@ -124,7 +126,7 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     refuse_carried(solver, request.solver, "training")
     resolved = _resolved_solver(solver, request)
     nets = solver_nets(request, resolved)
-    net, files = _resolved(nets.net, nets.source, request.data)
+    net, files = _resolved(nets.net, _data_folder(request, nets.source))
     _name_losses(net)
     mask = read_mask(request.mask) if request.mask else None
     refuse_repeated_names(net)
@@ -191,7 +193,8 @@ def prepare_evaluation(
     net = read_net_in_state(net_path, state)
     if not trust:
         refuse_untrusted(net, net_path)
-    net, files = _resolved(net, net_path, data)
+    readable = Readable.of(net_path, data, trust=trust)
+    net, files = _resolved(net, DataFolder(data, readable))
     refuse_repeated_names(net)
     refuse_faulty_data(net, files, [NetState.of(net, TEST)])
     inputs = _inputs(net, TEST)
@@ -224,13 +227,17 @@ def prepare_evaluation(
     return job
 
 
-def _resolved(
-    net: NetParameter, path: Path, data: Path | None
-) -> tuple[NetParameter, list[NetFile]]:
+def _data_folder(request: TrainRequest, net_path: Path) -> DataFolder:
+    own = (request.solver.resolve().parent, *request.own)
+    return DataFolder(request.data, Readable.of(net_path, request.data, own, trust=request.trust))
+
+
+def _resolved(net: NetParameter, folder: DataFolder) -> tuple[NetParameter, list[NetFile]]:
     """The net with absolute paths, and what is in the files that it reads."""
+    path = folder.readable.source
     refuse_carried(net, path, "an engine")
-    resolve_databases(net, path, data)
-    resolve_lists(net, path, data)
+    resolve_databases(net, path, folder)
+    resolve_lists(net, path, folder)
     confine_output(net, path)
     return net, net_files(net)
 

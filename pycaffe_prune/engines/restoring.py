@@ -15,6 +15,7 @@ from pycaffe_prune.engines.base import Event
 from pycaffe_prune.engines.caffe_worker.snapshots import SNAPSHOT, STATE, snapshots_in, write_sums
 from pycaffe_prune.engines.differences import settings_differences
 from pycaffe_prune.engines.job import Job, RestoredState, TrainRequest
+from pycaffe_prune.engines.readable import Readable
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import SolverParameter
@@ -68,8 +69,8 @@ def read_restored(
         mask: The run's masks.
 
     Raises:
-        FormatError: It is missing or damaged, its weights are not there, the run would end
-            before it, or is given weights too.
+        FormatError: It is missing or damaged, its weights are not there or where it may have
+            nothing read, the run would end before it, or is given weights too.
         SurgeryError: Masked weights are not zero in it.
     """
     if request.restore is None:
@@ -85,7 +86,8 @@ def read_restored(
             f"{path}: is at iteration {state.iteration}, and max_iter is {solver.max_iter}; give a "
             "larger --max-iter"
         )
-    weights = _weights_of(path, state)
+    readable = Readable.of(path, request.data, request.own, trust=request.trust)
+    weights = _weights_of(path, state, readable)
     model = caffe_weights(weights)
     if mask:
         _require_zeros(weights, model, mask)
@@ -120,11 +122,14 @@ def _steps(state: Solverstate, solver: SolverParameter) -> Iterator[str]:
         )
 
 
-def _weights_of(path: Path, state: Solverstate) -> Path:
+def _weights_of(path: Path, state: Solverstate, readable: Readable) -> Path:
     named = Path(state.learned_net)
-    for candidate in (path.parent / named, named, path.parent / named.name):
-        if candidate.is_file():
+    candidates = (path.parent / named, named, path.parent / named.name)
+    there = [candidate for candidate in candidates if candidate.is_file()]
+    for candidate in there:
+        if readable.allows(candidate):
             return candidate
+    readable.require(there)
     raise FormatError(
         f"{path}: its weights '{state.learned_net}' are not there; put them beside it"
     )

@@ -22,6 +22,7 @@ from pycaffe_prune.engines.caffe_worker.snapshots import drop_snapshots
 from pycaffe_prune.engines.gradient_warnings import gradient_warnings
 from pycaffe_prune.engines.initial_weights import beginning
 from pycaffe_prune.engines.job import EvaluationJob, ForwardJob, Job
+from pycaffe_prune.engines.net_files import refuse_files
 from pycaffe_prune.engines.net_tests import untested_warnings
 from pycaffe_prune.engines.restoring import restored_events
 from pycaffe_prune.engines.run_folder import RunFolder
@@ -157,6 +158,7 @@ def forward_by_files(
     net = read_net(net_path)
     if not trust:
         refuse_untrusted(net, net_path)
+        refuse_files(net, net_path)
     refuse_carried(net, net_path, "an engine")
     job = ForwardJob(
         weights=str(weights.resolve()),

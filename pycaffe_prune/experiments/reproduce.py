@@ -1,20 +1,20 @@
 """A whole experiment: its stages planned, run, and put together as a result."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pycaffe_prune import __version__
 from pycaffe_prune.engines.base import TestScore
-from pycaffe_prune.engines.contents import lmdb_content, noted_sha256
+from pycaffe_prune.engines.contents import noted_sha256
 from pycaffe_prune.engines.data_paths import DataFolder
-from pycaffe_prune.engines.net_data import is_lmdb, resolve_lists
-from pycaffe_prune.engines.net_files import net_files
+from pycaffe_prune.engines.readable import Readable
 from pycaffe_prune.engines.run_state import ChecksumOf
 from pycaffe_prune.engines.solver_nets import net_of_solver
 from pycaffe_prune.errors import FormatError
+from pycaffe_prune.experiments.data_keys import mean_images, other_data
 from pycaffe_prune.experiments.headline import require_headline
 from pycaffe_prune.experiments.machine import this_machine
 from pycaffe_prune.experiments.paths import ExperimentFolder
@@ -137,10 +137,14 @@ def make_plan(
             f"{net_path}: has no InnerProduct layer '{missing[0]}'; there are: {', '.join(units)}"
         )
     headline = require_headline(solver, net_path, spec.accuracy)
+    own = _own_folders(net_path, solver, retraining_solver)
+
+    readable = Readable.of(net_path, data, own, trust=execution.trusted)
     parts = [
         *(sha256_of(net_path), data_set.train_sha256, data_set.test_sha256, *trainer),
-        *_what_else_decides(net, spec, data),
-        *_other_data(net, net_path, data, data_set),
+        *mean_images(net, DataFolder(data, readable)),
+        *(f"{name}={count}" for name, count in sorted(spec.net.units.items())),
+        *other_data(net, DataFolder(data, readable), data_set),
         *filter(None, [headline.mark]),
     ]
     context = Context(
@@ -156,6 +160,7 @@ def make_plan(
         accuracy=spec.accuracy,
         trust=execution.trusted,
         checksum_of=checksum_of,
+        own=own,
     )
     if retraining_solver is not None:
         after = _fingerprint(retraining_solver, parts)
@@ -189,32 +194,8 @@ def _fingerprint(solver: Path, parts: Sequence[str]) -> str:
     return hashlib.sha256(" ".join([sha256_of(solver), *parts]).encode()).hexdigest()
 
 
-def _what_else_decides(net: NetParameter, spec: ExperimentSpec, data: Path) -> Iterator[str]:
-    """What not every experiment has: its mean image, and other numbers of units than the net's."""
-    folder = DataFolder(data)
-    for layer in net.layer:
-        if mean := layer.transform_param.mean_file:
-            found, _ = folder.find(mean, Path.is_file)
-            yield sha256_of(found) if found.is_file() else mean
-    for name, count in sorted(spec.net.units.items()):
-        yield f"{name}={count}"
-
-
-def _other_data(net: NetParameter, net_path: Path, data: Path, data_set: DataSet) -> Iterator[str]:
-    """What the net reads and ``data_set`` does not tell, or not truly: by content."""
-    others, folder = NetParameter(), DataFolder(data)
-    for layer in net.layer:
-        if layer.type != "Data":
-            others.layer.add().CopyFrom(layer)
-            others.layer[-1].ClearField("transform_param")  # the mean image is told already
-            continue
-        database, _ = folder.find(layer.data_param.source, is_lmdb)
-        if is_lmdb(database):
-            found = lmdb_content(database).sha256
-            if found not in (data_set.train_sha256, data_set.test_sha256):
-                yield found
-    resolve_lists(others, net_path, data)
-    yield from (file.content.sha256 for file in net_files(others))
+def _own_folders(*files: Path | None) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(file.resolve().parent for file in files if file is not None))
 
 
 def _small(

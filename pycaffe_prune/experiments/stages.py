@@ -64,6 +64,8 @@ class Context:
     """Whether solvers and net are the user's own, and may run code and write (`net.trust`)."""
     checksum_of: ChecksumOf = noted_sha256
     """Says what the files of stages that are done hold."""
+    own: tuple[Path, ...] = ()
+    """Folders that solvers and net come from: they may have files read below them."""
 
     def read_net(self) -> NetParameter:
         """Return the net that is trained and pruned.
@@ -274,6 +276,7 @@ class Stage(ABC):
             device=self.context.device,
             threads=self.context.threads,
             trust=self.context.trust,
+            own=self.context.own,
         )
         place, checksum_of = folder.training.path, self.context.checksum_of
         return train(request, place, engine, observe, checksum_of)

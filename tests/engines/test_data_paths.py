@@ -2,8 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from pycaffe_prune.engines.data_paths import DataFolder
+from pycaffe_prune.engines.data_paths import DataFolder as Folder
+from pycaffe_prune.engines.readable import Readable
 from pycaffe_prune.errors import DataError, FormatError
+
+
+def DataFolder(data: Path | None, *own: Path, trust: bool = False) -> Folder:  # noqa: N802
+    return Folder(data, Readable.of(Path("/a/net.prototxt"), data, own, trust=trust))
 
 
 @pytest.fixture
@@ -32,9 +37,18 @@ def test_a_file_is_found_by_the_most_of_its_path_that_is_there(
     assert DataFolder(folder).file(name, "a list") == folder / expected
 
 
-def test_what_is_at_an_absolute_path_is_taken_as_it_is(folder: Path, tmp_path: Path) -> None:
-    name = str(folder / "deep/er/train.txt")
-    assert DataFolder(tmp_path / "elsewhere").file(name, "a list") == Path(name)
+def test_an_absolute_path_is_read_below_a_folder_of_one_s_own_or_trusted(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    name, other = str(folder / "deep/er/train.txt"), tmp_path_factory.mktemp("data")
+    for given in (
+        DataFolder(folder / "deep"),
+        DataFolder(other, folder),
+        DataFolder(other, trust=True),
+    ):
+        assert given.file(name, "a list") == Path(name)
+    with pytest.raises(FormatError, match=f"^/a/net.prototxt: names the file {name}; .*--trust"):
+        DataFolder(other).file(name, "a list")
 
 
 def test_without_a_folder_paths_are_those_of_the_working_directory(

@@ -417,10 +417,12 @@ def test_an_engine_that_was_stopped_while_nothing_ran_begins_nothing(
         train(request_for(), tmp_path / "run", stoppable, ignore)
     folder, net = RunFolder(tmp_path / "test"), make_solver().parent / "net.prototxt"
     job = prepare_evaluation(net, [weights], digits, folder)
+    deploy = tmp_path / "deploy.prototxt"
+    deploy.write_text('layer { name: "x" type: "Input" top: "x" }')
     with pytest.raises(InterruptedRunError, match="stopped before it began"):
         next(stoppable.evaluate(folder, job))
     with pytest.raises(InterruptedRunError, match="stopped before it began"):
-        stoppable.forward(net, weights, {}, ["ip2"])
+        stoppable.forward(deploy, weights, {}, ["x"])
     assert not stoppable._running
     assert train(request_for(max_iter=2), tmp_path / "run", engine, ignore).iterations == 2
 

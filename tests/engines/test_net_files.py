@@ -7,10 +7,12 @@ import pytest
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 
+from pycaffe_prune.engines.data_paths import DataFolder
 from pycaffe_prune.engines.fingerprint import net_fingerprint
 from pycaffe_prune.engines.net_data import resolve_lists
-from pycaffe_prune.engines.net_files import FILE_FIELDS, net_files
-from pycaffe_prune.errors import DataError
+from pycaffe_prune.engines.net_files import FILE_FIELDS, net_files, refuse_files
+from pycaffe_prune.engines.readable import Readable
+from pycaffe_prune.errors import DataError, FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 
 NOT_READ = {
@@ -70,9 +72,13 @@ def write_files(folder: Path) -> Path:
     return folder
 
 
+def data_folder(folder: Path) -> DataFolder:
+    return DataFolder(folder, Readable.of(folder / "net.prototxt", folder, trust=False))
+
+
 def fingerprint(kind: str, folder: Path) -> str:
     net = text_format.Parse(LAYERS[kind], NetParameter())
-    resolve_lists(net, folder / "net.prototxt", folder)
+    resolve_lists(net, folder / "net.prototxt", data_folder(folder))
     return net_fingerprint(net, net_files(net))
 
 
@@ -106,7 +112,8 @@ def test_what_a_list_says_of_its_files_counts(
 
 def test_labels_of_a_list_are_known(tmp_path: Path) -> None:
     net = text_format.Parse(LAYERS["images"], NetParameter())
-    resolve_lists(net, tmp_path / "net.prototxt", write_files(tmp_path / "data"))
+    folder = data_folder(write_files(tmp_path / "data"))
+    resolve_lists(net, tmp_path / "net.prototxt", folder)
     (file,) = net_files(net)
     assert (file.content.records, file.content.labels) == (2, (1, 3))
 
@@ -122,3 +129,12 @@ def test_a_third_bottom_takes_the_place_of_the_infogain_matrix(tmp_path: Path) -
     net = text_format.Parse(LAYERS["gains"], NetParameter())
     net.layer[0].bottom.append("gains")
     assert net_files(net) == []
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_where_a_net_has_nothing_read_a_layer_that_would_is_named(kind: str) -> None:
+    net = text_format.Parse(LAYERS[kind], NetParameter())
+    with pytest.raises(FormatError, match=rf"^a: layer '{net.layer[0].name}' \(.*reads .*--trust"):
+        refuse_files(net, Path("a"))
+    net.layer[0].CopyFrom(LayerParameter(name="r", type="ReLU"))
+    refuse_files(net, Path("a"))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     """A folder with digits in LMDBs and HDF5 files, and nets that are trained and tested."""
     folder = tmp_path_factory.mktemp("nets")
     for part in ("train", "test"):
-        (folder / f"mnist_{part}_lmdb").symlink_to(digits / f"mnist_{part}_lmdb")
+        shutil.copytree(digits / f"mnist_{part}_lmdb", folder / f"mnist_{part}_lmdb")
     random = np.random.default_rng(1)
     for part, rows in (("a", 5), ("b", 7)):
         with h5py.File(folder / f"{part}.h5", "w") as file:

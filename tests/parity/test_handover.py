@@ -103,7 +103,13 @@ def request_for(engines: Engines, images: Path, tmp_path: Path):
             mask = tmp_path / "kept.mask.h5"
             write_mask(mask, MaskFile(kept, "0" * 64, "random"))
         request = TrainRequest(
-            solver=solver, net=net, mask=mask, seed=1, snapshot=HALF, keep_snapshots=True
+            solver=solver,
+            net=net,
+            mask=mask,
+            data=images.parent,
+            seed=1,
+            snapshot=HALF,
+            keep_snapshots=True,
         )
         return replace(request, weights=initial_weights(request, engines.caffe, tmp_path / "start"))
 

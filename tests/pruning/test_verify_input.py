@@ -101,7 +101,9 @@ def test_images_go_in_as_a_data_layer_gives_them(
     net = tmp_path / "net.prototxt"
     net.write_text(NET.format(transform=transform.format(mean=mean), source=source))
     write_caffemodel(tmp_path / "net.caffemodel", Caffemodel((Layer(LayerParameter(name="x")),)))
-    (expected,) = CaffeEngine(caffe_python).forward(net, tmp_path / "net.caffemodel", {}, ["copy"])
+    (expected,) = CaffeEngine(caffe_python, trust=True).forward(
+        net, tmp_path / "net.caffemodel", {}, ["copy"]
+    )
     images = lmdb_input(source, 5, scale=scale, mean=read_mean(mean) if has_mean else None)
     found = images({"data": (1, 1, crop, crop)})["data"]
     assert found.dtype == np.float32
