@@ -1,6 +1,7 @@
 """The engine ``torch``: Caffe's nets and solvers on PyTorch, in child processes that stay warm."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -186,7 +187,7 @@ class TorchEngine:
                 process.communicate()
         # A session of its own: Ctrl-C reaches this process only, which passes it on.
         return subprocess.Popen(
-            [sys.executable, "-m", _WORKER],
+            [sys.executable, "-m", _WORKER, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -59,7 +59,7 @@ def main() -> None:
     """Serve requests until standard input ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: loop.stop_asked.append(True))
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(_parent(),), daemon=True).start()
     emit = _emitter()
     for line in sys.stdin:
         request = Request.model_validate_json(line)
@@ -79,6 +79,11 @@ def main() -> None:
         gc.collect()
         loop.stop_asked.clear()
         emit(event="last" if _broken else "end")
+
+
+def _parent() -> int:
+    """The process that started this one, as it told: it may have been killed since."""
+    return int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid()
 
 
 def _end_with_parent(parent: int) -> None:

@@ -1,6 +1,8 @@
 """Workers that stay, packs whose runs fail and stop one by one."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -362,3 +364,10 @@ def test_a_warm_worker_gives_back_what_a_job_held(tmp_path, digits, make_solver,
     finally:
         engine.close()
     assert sizes[-1] - sizes[1] < 30_000
+
+
+def test_a_worker_whose_engine_was_killed_before_it_could_look_ends():
+    gone = 2**22 + 1  # above every process id
+    command = [sys.executable, "-m", "pycaffe_prune.engines.torch_engine.worker", f"{gone}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.wait(60) == 1
