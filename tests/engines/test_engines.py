@@ -34,7 +34,9 @@ def ignore(event):
     """An observer that looks away."""
 
 
-def test_the_final_score_is_the_accuracy_layers_and_the_loss_layers(tmp_path, request_for, engine):
+def test_the_final_score_is_the_accuracy_layers_and_the_loss_layers(
+    tmp_path, request_for, digits, engine
+):
     result = train(request_for(), tmp_path / "run", engine, ignore)
     final = read_caffemodel(tmp_path / "run" / "final.caffemodel")
     assert [test.iteration for test in result.tests] == [0, 100, 200]
@@ -43,7 +45,7 @@ def test_the_final_score_is_the_accuracy_layers_and_the_loss_layers(tmp_path, re
     assert result.final_test.accuracy > 0.7 > result.tests[0].accuracy
     folder = RunFolder(tmp_path / "again")
     job = prepare_evaluation(
-        tmp_path / "run" / "net.prototxt", [tmp_path / "run" / "final.caffemodel"], None, folder
+        tmp_path / "run" / "net.prototxt", [tmp_path / "run" / "final.caffemodel"], digits, folder
     )
     (again,) = engine.evaluate(folder, job)
     assert (again.correct, again.images) == (result.final_test.correct, 297)

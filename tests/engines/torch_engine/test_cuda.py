@@ -225,7 +225,7 @@ def ignore(event: object) -> None:
 
 
 def test_the_engine_trains_tests_and_computes(
-    gpu_engine: TorchEngine, torch_engine: TorchEngine, request_for, tmp_path: Path
+    gpu_engine: TorchEngine, torch_engine: TorchEngine, request_for, digits: Path, tmp_path: Path
 ) -> None:
     places = [(gpu_engine, GPU, tmp_path / "gpu"), (torch_engine, "cpu", tmp_path / "cpu")]
     ran = [train(request_for(device=d, max_iter=60), out, e, ignore) for e, d, out in places]
@@ -243,7 +243,7 @@ def test_the_engine_trains_tests_and_computes(
         folder = RunFolder(out / "again")
         folder.path.mkdir()
         net = out / "net.prototxt"
-        job = prepare_evaluation(net, [weights], None, folder, device=device)
+        job = prepare_evaluation(net, [weights], digits, folder, device=device)
         scores += engine.evaluate(folder, job)
     assert abs(scores[0].correct - scores[1].correct) <= 1
     deploy = tmp_path / "deploy.prototxt"
