@@ -69,7 +69,7 @@ def test_an_unknown_layer_type_is_caffes_error_not_a_crash(
     net = solver.parent / "net.prototxt"
     net.write_text(net.read_text().replace('"ReLU"', '"Rectifier"'))
     with pytest.raises(EngineError, match="Unknown layer type: Rectifier"):
-        train(request_for(solver), tmp_path / "run", caffe_engine, ignore)
+        train(request_for(solver, trust=True), tmp_path / "run", caffe_engine, ignore)
 
 
 def test_a_gpu_that_this_caffe_cannot_use_is_an_error_in_its_words(
