@@ -100,10 +100,11 @@ def units(
 ) -> None:
     """Delete the units with the lowest score; write a smaller net.prototxt and pruned.caffemodel.
 
-    Units are those of InnerProduct layers and the filters of Convolutions. Layers whose outputs are
-    added up lose theirs together; a Convolution with groups loses equally many in each. Output
-    layers are never pruned. With --method merge a unit that goes gives its outgoing weights to the
-    one most like it, which often makes training after it needless.
+    Units are those of InnerProduct, Embed, LSTM and RNN layers and the filters of Convolutions and
+    Deconvolutions. Layers whose outputs are added up lose theirs together; a Convolution with
+    groups loses equally many in each. Output layers are never pruned. With --method merge a unit
+    that goes gives its outgoing weights to the one most like it, which often makes training after
+    it needless.
 
     \b
     Examples:

@@ -66,10 +66,13 @@ def to_deploy(
     if net.HasField("name"):
         deploy.name = net.name
     deploy.layer.extend(inputs_that_nothing_makes(net, graph, kept, inputs, taken))
+    data = _data_layers(graph, kept)
+    if not data and not deploy.layer:  # constants alone: they stand in for images, to time a net
+        data = {place for place in kept if graph.layers[place].type == "DummyData"}
     for place, layer in enumerate(graph.layers):
         if place in activations:
             deploy.layer.append(activations[place])
-        elif place in kept and _computes(layer):
+        elif place in kept - data:
             refuse_unhonoured(layer, "deploy")
             deploy.layer.append(_for_use(layer))
         elif place in kept:
@@ -85,8 +88,8 @@ def used_layers(net: NetParameter) -> list[LayerParameter]:
         SurgeryError: The net predicts nothing.
     """
     graph, _, kept = _needed(net)
-    layers = [graph.layers[place] for place in sorted(kept)]
-    return [_for_use(layer) for layer in layers if _computes(layer)]
+    computing = kept - _data_layers(graph, kept)
+    return [_for_use(graph.layers[place]) for place in sorted(computing)]
 
 
 def deploy_remarks(net: NetParameter) -> list[str]:
@@ -123,6 +126,10 @@ def _needed(net: NetParameter) -> tuple[NetGraph, list[int], set[int]]:
             "to a loss or to an output; check its include and exclude rules"
         )
     return graph, losses, kept
+
+
+def _data_layers(graph: NetGraph, kept: Collection[int]) -> set[int]:
+    return {place for place in kept if not _computes(graph.layers[place])}
 
 
 def _computes(layer: LayerParameter) -> bool:

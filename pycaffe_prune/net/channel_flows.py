@@ -36,7 +36,7 @@ def stop(
 def joined(trace: ChannelTrace, layer: LayerParameter, bottoms: Flows) -> list[Flow | None]:
     """Make one channel of those that have the same place in each bottom."""
     known = [flow for flow in bottoms if flow is not None]
-    if len(known) < len(bottoms) or len({flow.is_flat for flow in known}) > 1:
+    if len(known) < len(bottoms) or len({(flow.is_flat, flow.axis) for flow in known}) > 1:
         return stop(trace, layer, bottoms, " together with a blob whose channels are not known")
     if len({len(flow.ids) for flow in known}) > 1:
         counts = ", ".join(

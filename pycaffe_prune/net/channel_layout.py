@@ -23,12 +23,12 @@ def concat_rule(
         return [bottoms[0]]
     if axis < 0:
         return stop(trace, layer, bottoms, f" with axis {axis} of a blob of unknown shape")
-    if axis != 1:
+    if axis not in {flow.axis for flow in bottoms if flow is not None} | {1}:
         return joined(trace, layer, bottoms)
-    parts = [flow.ids for flow in bottoms if flow is not None and not flow.is_flat]
+    parts = [flow.ids for flow in bottoms if flow and not flow.is_flat and flow.axis == axis]
     if len(parts) < len(bottoms):
         return stop(trace, layer, bottoms, " together with a blob whose channels are not known")
-    return [Flow(np.concatenate(parts))]
+    return [Flow(np.concatenate(parts), axis=axis)]
 
 
 def slice_rule(

@@ -19,10 +19,16 @@ from pycaffe_prune.net.channel_layout import (
     slice_rule,
     tile_rule,
 )
+from pycaffe_prune.net.channel_sequences import (
+    embed_rule,
+    inner_product_rule,
+    lstm_rule,
+    rnn_rule,
+)
 from pycaffe_prune.net.channels import BlobChannels, ChannelTrace, Flow, Ids
 from pycaffe_prune.net.shapes import LayerShapes, Shape
 
-__all__ = ["CARRYING", "ENDS", "carry", "end", "per_channel", "rule_for"]
+__all__ = ["ALONG_ANY_AXIS", "CARRYING", "ENDS", "carry", "end", "per_channel", "rule_for"]
 
 CARRYING = frozenset(
     {
@@ -40,6 +46,14 @@ ENDS = frozenset(
     }
 )  # fmt: skip
 """Types that judge or report what a net puts out."""
+
+
+ALONG_ANY_AXIS = (
+    (CARRYING - {"Pooling"})
+    | ENDS
+    | {"Concat", "Eltwise", "Embed", "InnerProduct", "LSTM", "RNN", "Silence"}
+)
+"""Types whose rules know of channels along another axis than 1."""
 
 
 def _blocked(
@@ -98,8 +112,8 @@ def _inner_product(
     trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
 ) -> list[Flow | None]:
     param = layer.inner_product_param
-    if axis_of(param.axis, shapes) != 1:
-        return stop(trace, layer, bottoms, f" with axis {param.axis}")
+    if axis_of(param.axis, shapes) != 1 or (bottoms[0] is not None and bottoms[0].axis != 1):
+        return inner_product_rule(trace, layer, bottoms, shapes)
     units = trace.units(layer.name, param.num_output)
     inputs: Ids | None = None
     weights = trace.param_shape(layer.name, 0, shapes.params)
@@ -293,11 +307,14 @@ _RULES: dict[str, Rule] = {
     "Crop": _crop,
     "Deconvolution": _bottom_by_bottom(_deconvolution),
     "Eltwise": _eltwise,
+    "Embed": embed_rule,
     "Flatten": flatten_rule,
     "InnerProduct": _inner_product,
     "LRN": _lrn,
+    "LSTM": lstm_rule,
     "MVN": _mvn,
     "PReLU": _prelu,
+    "RNN": rnn_rule,
     "Reshape": reshape_rule,
     "Scale": _scale,
     "Silence": _silence,

@@ -4,6 +4,8 @@ from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.formats.forks import STOCK_TYPES
+from pycaffe_prune.net.channel_flows import Flows, stop
+from pycaffe_prune.net.channel_rules import ALONG_ANY_AXIS
 from pycaffe_prune.net.channels import Channels, ChannelTrace, Flow
 from pycaffe_prune.net.fork_channels import rule_for
 from pycaffe_prune.net.graph import NetGraph, NetState, Top, layers_in_state
@@ -62,7 +64,11 @@ def _trace_graph(trace: ChannelTrace, graph: NetGraph, passed_over: frozenset[st
         bottoms = [top and flows.get(top) for top in graph.bottoms[place]]
         if layer.name in passed_over:
             continue
-        tops = rule_for(layer)(trace, layer, bottoms, shapes)
+        elsewhere = [flow.axis for flow in bottoms if flow is not None and flow.axis != 1]
+        if elsewhere and layer.type not in ALONG_ANY_AXIS:
+            tops: Flows = stop(trace, layer, bottoms, f" along axis {elsewhere[0]}")
+        else:
+            tops = rule_for(layer)(trace, layer, bottoms, shapes)
         flows.update((Top(place, number), flow) for number, flow in enumerate(tops))
     for top in graph.tops():
         flow = flows.get(top)

@@ -79,11 +79,12 @@ class Channels:
 
 @dataclass(frozen=True)
 class Flow:
-    """The channels along axis 1 of a blob on its way through the net."""
+    """The channels along an axis of a blob on its way through the net."""
 
     ids: Ids
     is_flat: bool = False
     """Each channel takes several indices in a row; how many, the prototxt does not tell."""
+    axis: int = 1
 
 
 class ChannelTrace:

@@ -26,7 +26,7 @@ from pycaffe_prune.net.fork_forms import open_fields
 from pycaffe_prune.net.graph import NetGraph, Top
 from pycaffe_prune.net.shapes import Shape, infer_shapes
 
-__all__ = ["Values", "bottom_values", "put_out", "takes_constants"]
+__all__ = ["Values", "bottom_values", "put_out", "reads_axis_1", "takes_constants"]
 
 Values = NDArray[np.float64]
 """The value of each index along axis 1, NaN where it depends on the input."""
@@ -100,6 +100,14 @@ def takes_constants(layer: LayerParameter) -> bool:
     """
     kind = STOCK_TYPES.get(layer.type, layer.type)
     return kind == "InnerProduct" or (kind == "Convolution" and not _is_padded(layer))
+
+
+def reads_axis_1(layer: LayerParameter) -> bool:
+    """Tell whether what the layer's blob 0 reads begins at axis 1, as values are known here."""
+    kind = STOCK_TYPES.get(layer.type, layer.type)
+    if kind == "InnerProduct":
+        return layer.inner_product_param.axis == 1
+    return kind in ("Convolution", "Deconvolution") and layer.convolution_param.axis == 1
 
 
 def _is_padded(layer: LayerParameter) -> bool:

@@ -22,6 +22,7 @@ from pycaffe_prune.pruning.constant_channels import (
     Values,
     bottom_values,
     put_out,
+    reads_axis_1,
     takes_constants,
 )
 from pycaffe_prune.pruning.counts import require_finite
@@ -110,27 +111,37 @@ def _dead(
     dead = np.ones(channels.count, np.bool_)
     shared = {name for name, _ in shared_blobs(net)}
     for layer in net.layer:
-        blob = channels.blobs.get((layer.name, 0))
-        if layer.name not in channels.readers or blob is None:
+        if layer.name not in channels.readers:
             continue
-        ids = None if blob.reads is None else blob.axes[blob.reads]
-        if ids is None:  # shapes are not known, or the channels go through one by one
-            dead[channels.readers[layer.name]] = False
-            continue
-        columns, read = columns_read(model.layer(layer.name).blobs[0], blob)
-        needed = (columns != 0).any(axis=0)
-        known = values.get(layer.name)
-        if known is not None and len(known) and read.size % len(known) == 0:
-            constant = np.repeat(known, read.size // len(known))
-            only_adds = takes_constants(layer) and layer.name not in shared
-            needed &= np.isnan(constant) | (~np.bool_(only_adds) & (constant != 0))
-        dead[read[needed]] = False
+        for index in range(len(model.layer(layer.name).blobs)):
+            blob = channels.blobs.get((layer.name, index))
+            if blob is None or (index and blob.reads is None):
+                continue
+            ids = None if blob.reads is None else blob.axes[blob.reads]
+            if ids is not None:
+                columns, read = columns_read(model.layer(layer.name).blobs[index], blob)
+                known = values.get(layer.name) if index == 0 and reads_axis_1(layer) else None
+                needed = _needed(
+                    columns, known, takes_constants(layer) and layer.name not in shared
+                )
+                dead[read[needed]] = False
+            elif index == 0:  # shapes are not known, or the channels go through one by one
+                dead[channels.readers[layer.name]] = False
     dead[list(channels.fixed)] = False
     for _, window, _ in channels.lrn:
         dead[window] = False
     made = np.concatenate([*channels.units.values(), np.empty(0, np.int64)])
     dead[np.setdiff1d(np.arange(channels.count), made)] = False
     return dead
+
+
+def _needed(columns: Blob, known: Values | None, only_adds: bool) -> _Flags:
+    """Which columns of weights read anything that is not a constant for the bias."""
+    needed: _Flags = (columns != 0).any(axis=0)
+    if known is not None and len(known) and len(needed) % len(known) == 0:
+        constant = np.repeat(known, len(needed) // len(known))
+        needed &= np.isnan(constant) | (~np.bool_(only_adds) & (constant != 0))
+    return needed
 
 
 def _that_can_go(channels: Channels, dead: _Flags, before: _Flags) -> _Flags:
@@ -178,7 +189,8 @@ def _folded(
             continue
         ids = blob.axes[blob.reads]
         definition = next(layer for layer in net.layer if layer.name == held.name)
-        if ids is None or not gone[ids].any() or not takes_constants(definition):
+        takes = takes_constants(definition) and reads_axis_1(definition)
+        if ids is None or not gone[ids].any() or not takes:
             layers.append(held)
             continue
         read = ids.reshape(-1)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import Channels, Ids
@@ -152,6 +152,8 @@ def _obstacle(net: NetParameter, channels: Channels, coupled: Coupled) -> str | 
             continue
         if layer in shared:
             return f"has weights around it that layer '{layer}' shares; its units do not merge"
+        if layer == name and blob.reads in touching:
+            return "reads its own units a step later; they do not merge"
         if layer != name and touching != [blob.reads]:
             return (
                 f"is followed by layer '{layer}', which has values of its own for each unit "
@@ -177,11 +179,17 @@ def _in_state(graph: NetGraph, name: str) -> bool:
         sources = {top.layer for top in graph.bottoms[place] if top is not None}
         if layer.name == name:
             carrying.add(place)
-        elif sources & carrying and layer.type not in _WITH_WEIGHTS:
+        elif sources & carrying and not _ends_the_way(layer):
             if layer.type not in _PASSING_FACTORS_ON:
                 return False
             carrying.add(place)
     return True
+
+
+def _ends_the_way(layer: LayerParameter) -> bool:
+    """Whether weights read each channel: channels go through an InnerProduct behind their axis."""
+    is_behind = layer.type == "InnerProduct" and layer.inner_product_param.axis != 1
+    return layer.type in _WITH_WEIGHTS and not is_behind
 
 
 def _touches(ids: Ids | None, some: Ids) -> bool:

@@ -1,6 +1,6 @@
 """The weights into and out of channels, arranged as the criteria read them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +37,14 @@ def weights_around(
     """
     place = np.full(channels.count, -1, np.int64)
     place[ids] = np.arange(len(ids))
-    readers = [(name, 0) for name, read in channels.readers.items() if (place[read] >= 0).any()]
+    readers = list(_readers(channels, place))
     require_finite(model, dict.fromkeys([*layers, *(name for name, _ in readers)]))
     incoming = []
     for name in layers:
-        rows = _rows(_weights(model, (name, 0)), channels.blobs[name, 0], channels.units[name].size)
-        incoming.append(_by_channel(rows.T, place[channels.units[name]], len(ids)))
+        rows, made = _rows(
+            _weights(model, (name, 0)), channels.blobs[name, 0], channels.units[name]
+        )
+        incoming.append(_by_channel(rows.T, place[made], len(ids)))
     outgoing = []
     for key in readers:
         columns, read = columns_read(_weights(model, key), channels.blobs[key])
@@ -67,13 +69,34 @@ def _weights(model: Caffemodel, key: BlobKey) -> Blob:
     return layer.blobs[key[1]]
 
 
-def _rows(weights: Blob, blob: BlobChannels, units: int) -> Blob:
-    """Return weights with one row a unit, (units, inputs)."""
+def _readers(channels: Channels, place: NDArray[np.int64]) -> Iterator[BlobKey]:
+    """The blobs that read any of the channels; blob 0 of a layer that lacks the one that does."""
+    for name, read in channels.readers.items():
+        if (place[read] >= 0).any():
+            reading = [
+                (layer, index)
+                for (layer, index), blob in channels.blobs.items()
+                if layer == name and _reads_any(blob, place)
+            ]
+            yield from reading or [(name, 0)]
+
+
+def _reads_any(blob: BlobChannels, place: NDArray[np.int64]) -> bool:
+    ids = None if blob.reads is None else blob.axes[blob.reads]
+    return ids is not None and bool((place[ids] >= 0).any())
+
+
+def _rows(weights: Blob, blob: BlobChannels, units: Ids) -> tuple[Blob, Ids]:
+    """Return weights with a unit's inputs in a row, (rows, inputs), and the unit of each row."""
+    first, second = blob.axes[:2]
+    if blob.reads == 1 and first is not None and len(first) > units.size:  # the gates of LSTM
+        return weights, first
+    if blob.reads is None and first is None and second is not None:  # Embed
+        return weights.T, second
     if blob.reads == 0:  # Deconvolution, whose second axis are the filters of a group; transposed
-        ids = blob.axes[1]
-        groups = len(ids) if ids is not None and ids.ndim == 2 else 1
+        groups = len(second) if second is not None and second.ndim == 2 else 1
         weights = np.moveaxis(weights.reshape(groups, -1, *weights.shape[1:]), 2, 1)
-    return weights.reshape(units, -1)
+    return weights.reshape(units.size, -1), units
 
 
 def columns_read(weights: Blob, blob: BlobChannels) -> tuple[Blob, Ids]:

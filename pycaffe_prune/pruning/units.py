@@ -38,6 +38,14 @@ __all__ = [
 
 Flags = NDArray[np.bool_]
 
+_SETTINGS = {
+    "Embed": "embed_param",
+    "InnerProduct": "inner_product_param",
+    "LSTM": "recurrent_param",
+    "RNN": "recurrent_param",
+}
+"""Where types other than Convolution and Deconvolution have their ``num_output``."""
+
 Kept = Mapping[str, Flags]
 """Per pruned layer, shape (units,), True = kept."""
 
@@ -87,7 +95,7 @@ def _units_of(net: NetParameter, channels: Channels, name: str) -> NDArray[np.in
             f"the net has no layer '{name}'; its layers with units: {', '.join(channels.units)}"
         )
     raise SurgeryError(
-        f"layer '{name}' is a {types[name]}; units are those of InnerProduct and Convolution layers"
+        f"layer '{name}' is a {types[name]}; units are those of layers with num_output"
     )
 
 
@@ -273,7 +281,7 @@ def _shrink_definition(
     if units is not None and gone[units].any():
         left = int((~gone[units]).sum())
         kind = STOCK_TYPES.get(net_type, net_type)
-        settings = "inner_product_param" if kind == "InnerProduct" else "convolution_param"
+        settings = _SETTINGS.get(kind, "convolution_param")
         if definition.HasField(settings):  # a fork's caffemodel may have its own instead
             getattr(definition, settings).num_output = left
         groups = channels.group_of.get(definition.name)

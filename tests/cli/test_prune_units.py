@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from pycaffe_prune.cli.prune import prune
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
-from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.caffemodel import named_model, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.formats.weights import write_weights
 from pycaffe_prune.net.fit import require_fitting
@@ -210,9 +210,27 @@ def test_units_go_through_depthwise_layers_and_their_multipliers(
 
 
 def test_where_nothing_can_be_pruned_each_layer_has_its_reason(tmp_path: Path) -> None:
-    result = run(case("lstm", "lstm", tmp_path), "--layers", "all", "--ratio", "0.3")
-    for name in ("fc", "lstm1", "out"):
-        assert f"layer '{name}' makes no channels along axis 1" in str(result.exception)
+    net = tmp_path / "wide.prototxt"
+    net.write_text("""
+        layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [4, 2, 6] } } }
+        layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc"
+          inner_product_param { num_output: 7 axis: 2 weight_filler { type: "xavier" } } }
+        layer { name: "sum" type: "Reduction" bottom: "fc" top: "sum" reduction_param { axis: 2 } }
+        layer { name: "out" type: "InnerProduct" bottom: "sum" top: "out"
+          inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+    """)
+    blobs = {
+        ("fc", 0): np.ones((7, 6), np.float32),
+        ("fc", 1): np.ones(7, np.float32),
+        ("out", 0): np.ones((3, 2), np.float32),
+        ("out", 1): np.ones(3, np.float32),
+    }
+    write_caffemodel(tmp_path / "w.caffemodel", named_model(blobs))
+    words = ("--net", net, "--weights", tmp_path / "w.caffemodel", "--out", tmp_path / "out")
+    arguments = ["units", *map(str, words), "--layers", "all", "--ratio", "0.3"]
+    said = str(CliRunner().invoke(prune, arguments).exception)
+    assert "layer 'fc' is read by layer 'sum' of type Reduction along axis 2, through" in said
+    assert "layer 'out' is an output layer" in said
 
 
 def test_merging_deletes_as_many_units_and_keeps_the_rest_as_it_was(

@@ -327,6 +327,14 @@ layer { name: "twice" type: "Eltwise" bottom: "ip2" bottom: "twos" top: "twice"
 """
 
 
+def test_constants_that_stand_in_for_all_data_become_an_input(net_of: NetOf) -> None:
+    """As in nets that are there to be timed."""
+    filler = 'data_filler { type: "constant" value: 0.01 }'
+    net = net_of(DATA.replace("dim: 1 } } }", f"dim: 1 }} {filler} }} }}") + BODY + LOSS)
+    assert net.layer[0].dummy_data_param.data_filler[0].type == "constant"
+    assert to_deploy(net) == to_deploy(net_of(DATA + BODY + LOSS))
+
+
 @pytest.mark.real_caffe
 def test_constants_of_the_net_stay_and_what_stands_in_for_data_becomes_an_input(
     net_of: NetOf, weights_for: WeightsFor, forward: Forward
