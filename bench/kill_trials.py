@@ -117,12 +117,14 @@ def outcome(folder: Path) -> dict[str, str]:
 
 
 def _counts(path: Path) -> bool:
-    ways = (".lock", "lock.mdb", "engine.log", "log.jsonl", "job.json", "stdout", "stderr")
+    ways = (".lock", "lock.mdb", "engine.log", "log.jsonl", "job.json", "stderr")
+    if path.name == "stdout":  # the answer of a command that writes no file; else what it tells
+        return path.read_bytes().startswith(b"{")
     return path.name not in ways and not path.name.endswith(NOTES_ENDING)
 
 
 def _checksum(path: Path) -> str:
-    if path.suffix != ".json":
+    if path.suffix != ".json" and path.name != "stdout":
         return sha256_of(path)
     told = _without(json.loads(path.read_text()))
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -213,23 +215,26 @@ def try_command(
 ) -> Count:
     """Kill a command so many times, in as many trials as that takes; fewer when time is up."""
     end = time.monotonic() + seconds
-    whole = Trial(place / name / "whole" / "run", arguments(place / name / "whole" / "run"))
-    whole.folder.parent.mkdir(parents=True)
-    count = Count(name, whole.finish())
-    wanted = outcome(whole.folder)
+    folder = place / name / "trial" / "run"  # one for all: some files have absolute paths
+    trial = Trial(folder, arguments(folder))
+    folder.parent.mkdir(parents=True)
+    count = Count(name, trial.finish())
+    wanted = outcome(folder)
+    if not wanted:
+        raise SystemExit(f"{name}: left nothing to compare")
+    shutil.rmtree(folder.parent)
     while count.kills < kills and time.monotonic() < end:
-        trial = Trial(place / name / "killed" / "run", arguments(place / name / "killed" / "run"))
-        trial.folder.parent.mkdir()
+        folder.parent.mkdir()
         for _ in range(draw.integers(1, min(MOST_KILLS, kills - count.kills), endpoint=True)):
             count.kills += trial.killed_after(draw.uniform(0, count.seconds))
         trial.finish()
         count.trials += 1
-        found = outcome(trial.folder)
+        found = outcome(folder)
         count.leftovers += [path for path in found if ".partial" in path]
         count.different += sorted(
             path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path)
         )
-        shutil.rmtree(trial.folder.parent)
+        shutil.rmtree(folder.parent)
     return count
 
 
