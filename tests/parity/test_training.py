@@ -6,6 +6,7 @@ to the next float32. So there are two laws: nets without such corners stay withi
 the paper's nets stay within `ROUNDING_FACTOR` times what rounding does to Caffe itself.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -98,8 +99,12 @@ def without_corners(net: NetParameter) -> NetParameter:
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("network", ["lenet_300_100", "lenet"])
 def test_the_papers_networks_train_as_in_caffe(compare, network: str, masked: bool) -> None:
-    found = compare(network, 1000, masked=masked)
-    assert [point.iteration for point in found.checkpoints] == [1, 10, 100, 1000]
+    # A convolution's iteration is dear, and each rounding is a run: CI leaves the last decade out.
+    last = 100 if network == "lenet" and "CI" in os.environ else 1000
+    found = compare(network, last, masked=masked)
+    assert [point.iteration for point in found.checkpoints] == [
+        iteration for iteration in (1, 10, 100, 1000) if iteration <= last
+    ]
     assert found.difference is None
     # Before the first corner is met, roundings alone are between the two.
     for point in found.checkpoints[:2]:
