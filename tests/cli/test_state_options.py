@@ -134,4 +134,3 @@ def test_a_choice_that_would_change_nothing_is_refused(net: Path) -> None:
         assert run(convert, *arguments, "--out", net.with_name("out")).exit_code == 2
     pair = f"{net}:{weights}"
     assert isinstance(run(verify, pair, pair, "--stage", "shallow").exception, FormatError)
-    assert run(verify, "--engines", "caffe,torch", "--solver", net, "--level", "1").exit_code == 2

@@ -239,7 +239,7 @@ BAD = [
     ("{one} {nan}", "layer 'ip1', blob 1 (20): 1 of 20 values are NaN"),
     ("{one} {python}", "'relu1' is a Python layer"),
     ("{one} {one} --input nowhere.npy", "nowhere.npy: no such file"),
-    ("{one} {one} --lmdb nowhere", "nowhere: is no LMDB"),
+    ("{one} {one} --lmdb nowhere", "nowhere: cannot be read as an LMDB (data.mdb: No such file"),
     ("{one} {one} --lmdb x --mean nowhere.npy", "nowhere.npy: no such file"),
 ]
 

@@ -59,7 +59,7 @@ def test_a_hostile_file_costs_one_sentence(
         read(path)
     assert "\n" not in str(refused.value)
     assert cpu_seconds() - began < _MOST_SECONDS
-    assert peak() < max(before, _MOST_MEMORY)
+    assert peak() <= max(before, _MOST_MEMORY)
 
 
 @pytest.mark.parametrize("name", ["bf16", "f8"])
