@@ -138,6 +138,13 @@ class _Crew:
         self._pids: dict[int, int] = {}
 
     def watch(self) -> None:
+        try:
+            self._watch()
+        finally:
+            for pid in self._pids.values():
+                os.kill(pid, signal.SIGKILL)
+
+    def _watch(self) -> None:
         for place in range(self._counts.workers):
             self._start(place)
         saved = time.monotonic()
@@ -147,7 +154,7 @@ class _Crew:
                 self._look_at(place, pid)
             if time.monotonic() - saved > 10:
                 saved = time.monotonic()
-                yield_counts(self._out, self._counts)
+                keep_counts(self._out, self._counts)
 
     def _start(self, place: int) -> None:
         scratch = self._scratch / str(place)
@@ -156,6 +163,7 @@ class _Crew:
         seed = random.SystemRandom().getrandbits(64)
         pid = os.fork()
         if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             try:
                 _Worker(self._counts, place, self._out, scratch).run(seed, self._end)
             finally:
@@ -182,7 +190,7 @@ class _Crew:
             self._start(place)
 
 
-def yield_counts(out: Path, counts: _Counts) -> dict[str, dict[str, int]]:
+def keep_counts(out: Path, counts: _Counts) -> dict[str, dict[str, int]]:
     """Write what came of the inputs of this run, and return it."""
     told = {
         one.name: dict(zip(_KINDS, row.tolist(), strict=True))
@@ -219,6 +227,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="formats whose names hold this")
     told = parser.parse_args()
     told.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as a run that ends: counts are kept
     shared = Path("/dev/shm")  # noqa: S108  (memory, where there is such a folder)
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as name:
         scratch = Path(name)
@@ -231,7 +240,7 @@ def main() -> None:
         try:
             _Crew(counts, told.out, scratch, began + 60 * told.minutes).watch()
         finally:
-            yield_counts(told.out, counts)
+            keep_counts(told.out, counts)
             with (told.out / "minutes.txt").open("a") as file:
                 file.write(f"{(time.monotonic() - began) / 60:.1f}\n")
     minutes = sum(map(float, (told.out / "minutes.txt").read_text().split()))

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pycaffe_prune.errors import FormatError, PruneError
+from pycaffe_prune.formats.blobs import mapped_file
 from pycaffe_prune.formats.limits import most_unpacked
 
 __all__ = ["Parsed", "Room", "parsed_in_child"]
@@ -49,7 +50,7 @@ class Parsed:
     notes: Any
     """What the parser returned, as JSON holds it."""
     arrays: Sequence[NDArray[Any]]
-    """In the order in which the parser asked for room for them."""
+    """In the order in which the parser asked for room for them; read-only where the file is."""
 
 
 class Room:
@@ -58,14 +59,14 @@ class Room:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._end = 0
-        self.arrays: list[tuple[str, tuple[int, ...], int]] = []
-        """Dtype, shape and offset of each."""
+        self.arrays: list[tuple[str, tuple[int, ...], int, bool]] = []
+        """Dtype, shape and offset of each, and whether it lies in the parsed file itself."""
 
     def array(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return a new array to be filled."""
         kind = np.dtype(dtype)
         size = math.prod(shape) * kind.itemsize
-        self.arrays.append((kind.str, shape, self._end))
+        self.arrays.append((kind.str, shape, self._end, False))
         if not size:
             return np.empty(shape, kind)
         offset, pages = self._end, -(-size // mmap.ALLOCATIONGRANULARITY)
@@ -73,6 +74,10 @@ class Room:
         os.ftruncate(self._descriptor, self._end)
         content = mmap.mmap(self._descriptor, size, offset=offset)
         return np.frombuffer(content, kind).reshape(shape)
+
+    def array_in_file(self, shape: tuple[int, ...], dtype: DTypeLike, offset: int) -> None:
+        """Tell of an array that the file holds as it is: the parent maps it, nothing is copied."""
+        self.arrays.append((np.dtype(dtype).str, shape, offset, True))
 
 
 def parsed_in_child(path: Path, parse: Callable[[Room], Any]) -> Parsed:
@@ -104,7 +109,7 @@ def parsed_in_child(path: Path, parse: Callable[[Room], Any]) -> Parsed:
         finally:
             os.close(theirs)
         said, status = _answer(child, ours, seconds * _DEADLOCKED)
-        return _parsed(shared, said, status)
+        return _parsed(path, shared, said, status)
     finally:
         os.close(shared)
 
@@ -173,7 +178,7 @@ def _answer(child: int, pipe: int, seconds: float) -> tuple[bytes, int]:
     return bytes(said), status
 
 
-def _parsed(shared: int, said: bytes, status: int) -> Parsed:
+def _parsed(path: Path, shared: int, said: bytes, status: int) -> Parsed:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number == signal.SIGXCPU:
@@ -186,17 +191,23 @@ def _parsed(shared: int, said: bytes, status: int) -> Parsed:
         raise FormatError("cannot be read (the library that reads it fails)") from error
     if "refused" in answer:
         raise FormatError(answer["refused"])
-    content = _content(shared)
-    arrays = [
-        np.frombuffer(content, dtype, math.prod(shape), offset).reshape(shape)
-        if math.prod(shape)
-        else np.empty(shape, dtype)
-        for dtype, shape, offset in answer["arrays"]
-    ]
+    places = answer["arrays"]
+    contents = {False: _content(shared)}
+    if any(is_in_file for *_, is_in_file in places):
+        contents[True] = mapped_file(path, "a file of arrays")
+    try:
+        arrays = [
+            np.frombuffer(contents[is_in_file], dtype, math.prod(shape), offset).reshape(shape)
+            if math.prod(shape)
+            else np.empty(shape, dtype)
+            for dtype, shape, offset, is_in_file in places
+        ]
+    except ValueError as error:  # an offset beyond the file's end
+        raise FormatError("is truncated: it ends before its values do") from error
     return Parsed(answer["notes"], arrays)
 
 
-def _content(shared: int) -> mmap.mmap | bytearray:
+def _content(shared: int) -> Any:
     size = os.fstat(shared).st_size
     if size > _MOST_COPIED:
         return mmap.mmap(shared, size, access=mmap.ACCESS_COPY)

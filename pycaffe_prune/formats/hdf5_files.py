@@ -57,13 +57,20 @@ class Hdf5File:
         address = h5py.h5o.get_info(dataset.id).addr
         if address not in self._known:
             self._known[address] = len(self._room.arrays)
-            array = self._room.array(dataset.shape, dtype)
-            if dataset.size and dataset.shape and dataset.dtype == dtype:
-                dataset.read_direct(array)
-            else:
-                with np.errstate(over="ignore", invalid="ignore"):  # too large: inf, as in C++
-                    array[...] = dataset[()]
+            self._read(dataset, np.dtype(dtype))
         return self._known[address]
+
+    def _read(self, dataset: h5py.Dataset, dtype: np.dtype[Any]) -> None:
+        offset = dataset.id.get_offset()  # None: it is in chunks, or in its header
+        if offset is not None and dataset.dtype == dtype and dataset.dtype.kind == "f":
+            self._room.array_in_file(dataset.shape, dtype, int(offset))
+            return
+        array = self._room.array(dataset.shape, dtype)
+        if dataset.size and dataset.shape and dataset.dtype == dtype:
+            dataset.read_direct(array)
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):  # too large: inf, as in C++
+                array[...] = dataset[()]
 
 
 def require_plain(dataset: h5py.Dataset, place: str) -> None:

@@ -74,6 +74,10 @@ def take_room(room: Room) -> None:
     room.array((1 << 36,), np.uint8)
 
 
+def beyond(room: Room) -> None:
+    room.array_in_file((1000,), "<f4", 4)
+
+
 def end(_: Room) -> None:
     os._exit(3)
 
@@ -95,6 +99,7 @@ def fail(_: Room) -> None:
         (sleep, "takes too long"),
         (take_memory, "needs more memory than such a file may take"),
         (take_room, "cannot be read .*"),
+        (beyond, "it ends before its values do"),
         (end, "the library that reads it fails"),
         (refuse, "^has no sense$"),
         (fail, "cannot be read .went wrong."),

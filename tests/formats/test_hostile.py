@@ -68,6 +68,16 @@ def test_narrow_floats_are_read(name: str) -> None:
     assert all(blob.dtype == np.float32 and blob.size for _, blob in model.blobs())
 
 
+def test_plain_weights_are_mapped_and_not_copied(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=512) as file:
+        file["data/ip/0"] = np.arange(12, dtype="<f4").reshape(3, 4)
+        file["data/ip/1"] = np.arange(3, dtype=">f4")
+    weight, bias = read_hdf5_weights(tmp_path / "a.h5").layer("ip").blobs
+    np.testing.assert_array_equal(weight, np.arange(12).reshape(3, 4))
+    np.testing.assert_array_equal(bias, np.arange(3))
+    assert not weight.flags.writeable
+
+
 def test_the_limit_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "a.mask.h5"
     masks = {("ip", 0): np.zeros((1 << 11, 1 << 10), np.bool_)}
