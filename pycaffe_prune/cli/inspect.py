@@ -185,7 +185,9 @@ def _show(shown: Sequence[NetCounts | ModelSummary], totals: bool) -> None:
 
 
 def _audit(path: Path, mask_path: Path) -> None:
-    found = nonzero_where_masked(read_weights(path), read_mask(mask_path).masks)
+    model = read_weights(path)
+    mask = read_mask(mask_path, sum(blob.size for _, blob in model.blobs()))
+    found = nonzero_where_masked(model, mask.masks)
     bad = {f"{name}/{index}": count for (name, index), count in found.items() if count}
     if bad:
         listed = ", ".join(f"{count} in {place}" for place, count in bad.items())

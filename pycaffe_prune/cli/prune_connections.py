@@ -146,7 +146,8 @@ def connections(
     shared = shared_blobs(definition)
     keys = first_of_each(shared, weights_of(values, dict(candidates), model))
     require_equal_blobs(shared, model, keys)
-    earlier = masks_for_all(shared, model, read_mask(mask).masks) if mask else {}
+    most = sum(blob.size for _, blob in model.blobs())
+    earlier = masks_for_all(shared, model, read_mask(mask, most).masks) if mask else {}
     chosen = {key: values[key[0]] for key in keys}
     if mask_zeros:
         pruned = _zeros(model, keys, earlier)

@@ -40,6 +40,7 @@ __all__ = [
     "BlobKey",
     "Caffemodel",
     "Layer",
+    "blob_index",
     "named_blobs",
     "named_model",
     "naming_blob",
@@ -58,6 +59,19 @@ _BLOBS = LayerParameter.BLOBS_FIELD_NUMBER
 _V1_BLOBS = V1LayerParameter.BLOBS_FIELD_NUMBER
 _V0_LAYER = V1LayerParameter.LAYER_FIELD_NUMBER
 _V0_BLOBS = V0LayerParameter.BLOBS_FIELD_NUMBER
+
+
+_MOST_DIGITS = 9  # of an index: more are no number of a blob, and thousands no number to Python
+
+
+def blob_index(text: str) -> int | None:
+    """Return the position that ``text`` is written for in the name of a tensor; None: it is none.
+
+    Only plain digits without leading zeros are one.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
+        return None
+    return int(text) if text == str(int(text)) else None
 
 
 @dataclass(frozen=True)

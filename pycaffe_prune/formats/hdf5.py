@@ -13,7 +13,7 @@ import numpy as np
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.blobs import MAX_COUNT, Blob
-from pycaffe_prune.formats.caffemodel import Caffemodel, named_blobs, named_model
+from pycaffe_prune.formats.caffemodel import Caffemodel, blob_index, named_blobs, named_model
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.formats.hdf5_files import Hdf5File, member, members, read_hdf5, require_plain
 from pycaffe_prune.formats.sharing import blob_owners
@@ -135,11 +135,11 @@ def _scalar(file: h5py.File, name: str) -> Any:
 def _blobs(file: Hdf5File) -> Iterator[tuple[str, int, int]]:
     """Layer, index and number of each blob."""
     for layer, group in members(member(file.root, "data", ""), "/data"):
-        for index, dataset in members(group, f"/data/{layer}"):
-            is_index = index.isdecimal() and index == str(int(index))
-            if not isinstance(dataset, h5py.Dataset) or not is_index:
-                raise FormatError(f"'/data/{layer}/{index}' is no dataset '/data/<layer>/<index>'")
-            yield layer, int(index), _kept(file, dataset, f"dataset '/data/{layer}/{index}'")
+        for name, dataset in members(group, f"/data/{layer}"):
+            index = blob_index(name)
+            if not isinstance(dataset, h5py.Dataset) or index is None:
+                raise FormatError(f"'/data/{layer}/{name}' is no dataset '/data/<layer>/<index>'")
+            yield layer, index, _kept(file, dataset, f"dataset '/data/{layer}/{name}'")
 
 
 def _kept(file: Hdf5File, dataset: h5py.Dataset, place: str) -> int:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.errors import FormatError, SurgeryError
-from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, blob_index
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.formats.hdf5_files import Hdf5File, members, read_hdf5
 
@@ -65,13 +66,18 @@ def write_mask(path: Path, mask_file: MaskFile) -> None:
         file.attrs["parameters"] = json.dumps(dict(mask_file.parameters), sort_keys=True)
 
 
-def read_mask(path: Path) -> MaskFile:
+def read_mask(path: Path, most: int | None = None) -> MaskFile:
     """Read a mask file.
 
+    Args:
+        path: The file.
+        most: How many values the weights have that it masks: it may not unpack to more.
+
     Raises:
-        FormatError: The file is missing, damaged, or holds anything but boolean masks.
+        FormatError: The file is missing, damaged, or holds anything but boolean masks, or masks of
+            more values.
     """
-    parsed = read_hdf5(path, _WHAT, _masks)
+    parsed = read_hdf5(path, _WHAT, partial(_masks, most=most))
     keys, source_sha256, criterion, parameters = parsed.notes
     masks = {
         (layer, index): cast(Mask, parsed.arrays[number])
@@ -83,18 +89,23 @@ def read_mask(path: Path) -> MaskFile:
         raise FormatError(f"{path}: {error}; {_WHAT} is needed") from error
 
 
-def _masks(file: Hdf5File) -> tuple[list[BlobKey], str, str, str]:
+def _masks(file: Hdf5File, most: int | None) -> tuple[list[BlobKey], str, str, str]:
     """The masks' keys in the order in which they are kept, and the attributes."""
     keys: list[BlobKey] = []
+    count = 0
     for name, dataset in _datasets(file.root, "", 0):
-        layer, _, index = name.rpartition("/")
-        if not layer or not index.isdecimal() or dataset.dtype != np.bool_:
+        layer, _, text = name.rpartition("/")
+        index = blob_index(text)
+        if not layer or index is None or dataset.dtype != np.bool_:
             raise FormatError(
                 f"dataset '/{name}' ({dataset.dtype}) is not a mask '/<layer>/<index>'"
             )
+        count += int(dataset.size or 0)
+        if most is not None and count > most:
+            raise FormatError(f"masks {count} values or more, but the weights have {most}")
         if file.keep(dataset, f"dataset '/{name}'", np.bool_) != len(keys):
             raise FormatError(f"dataset '/{name}' is another one under a second name")
-        keys.append((layer, int(index)))
+        keys.append((layer, index))
     attributes = file.root.attrs
     lacking = [name for name in _ATTRIBUTES if name not in attributes]
     if lacking:

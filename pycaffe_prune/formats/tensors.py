@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.blobs import Blob
-from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, named_blobs, named_model
+from pycaffe_prune.formats.caffemodel import (
+    BlobKey,
+    Caffemodel,
+    blob_index,
+    named_blobs,
+    named_model,
+)
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.formats.npz import read_arrays, write_arrays
 from pycaffe_prune.formats.safetensors_file import read_safetensors_file, write_safetensors_file
@@ -114,8 +120,9 @@ def _named_model(
 
 
 def _blob(name: str, tensor: NDArray[np.generic]) -> tuple[BlobKey, Blob]:
-    layer, slash, index = name.rpartition("/")
-    if not slash or not index.isdecimal() or index != str(int(index)) or tensor.dtype.kind != "f":
+    layer, slash, text = name.rpartition("/")
+    index = blob_index(text)
+    if not slash or index is None or tensor.dtype.kind != "f":
         raise FormatError(f"'{name}' ({tensor.dtype}) is no tensor '<layer>/<index>' of float32")
     with np.errstate(over="ignore", invalid="ignore"):  # too large a double becomes inf, as in C++
-        return (layer, int(index)), tensor.astype(np.float32, copy=False)
+        return (layer, index), tensor.astype(np.float32, copy=False)

@@ -168,6 +168,15 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
         read_mask(path)
 
 
+def test_masks_of_more_values_than_the_weights_have_are_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "a.mask.h5"
+    example(path)
+    count = sum(mask.size for mask in read_mask(path).masks.values())
+    assert read_mask(path, count).masks.keys() == read_mask(path).masks.keys()
+    with pytest.raises(FormatError, match=f"or more, but the weights have {count - 1}; a mask"):
+        read_mask(path, count - 1)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=f"^{tmp_path}/none: no such file; a mask file"):
         read_mask(tmp_path / "none")

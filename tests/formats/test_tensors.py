@@ -160,6 +160,8 @@ def test_other_floats_become_float32(
         ({"weights": np.ones(2, np.float32)}, "'weights' .float32. is no tensor"),
         ({"ip/weight": np.ones(2, np.float32)}, "'ip/weight' .float32. is no tensor"),
         ({"ip/00": np.ones(2, np.float32)}, "'ip/00' .float32. is no tensor"),
+        ({"ip/" + "9" * 5000: np.ones(2, np.float32)}, "9' .float32. is no tensor"),
+        ({"ip/\u0663": np.ones(2, np.float32)}, "'ip/\u0663' .float32. is no tensor"),
         ({"ip/0": np.ones(2, np.int64)}, "'ip/0' (.int64. is no tensor|holds I64)"),
         ({"ip/1": np.ones(2, np.float32)}, "layer 'ip' has blob 1 but lacks blob 0"),
         ({}, "holds no blob"),
