@@ -33,7 +33,7 @@ def make_source(layer: LayerParameter, phase: int, device: torch.device, seed: i
         SurgeryError: The layer contradicts itself.
         EngineError: This engine does not know its type.
     """
-    if batch_size(layer) == 0:
+    if batch_size(layer) == 0 and layer.type != "WindowData":  # which is refused below
         raise DataError(f"layer '{layer.name}' ({layer.type}): needs a batch_size of at least 1")
     match layer.type:
         case "Data":
