@@ -28,7 +28,7 @@ def random_input(images: int, *, seed: int = 0, scale: float = 1.0) -> InputSour
     """Return a source of normally distributed values with mean 0 and deviation ``scale``.
 
     Where layers take the values as whole numbers (`net.index_inputs`), each of those that all of
-    them take is as likely as any other.
+    them take is as likely as any other; regions are as many as images, one of each.
     """
 
     def make(shapes: Mapping[str, Shape | None], uses: Uses = _NO_USES) -> Data:
@@ -41,7 +41,9 @@ def random_input(images: int, *, seed: int = 0, scale: float = 1.0) -> InputSour
                     f"--input-shape {name}=NxCxHxW, or give real input"
                 )
             whole = (images, *shape[1:])
-            if name in uses:
+            if any(use.of_regions for use in uses.get(name, ())):
+                made[name] = _regions(random, whole)
+            elif name in uses:
                 bound = min(images if use.bound is None else use.bound for use in uses[name])
                 values = random.integers(0, max(bound, 1), whole)
                 values[0] = max(bound, 1) - 1  # a Filter that selects nothing has no output
@@ -51,6 +53,16 @@ def random_input(images: int, *, seed: int = 0, scale: float = 1.0) -> InputSour
         return made
 
     return make
+
+
+def _regions(random: np.random.Generator, shape: Shape) -> Image:
+    """One region of each image: its number, and two corners within 224 pixels."""
+    count = shape[0]
+    if np.prod(shape[1:]) != 5:
+        raise SurgeryError(f"a blob of regions is {extents(shape)}; rows of 5 values are needed")
+    corners = np.sort(random.integers(0, 224, (count, 2, 2)), axis=1)
+    rows = np.column_stack([np.arange(count), corners.reshape(count, 4)])
+    return rows.astype(np.float32).reshape(shape)
 
 
 def array_input(path: Path) -> InputSource:

@@ -50,3 +50,21 @@ def test_values_that_are_no_index_are_refused(
         return
     with pytest.raises(SurgeryError, match=r"'x' holds values that layer 'embed' \(Embed\)"):
         require_indices(data, uses)
+
+
+REGIONS = [IndexUse("roi", "ROIPooling", None)]
+
+
+@pytest.mark.parametrize(
+    ("row", "valid"),
+    [([1, 2, 3, 9, 8], True), ([0, 5, 5, 5, 5], True), ([0.5, 2, 3, 9, 8], False),
+     ([-1, 2, 3, 9, 8], False), ([0, 9, 3, 2, 8], False), ([0, 2, 8, 9, 3], False),
+     ([0, 2, 3, np.nan, 8], False), ([0, 2, 3, 9], False)],
+)  # fmt: skip
+def test_rows_that_are_no_region_are_refused(row: list[float], valid: bool) -> None:
+    data = {"rois": np.array([row, row], np.float32)}
+    if valid:
+        require_indices(data, {"rois": REGIONS})
+        return
+    with pytest.raises(SurgeryError, match=r"'rois' .* layer 'roi' \(ROIPooling\) does not take"):
+        require_indices(data, {"rois": REGIONS})

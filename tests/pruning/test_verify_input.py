@@ -11,7 +11,7 @@ from pycaffe_prune.errors import DataError, FormatError, PruneError, SurgeryErro
 from pycaffe_prune.formats.caffe_pb2 import Datum, LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.mean import read_mean
-from pycaffe_prune.net.index_inputs import IndexUse
+from pycaffe_prune.net.index_inputs import IndexUse, require_indices
 from pycaffe_prune.pruning.verify_input import array_input, lmdb_input, random_input
 
 NET = """
@@ -190,3 +190,13 @@ def test_real_input_goes_to_nets_with_one_data_blob(tmp_path: Path) -> None:
     for source in (array_input(tmp_path / "x.npy"), lmdb_input(tmp_path, 1)):
         with pytest.raises(SurgeryError, match="data blobs a, b"):
             source({"a": None, "b": None})
+
+
+def test_random_regions_are_valid_and_one_of_each_image() -> None:
+    uses = {"rois": [IndexUse("roi", "ROIPooling", None)]}
+    rows = random_input(6)({"data": (1, 3, 8, 8), "rois": (300, 5, 1, 1)}, uses)["rois"]
+    assert rows.shape == (6, 5, 1, 1)
+    assert rows[:, 0, 0, 0].tolist() == list(range(6))
+    require_indices({"rois": rows}, uses)
+    with pytest.raises(SurgeryError, match="regions is 6x4; rows of 5"):
+        random_input(6)({"rois": (300, 4)}, uses)
