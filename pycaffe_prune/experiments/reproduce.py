@@ -136,7 +136,7 @@ def make_plan(
         raise FormatError(
             f"{net_path}: has no InnerProduct layer '{missing[0]}'; there are: {', '.join(units)}"
         )
-    headline = require_headline(solver, net_path, spec.accuracy)
+    headline = require_headline(solver, net_path, spec.accuracy, trust=execution.trusted)
     own = _own_folders(net_path, solver, retraining_solver)
 
     readable = Readable.of(net_path, data, own, trust=execution.trusted)
@@ -164,7 +164,9 @@ def make_plan(
     )
     if retraining_solver is not None:
         after = _fingerprint(retraining_solver, parts)
-        again = require_headline(retraining_solver, net_path, spec.accuracy)
+        again = require_headline(
+            retraining_solver, net_path, spec.accuracy, trust=execution.trusted
+        )
         if again.layer != headline.layer:
             raise FormatError(
                 f"{retraining_solver}: its test would be judged in '{again.layer}', and that of "
