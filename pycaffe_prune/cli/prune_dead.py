@@ -20,7 +20,7 @@ from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.formats.mask import Mask, MaskFile, read_mask, write_mask
 from pycaffe_prune.net.state_wish import StateWish
 from pycaffe_prune.pruning.connections import apply_masks
-from pycaffe_prune.pruning.counts import LayerReduction
+from pycaffe_prune.pruning.counts import deleted_reduction
 from pycaffe_prune.pruning.dead import Alive, delete_dead, unread_inputs
 from pycaffe_prune.pruning.sharing import masks_for_all, one_of_each, shared_blobs
 from pycaffe_prune.pruning.units import delete_units
@@ -87,10 +87,7 @@ def _show(net: NetParameter, model: Caffemodel, alive: Alive) -> None:
     types = {layer.name: layer.type for layer in net.layer}
     held = {layer.name for layer in model.layers if layer.blobs}
     names = one_of_each(shared_blobs(net), dict.fromkeys(n for n in alive.kept if n in held))
-    rows = [
-        LayerReduction(name, model.layer(name).blobs[0].size, alive.model.layer(name).blobs[0].size)
-        for name in names
-    ]
+    rows = deleted_reduction(model, alive.model, names)
     left = {name: f"{int(kept.sum())} of {kept.size}" for name, kept in alive.kept.items()}
     show_reductions(rows, left)
     zeros = sum(int((alive.model.layer(name).blobs[0] == 0).sum()) for name in names)

@@ -27,7 +27,7 @@ from pycaffe_prune.pruning.constant_channels import (
 )
 from pycaffe_prune.pruning.counts import require_finite
 from pycaffe_prune.pruning.sharing import shared_blobs
-from pycaffe_prune.pruning.unit_weights import columns_read
+from pycaffe_prune.pruning.unit_weights import columns_read, with_zeros
 from pycaffe_prune.pruning.units import Kept, delete_units
 
 __all__ = ["Alive", "delete_dead", "unread_inputs"]
@@ -232,16 +232,8 @@ def _cut_off(channels: Channels, model: Caffemodel, gone: _Flags) -> Caffemodel:
     """Zero the weights that lead into and out of channels, so that those behind them are seen."""
     changed: dict[BlobKey, Blob] = {}
     for key, blob in channels.blobs.items():
-        if blob.reads is None:
-            continue
-        weights = model.layer(key[0]).blobs[key[1]].copy()
-        for axis, ids in enumerate(blob.axes):
-            if ids is None or not gone[ids].any():
-                continue
-            if ids.ndim == 1:
-                np.moveaxis(weights, axis, 0)[gone[ids]] = 0
-            else:
-                for group, flags in zip(np.split(weights, len(ids)), gone[ids], strict=True):
-                    np.moveaxis(group, axis, 0)[flags] = 0
-        changed[key] = weights
+        for axis, ids in enumerate(blob.axes if blob.reads is not None else ()):
+            if ids is not None and gone[ids].any():
+                weights = changed.get(key, model.layer(key[0]).blobs[key[1]])
+                changed[key] = with_zeros(weights, axis, ids, gone)
     return model.with_blobs(changed)

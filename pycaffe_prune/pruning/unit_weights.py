@@ -11,7 +11,7 @@ from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.net.channels import BlobChannels, Channels, Ids
 from pycaffe_prune.pruning.counts import require_finite
 
-__all__ = ["columns_read", "weights_around"]
+__all__ = ["columns_read", "weights_around", "with_zeros"]
 
 
 def weights_around(
@@ -135,3 +135,19 @@ def _by_channel(columns: Blob, place: NDArray[np.int64], channels: int) -> Blob:
     cube = np.zeros((most, len(columns), channels), np.float32)
     cube[rank, :, place[order]] = columns.T
     return cube.reshape(-1, channels)
+
+
+def with_zeros(weights: Blob, axis: int, ids: Ids, gone: NDArray[np.bool_]) -> Blob:
+    """Return a copy of a parameter blob with zeros at channels that go.
+
+    Args:
+        weights: The blob.
+        axis: Along which the channels lie.
+        ids: As in `BlobChannels.axes`.
+        gone: Shape (all channels of the net,).
+    """
+    zeroed = weights.copy()
+    parts = [zeroed] if ids.ndim == 1 else np.split(zeroed, len(ids))
+    for part, flags in zip(parts, gone[np.atleast_2d(ids)], strict=True):
+        np.moveaxis(part, axis, 0)[flags] = 0
+    return zeroed

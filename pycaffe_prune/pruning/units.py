@@ -20,7 +20,7 @@ from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import BlobChannels, Channels
 from pycaffe_prune.pruning.coupled import Coupled, channels_to_delete, coupled_layers
 from pycaffe_prune.pruning.criteria.units import unit_criterion
-from pycaffe_prune.pruning.unit_weights import weights_around
+from pycaffe_prune.pruning.unit_weights import weights_around, with_zeros
 from pycaffe_prune.pruning.weight_blobs import weight_blobs
 
 __all__ = [
@@ -331,13 +331,7 @@ def mask_units(net: NetParameter, model: Caffemodel, kept: Kept) -> Caffemodel:
         ids = None if blob.reads is None else blob.axes[blob.reads]
         if blob.reads is None or ids is None or not gone[ids].any():
             continue
-        weights = model.layer(key[0]).blobs[key[1]].copy()
-        changed[key] = weights
-        if ids.ndim == 1:
-            np.moveaxis(weights, blob.reads, 0)[gone[ids]] = 0
-        else:
-            for group, flags in zip(np.split(weights, len(ids)), gone[ids], strict=True):
-                group[:, flags] = 0
+        changed[key] = with_zeros(model.layer(key[0]).blobs[key[1]], blob.reads, ids, gone)
     return model.with_blobs(changed)
 
 
