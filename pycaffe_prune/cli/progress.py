@@ -147,7 +147,7 @@ class _SweepBars:
                 self._warn(stage, event.message or "")
             elif event.event == "anew":
                 said = f"{stage.label}: {event.message}"
-                self._bar.console.print(said, markup=False, highlight=False, soft_wrap=True)
+                self._bar.console.print(said, soft_wrap=True)
             elif event.event == "progress":
                 self._advance(stage, event.iteration)
                 self._bar.update(
