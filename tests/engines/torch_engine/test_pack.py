@@ -178,6 +178,33 @@ def test_runs_that_draw_or_keep_statistics_cannot_be_packed(make, tmp_path, chan
     assert pack_key(Solver(read_solver(tmp_path / "solver.prototxt"), read_net(net))) is None
 
 
+SCALE = 'layer { name: "scale" type: "Scale" bottom: "pool" top: "pool" }\n'
+
+
+def with_scale(make, tmp_path, seed, settings):
+    make(seed, settings=settings)
+    net = tmp_path / "net.prototxt"
+    sigmoid = 'layer { name: "sigmoid"'
+    net.write_text(net.read_text().replace(sigmoid, SCALE + sigmoid))
+    return Solver(read_solver(tmp_path / "solver.prototxt"), read_net(net))
+
+
+def test_a_scale_is_packed_where_an_iteration_is_one_pass(make, tmp_path):
+    settings = "base_lr: 0.1 momentum: 0.9"
+    packed = [with_scale(make, tmp_path, seed, settings) for seed in (1, 2)]
+    alone = [with_scale(make, tmp_path, seed, settings) for seed in (1, 2)]
+    assert pack_key(packed[0]) == pack_key(packed[1]) is not None
+    pack = Pack(packed)
+    pack.step(8)
+    pack.close()
+    for solver, single in zip(packed, alone, strict=True):
+        single.step(8)
+        found, expected = (one.net.params["scale"][0].data for one in (solver, single))
+        assert abs(expected - 1).max() > 1e-3
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert pack_key(with_scale(make, tmp_path, 1, f"{settings} iter_size: 2")) is None
+
+
 def test_runs_in_threads_step_together_whatever_each_asks_for(make, monkeypatch):
     asks = [[5, 9, 2], [16], [1] * 16, [4, 4]]
     made, closed = [], []
