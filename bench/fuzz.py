@@ -33,8 +33,7 @@ _SLOW_SECONDS = 10  # of CPU time, so that a busy machine does not count
 _HANGS_SECONDS = 180  # of the clock
 _MOST_MEMORY = 1 << 30
 _FULL = 77  # exit code of a worker whose peak of memory says nothing any more
-_RARE = "HDF5"  # formats that are read in a child: 20 ms an input
-_OFTEN = 8  # how many inputs the others get for one of these
+_OFTEN = 8  # how many inputs a fast format gets for one of a slow one
 
 
 @dataclass
@@ -67,7 +66,7 @@ class _Worker:
     def run(self, seed: int, end: float) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # OpenCV's libraries tell of each input
         pick = random.Random(seed)  # noqa: S311  (no secret)
-        weights = [1 if _RARE in one.name else _OFTEN for one in self._counts.formats]
+        weights = [1 if one.is_slow else _OFTEN for one in self._counts.formats]
         numbers = range(len(weights))
         while time.monotonic() < end:
             for number in pick.choices(numbers, weights, k=100):

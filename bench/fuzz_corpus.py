@@ -16,6 +16,7 @@ import cv2
 import h5py
 import lmdb
 import numpy as np
+from fuzz_results import draw_result, repack_json, report_result, small_result
 from google.protobuf import text_format
 
 from data_prep.idx import read_labelled_images
@@ -95,6 +96,8 @@ class Format:
     """Files that lie in the same folder, unharmed."""
     repack: Callable[[bytes, Callable[[bytes], bytes]], bytes] | None = None
     """Harms what is packed and packs it again, so that checksums hold."""
+    is_slow: bool = False
+    """Whether it takes 20 ms or more, a process of its own for instance: it is tried less often."""
 
 
 def _model() -> Caffemodel:
@@ -293,6 +296,7 @@ def make_formats(folder: Path) -> list[Format]:
     hdf5 = made(lambda path: write_hdf5_weights(path, model))
     npz = made(lambda path: write_npz(path, model))
     sparse = made(lambda path: write_sparse(path, model))
+    result = small_result()
     tensors = made(lambda path: write_safetensors(path, model))
     return [
         *(
@@ -336,8 +340,15 @@ def make_formats(folder: Path) -> list[Format]:
             for ending in (".jpg", ".png", ".bmp", ".webp", ".tiff")
         ),
         Format("manifest", json.dumps(manifest).encode(), "manifest.json", _read_manifest, {}),
-        Format("mask HDF5", made(lambda p: write_mask(p, mask)), "a.mask.h5", read_mask, {}),
-        Format("weights HDF5", hdf5, "a.h5", read_hdf5_weights, {}),
-        Format("solverstate HDF5", made(_solverstate_h5), "a.h5", read_hdf5_solverstate, {}),
-        Format("data HDF5", made(_rows_h5), "a.h5", _read_rows, {}),
+        Format("report of a result", result, "result.json", report_result, {}, repack_json, True),
+        Format("figure of a result", result, "result.json", draw_result, {}, repack_json, True),
+        *(
+            Format(f"{what} HDF5", content, "a.h5", read, {}, None, True)
+            for what, content, read in (
+                ("mask", made(lambda p: write_mask(p, mask)), read_mask),
+                ("weights", hdf5, read_hdf5_weights),
+                ("solverstate", made(_solverstate_h5), read_hdf5_solverstate),
+                ("data", made(_rows_h5), _read_rows),
+            )
+        ),
     ]
