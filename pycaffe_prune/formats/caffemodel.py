@@ -41,6 +41,7 @@ __all__ = [
     "Caffemodel",
     "Layer",
     "blob_index",
+    "caffemodel_size",
     "named_blobs",
     "named_model",
     "naming_blob",
@@ -339,9 +340,24 @@ def _write_layer(file: BinaryIO, layer: Layer) -> None:
         (part.tag for part in wire.fields(header, 0, len(header)) if part.number > _BLOBS),
         len(header),
     )
-    length = len(header) + sum(written_size(blob, _BLOBS) for blob in layer.blobs)
-    file.write(wire.encode_varint(_LAYER << 3 | wire.LENGTH) + wire.encode_varint(length))
+    file.write(_layer_tag(_layer_length(header, layer)))
     file.write(header[:split])
     for blob in layer.blobs:
         write_blob(file, blob, _BLOBS)
     file.write(header[split:])
+
+
+def _layer_length(header: bytes | memoryview, layer: Layer) -> int:
+    return len(header) + sum(written_size(blob, _BLOBS) for blob in layer.blobs)
+
+
+def _layer_tag(length: int) -> bytes:
+    return wire.encode_varint(_LAYER << 3 | wire.LENGTH) + wire.encode_varint(length)
+
+
+def caffemodel_size(model: Caffemodel) -> int:
+    """Return how many bytes `write_caffemodel` writes; nothing is written."""
+    lengths = [_layer_length(message_bytes(layer.param), layer) for layer in model.layers]
+    return len(message_bytes(model.net)) + sum(
+        len(_layer_tag(length)) + length for length in lengths
+    )

@@ -47,6 +47,7 @@ __all__ = [
     "StorageSizes",
     "from_gaps",
     "read_sparse",
+    "sparse_size",
     "storage_sizes",
     "to_gaps",
     "write_sparse",
@@ -154,6 +155,11 @@ def write_sparse(path: Path, model: Caffemodel) -> None:
         write_arrays(file, _members(model))
 
 
+def sparse_size(model: Caffemodel) -> int:
+    """Return how many bytes `write_sparse` writes; nothing is written."""
+    return arrays_size(_members(model), zipfile.ZIP_STORED)
+
+
 def read_sparse(path: Path) -> Caffemodel:
     """Read a sparse model: definitions and blobs are those that were written, to the last bit.
 
@@ -256,7 +262,7 @@ def storage_sizes(path: Path) -> StorageSizes:
     return StorageSizes(
         dense=path.stat().st_size,
         dense_zip=zipped_size(path),
-        sparse=arrays_size(_members(model), zipfile.ZIP_STORED),
+        sparse=sparse_size(model),
         sparse_zip=arrays_size(_members(model), zipfile.ZIP_DEFLATED),
         layers=tuple(
             LayerNonZeros(

@@ -14,7 +14,14 @@ from pycaffe_prune.net.fork_summary import ForkUse, fork_uses
 from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
 from pycaffe_prune.net.state_wish import StateWish, chosen_layers, read_net_in_state
 
-__all__ = ["LayerCounts", "NetCounts", "count_file", "count_layers", "uses_of_weights"]
+__all__ = [
+    "LayerCounts",
+    "NetCounts",
+    "are_weights",
+    "count_file",
+    "count_layers",
+    "uses_of_weights",
+]
 
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
 
@@ -163,12 +170,8 @@ def _count(layer: LayerParameter, shapes: LayerShapes, owned: set[str]) -> Layer
         for index, shape in enumerate(shapes.params)
     ]
     statistics = sum(sizes[:3]) if layer.type == "BatchNorm" else 0
-    if layer.type in _RECURRENT:
-        weights = sum(
-            size for size, shape in zip(sizes, shapes.params, strict=True) if len(shape) > 1
-        )
-    else:
-        weights = sum(sizes[:1]) if _begins_with_weights(layer) else 0
+    are = are_weights(layer, shapes.params)
+    weights = sum(size for size, is_weight in zip(sizes, are, strict=True) if is_weight)
     uses = uses_of_weights(layer, shapes)
     return LayerCounts(
         name=layer.name,
@@ -187,11 +190,18 @@ def _count(layer: LayerParameter, shapes: LayerShapes, owned: set[str]) -> Layer
     )
 
 
-def _begins_with_weights(layer: LayerParameter) -> bool:
-    """Whether blob 0 is a weight; with two bottoms, Scale's only blob is its bias."""
-    return layer.type not in ("BatchNorm", "Bias") and not (
+def are_weights(layer: LayerParameter, params: Sequence[Shape]) -> tuple[bool, ...]:
+    """Tell of each parameter blob whether it holds learned factors, as `LayerCounts.weights` does.
+
+    Blob 0 does as a rule (with two bottoms, Scale's only blob is its bias), of LSTM and RNN every
+    matrix.
+    """
+    if layer.type in _RECURRENT:
+        return tuple(len(shape) > 1 for shape in params)
+    begins = layer.type not in ("BatchNorm", "Bias") and not (
         layer.type == "Scale" and len(layer.bottom) > 1
     )
+    return tuple(begins and index == 0 for index in range(len(params)))
 
 
 def uses_of_weights(layer: LayerParameter, shapes: LayerShapes) -> tuple[int, ...] | None:

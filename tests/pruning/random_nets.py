@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
 from pycaffe_prune.net.shapes import infer_shapes
+from pycaffe_prune.pruning.sharing import shared_blobs
 
 SIZE = 6
 
@@ -215,6 +216,22 @@ def random_weights(net: NetParameter, seed: int) -> Caffemodel:
         definition.CopyFrom(layer)
         layers.append(Layer(definition, tuple(blobs)))
     return Caffemodel(tuple(layers), NetParameter(name=net.name))
+
+
+def sparse_weights(net: NetParameter, seed: int) -> Caffemodel:
+    """Random weights of which many are zero: whole rows, whole columns, and one by one."""
+    model, random = random_weights(net, seed), np.random.default_rng(seed)
+    shared = shared_blobs(net)
+    changed = {}
+    for (name, index), blob in model.blobs():
+        if index or blob.ndim < 2 or (name, index) in changed:
+            continue
+        values = blob * (random.random(blob.shape) < random.choice([0.2, 0.9]))
+        for axis in (0, 1):
+            alive = random.random(blob.shape[axis]) < random.choice([0.3, 0.7, 1])
+            values = values * np.expand_dims(alive, [a for a in range(blob.ndim) if a != axis])
+        changed.update(dict.fromkeys(shared.get((name, index), [(name, index)]), values))
+    return model.with_blobs({key: blob.astype(np.float32) for key, blob in changed.items()})
 
 
 @st.composite

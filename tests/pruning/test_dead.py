@@ -10,28 +10,11 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
 from pycaffe_prune.pruning.dead import delete_dead, unread_inputs
-from pycaffe_prune.pruning.sharing import shared_blobs
 from tests.pruning.conftest import CaffeForward
-from tests.pruning.random_nets import SIZE, nets, random_weights
+from tests.pruning.random_nets import SIZE, nets, random_weights, sparse_weights
 
 IMAGES = np.random.default_rng(3).normal(size=(2, 4, SIZE, SIZE)).astype(np.float32)
 INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 4 } } }'
-
-
-def sparse_weights(net: NetParameter, seed: int) -> Caffemodel:
-    """Random weights of which many are zero: whole rows, whole columns, and one by one."""
-    model, random = random_weights(net, seed), np.random.default_rng(seed)
-    shared = shared_blobs(net)
-    changed = {}
-    for (name, index), blob in model.blobs():
-        if index or blob.ndim < 2 or (name, index) in changed:
-            continue
-        values = blob * (random.random(blob.shape) < random.choice([0.2, 0.9]))
-        for axis in (0, 1):
-            alive = random.random(blob.shape[axis]) < random.choice([0.3, 0.7, 1])
-            values = values * np.expand_dims(alive, [a for a in range(blob.ndim) if a != axis])
-        changed.update(dict.fromkeys(shared.get((name, index), [(name, index)]), values))
-    return model.with_blobs({key: blob.astype(np.float32) for key, blob in changed.items()})
 
 
 @pytest.mark.real_caffe
