@@ -26,8 +26,6 @@ from data_prep.manifest import load_manifest
 from data_prep.mat_file import read_mat
 from data_prep.warp import decode
 from pycaffe_prune.engines.contents import lmdb_content
-from pycaffe_prune.engines.datum import decode_datum, read_image
-from pycaffe_prune.engines.lmdb_images import stored_images
 from pycaffe_prune.experiments.spec import find_experiment, read_experiment
 from pycaffe_prune.formats.caffe_pb2 import Datum, NetParameter
 from pycaffe_prune.formats.caffemodel import (
@@ -36,12 +34,14 @@ from pycaffe_prune.formats.caffemodel import (
     read_caffemodel,
     write_caffemodel,
 )
+from pycaffe_prune.formats.datum import decode_datum, read_image
 from pycaffe_prune.formats.hdf5 import (
     read_hdf5_solverstate,
     read_hdf5_weights,
     write_hdf5_weights,
 )
 from pycaffe_prune.formats.hdf5_files import read_rows
+from pycaffe_prune.formats.lmdb_images import stored_images
 from pycaffe_prune.formats.mask import MaskFile, read_mask, write_mask
 from pycaffe_prune.formats.mean import read_mean, write_mean, write_mean_npy
 from pycaffe_prune.formats.prototxt import read_net, read_solver

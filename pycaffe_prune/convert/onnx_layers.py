@@ -7,8 +7,8 @@ import numpy as np
 
 from pycaffe_prune.convert import onnx_windows
 from pycaffe_prune.convert.onnx_graph import Context
+from pycaffe_prune.formats.axes import canonical_axis
 from pycaffe_prune.formats.caffe_pb2 import EltwiseParameter, LRNParameter
-from pycaffe_prune.net.axes import canonical_axis
 from pycaffe_prune.net.shapes import Shape
 
 __all__ = ["RULES"]

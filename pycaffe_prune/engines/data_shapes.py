@@ -5,9 +5,9 @@ from pathlib import Path
 
 import cv2
 
-from pycaffe_prune.engines.datum import decode_datum, read_image
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.formats.datum import decode_datum, read_image
 from pycaffe_prune.formats.hdf5_files import rows_shapes
 from pycaffe_prune.formats.lmdb_file import LmdbFile
 from pycaffe_prune.net.shapes import Shape

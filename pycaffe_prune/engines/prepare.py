@@ -42,6 +42,7 @@ from pycaffe_prune.engines.test_images import image_count, why_uncounted
 from pycaffe_prune.engines.test_plan import headline_mark, label_source, plan_test
 from pycaffe_prune.engines.trusted_layers import confine_output, make_output_folders, module_folders
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
+from pycaffe_prune.formats.axes import Shape
 from pycaffe_prune.formats.caffe_pb2 import (
     TEST,
     TRAIN,
@@ -58,7 +59,6 @@ from pycaffe_prune.formats.prototxt import (
     write_prototxt,
 )
 from pycaffe_prune.formats.weights import caffe_weights
-from pycaffe_prune.net.axes import Shape
 from pycaffe_prune.net.fit import refuse_repeated_names
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.state_wish import OWN_STATE, StateWish, read_net_in_state

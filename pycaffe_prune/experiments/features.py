@@ -33,10 +33,10 @@ from data_prep.lmdb_writer import Batch
 from data_prep.manifest import Manifest, SplitName, load_manifest
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.contents import lmdb_content
-from pycaffe_prune.engines.lmdb_images import as_data_layer, stored_images
 from pycaffe_prune.errors import DataError, InterruptedRunError
 from pycaffe_prune.experiments.trunk import Trunk, cut_trunk
 from pycaffe_prune.formats.files import atomic_write, sha256_of
+from pycaffe_prune.formats.lmdb_images import as_data_layer, stored_images
 from pycaffe_prune.screen import PlainColumn, Screen
 
 __all__ = ["LMDB_NAMES", "FeatureRequest", "FeatureSettings", "build_features"]

@@ -8,8 +8,8 @@ by which the next time step reads it (`FillUnrolledNet` of `src/caffe/layers/lst
 import numpy as np
 
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
-from pycaffe_prune.net.axes import Shape, extents
 from pycaffe_prune.net.channel_flows import Flows, axis_of, fix_all, stop
 from pycaffe_prune.net.channels import BlobChannels, ChannelTrace, Flow, Ids
 from pycaffe_prune.net.shapes import LayerShapes

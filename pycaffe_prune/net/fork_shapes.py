@@ -12,9 +12,9 @@ from dataclasses import replace
 from google.protobuf.message import Message
 
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.forks import STOCK_TYPES, fork_part
-from pycaffe_prune.net.axes import Shape, extents
 from pycaffe_prune.net.fork_forms import has_own_scale, stock_form
 from pycaffe_prune.net.shape_rules import RULES, Inferred, Rule
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from google.protobuf.message import Message
 
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import Shape, canonical_axis, extents
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, PoolingParameter
-from pycaffe_prune.net.axes import Shape, canonical_axis, extents
 
 __all__ = ["refuse_repeated_tops", "refuse_unbuildable"]
 

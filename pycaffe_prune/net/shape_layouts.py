@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import Shape, canonical_axis, extents
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
-from pycaffe_prune.net.axes import Shape, canonical_axis, extents
 
 __all__ = [
     "arg_max",

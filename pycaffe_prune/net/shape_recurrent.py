@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
-from pycaffe_prune.net.axes import Shape, extents
 
 __all__ = ["lstm", "rnn"]
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import Shape, canonical_axis, extents
 from pycaffe_prune.formats.caffe_pb2 import EltwiseParameter, LayerParameter
 from pycaffe_prune.net import shape_layouts, shape_recurrent, shape_sources, shape_windows
-from pycaffe_prune.net.axes import Shape, canonical_axis, extents
 
 __all__ = ["RULES", "Inferred", "Rule"]
 

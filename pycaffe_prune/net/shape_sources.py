@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import Shape
 from pycaffe_prune.formats.caffe_pb2 import BlobShape, LayerParameter
-from pycaffe_prune.net.axes import Shape
 
 __all__ = [
     "database",

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import Shape, canonical_axis, extents
 from pycaffe_prune.formats.caffe_pb2 import (
     ConvolutionParameter,
     LayerParameter,
     PoolingParameter,
 )
-from pycaffe_prune.net.axes import Shape, canonical_axis, extents
 
 __all__ = [
     "Window",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.blobs import MAX_COUNT
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
-from pycaffe_prune.net.axes import Shape, extents
 from pycaffe_prune.net.fork_forms import open_fields
 from pycaffe_prune.net.fork_shapes import shape_rule
 from pycaffe_prune.net.setup_checks import refuse_unbuildable

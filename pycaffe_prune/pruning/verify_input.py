@@ -8,9 +8,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from pycaffe_prune.engines.lmdb_images import as_data_layer, stored_images
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.blobs import mapped_file, naming_file
+from pycaffe_prune.formats.lmdb_images import as_data_layer, stored_images
 from pycaffe_prune.formats.npz import parse_npy
 from pycaffe_prune.net.index_inputs import IndexUse
 from pycaffe_prune.net.shapes import Shape, extents

@@ -17,9 +17,9 @@ from data_prep.idx import read_labelled_images
 from data_prep.image_files import find_images
 from data_prep.lmdb_writer import lmdb_content_checksum, lmdb_count
 from data_prep.warp import decode
-from pycaffe_prune.engines.datum import decode_datum, read_image
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import Datum
+from pycaffe_prune.formats.datum import decode_datum, read_image
 from pycaffe_prune.formats.limits import LIMIT_VARIABLE
 
 HOSTILE = Path(__file__).parents[1] / "cases/hostile"

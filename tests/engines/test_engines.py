@@ -16,13 +16,13 @@ import pytest
 
 from pycaffe_prune.engines.base import read_result
 from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.lmdb_images import stored_images
 from pycaffe_prune.engines.prepare import prepare, prepare_evaluation
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import EngineError, InterruptedRunError, PruneError
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.files import sha256_of, write_text
+from pycaffe_prune.formats.lmdb_images import stored_images
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.solverstate import read_solverstate

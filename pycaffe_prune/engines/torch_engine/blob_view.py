@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pycaffe_prune.net.axes import Shape
+from pycaffe_prune.formats.axes import Shape
 
 __all__ = ["BlobView"]
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.build import Step
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.weights import read_weights
-from pycaffe_prune.net.axes import Shape, extents
 
 __all__ = ["load_by_name", "share_by_name"]
 

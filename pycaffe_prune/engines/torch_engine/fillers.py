@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pycaffe_prune.errors import FormatError
+from pycaffe_prune.formats.axes import extents
 from pycaffe_prune.formats.caffe_pb2 import FillerParameter
-from pycaffe_prune.net.axes import extents
 
 __all__ = ["fill"]
 

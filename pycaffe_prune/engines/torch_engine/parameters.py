@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.updates import ParamGroup
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, ParamSpec
 from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.formats.sharing import blob_owners
-from pycaffe_prune.net.axes import Shape, extents
 
 __all__ = ["Learnable", "Parameters", "learnables"]
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pycaffe_prune.errors import FormatError, SurgeryError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.hdf5 import read_hdf5_solverstate
 from pycaffe_prune.formats.solverstate import Solverstate, read_solverstate, write_solverstate
-from pycaffe_prune.net.axes import Shape, extents
 
 __all__ = ["Snapshot", "read_snapshot", "write_snapshot"]
 

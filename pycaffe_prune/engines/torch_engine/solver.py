@@ -15,9 +15,9 @@ from pycaffe_prune.engines.torch_engine.snapshots import read_snapshot, write_sn
 from pycaffe_prune.engines.torch_engine.stepping import Stepping
 from pycaffe_prune.engines.torch_engine.updates import ALL_BITS, make_update
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import extents
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter, SolverParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
-from pycaffe_prune.net.axes import extents
 from pycaffe_prune.net.graph import NetState
 
 __all__ = ["Masks", "Solver"]

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from pycaffe_prune.net.axes import Shape
+from pycaffe_prune.formats.axes import Shape
 
 __all__ = ["Source"]
 

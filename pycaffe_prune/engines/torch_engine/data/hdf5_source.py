@@ -10,9 +10,9 @@ from torch import Tensor
 from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.draws import Purpose, draws_for
 from pycaffe_prune.errors import DataError, FormatError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.hdf5_files import read_rows, rows_shapes
-from pycaffe_prune.net.axes import Shape, extents
 
 __all__ = ["Hdf5Source"]
 

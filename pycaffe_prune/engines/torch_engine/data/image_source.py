@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pycaffe_prune.engines.datum import Record, channels_first, read_image
 from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.draws import Purpose, draws_for
 from pycaffe_prune.engines.torch_engine.data.prefetch import Prefetch
@@ -18,6 +17,7 @@ from pycaffe_prune.engines.torch_engine.data.streamed import StreamedSource
 from pycaffe_prune.engines.torch_engine.data.transformer import Transformer
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
+from pycaffe_prune.formats.datum import Record, channels_first, read_image
 
 __all__ = ["ImageFile", "ImageFiles", "image_source"]
 

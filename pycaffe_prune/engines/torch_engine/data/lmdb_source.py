@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import torch
 
-from pycaffe_prune.engines.datum import Record, decode_datum
 from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.prefetch import Prefetch
 from pycaffe_prune.engines.torch_engine.data.records import Records
@@ -16,6 +15,7 @@ from pycaffe_prune.engines.torch_engine.data.streamed import StreamedSource
 from pycaffe_prune.engines.torch_engine.data.transformer import Transformer
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import DataParameter, Datum, LayerParameter
+from pycaffe_prune.formats.datum import Record, decode_datum
 from pycaffe_prune.formats.lmdb_file import LmdbFile
 
 __all__ = ["LmdbRecords", "database_source"]

@@ -9,8 +9,8 @@ from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.draws import Purpose, draws_for
 from pycaffe_prune.engines.torch_engine.fillers import fill
 from pycaffe_prune.errors import DataError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.caffe_pb2 import FillerParameter, LayerParameter
-from pycaffe_prune.net.axes import Shape, extents
 from pycaffe_prune.net.shapes import infer_shapes
 
 __all__ = ["DummySource", "InputSource", "MemorySource"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.data.base import Source
-from pycaffe_prune.net.axes import Shape
+from pycaffe_prune.formats.axes import Shape
 
 __all__ = ["Prefetch"]
 

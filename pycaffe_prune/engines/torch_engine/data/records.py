@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from pycaffe_prune.engines.datum import Record
+from pycaffe_prune.formats.datum import Record
 
 __all__ = ["Records"]
 

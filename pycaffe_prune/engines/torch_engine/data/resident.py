@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pycaffe_prune.engines.datum import Record
 from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.records import Records
 from pycaffe_prune.engines.torch_engine.data.streamed import split
 from pycaffe_prune.engines.torch_engine.data.transformer import Transformer
 from pycaffe_prune.errors import DataError
-from pycaffe_prune.net.axes import Shape
+from pycaffe_prune.formats.axes import Shape
+from pycaffe_prune.formats.datum import Record
 
 __all__ = ["CPU_BUDGET", "ImageSet", "ResidentSource", "load_image_set"]
 

@@ -7,12 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pycaffe_prune.engines.datum import Pixels
 from pycaffe_prune.engines.torch_engine.data.draws import Purpose, draws_for
 from pycaffe_prune.errors import DataError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter
+from pycaffe_prune.formats.datum import Pixels
 from pycaffe_prune.formats.mean import read_mean
-from pycaffe_prune.net.axes import Shape, extents
 
 __all__ = ["Draws", "Transformer"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.layers.base import Layer, LayerSetup
-from pycaffe_prune.net.axes import canonical_axis
+from pycaffe_prune.formats.axes import canonical_axis
 
 __all__ = ["LAYERS", "Accuracy"]
 

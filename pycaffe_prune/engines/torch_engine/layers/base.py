@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pycaffe_prune.formats.axes import Shape
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
-from pycaffe_prune.net.axes import Shape
 
 __all__ = ["Layer", "LayerSetup", "Saved"]
 

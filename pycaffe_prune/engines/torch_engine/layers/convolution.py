@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from pycaffe_prune.engines.torch_engine.layers.base import Layer, LayerSetup, Saved
 from pycaffe_prune.errors import EngineError
-from pycaffe_prune.net.axes import canonical_axis, extents
+from pycaffe_prune.formats.axes import canonical_axis, extents
 from pycaffe_prune.net.shape_windows import convolution_window
 
 __all__ = ["LAYERS", "Convolution", "Deconvolution"]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pycaffe_prune.engines.torch_engine.layers.base import Layer, LayerSetup, Saved
-from pycaffe_prune.net.axes import canonical_axis
+from pycaffe_prune.formats.axes import canonical_axis
 
 __all__ = ["LAYERS", "Embed", "InnerProduct"]
 

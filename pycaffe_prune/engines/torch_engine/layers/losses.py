@@ -12,9 +12,9 @@ from pycaffe_prune.engines.torch_engine.layers.normalizer import Normalizer
 from pycaffe_prune.engines.torch_engine.layers.softmax import LAYERS as SOFTMAX_LAYERS
 from pycaffe_prune.engines.torch_engine.layers.softmax import log_probabilities
 from pycaffe_prune.errors import EngineError
+from pycaffe_prune.formats.axes import canonical_axis, extents
 from pycaffe_prune.formats.blobs import mapped_file, naming_file, read_blob
 from pycaffe_prune.formats.caffe_pb2 import HingeLossParameter, LossParameter
-from pycaffe_prune.net.axes import canonical_axis, extents
 
 __all__ = [
     "LAYERS",

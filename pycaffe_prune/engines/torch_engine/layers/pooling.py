@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from pycaffe_prune.engines.torch_engine.layers.base import Layer, LayerSetup, Saved
 from pycaffe_prune.errors import EngineError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.caffe_pb2 import PoolingParameter
-from pycaffe_prune.net.axes import Shape, extents
 from pycaffe_prune.net.shape_windows import pooling_window
 
 __all__ = ["LAYERS", "AveragePooling", "MaxPooling", "WidelyPaddedPooling", "pooling"]

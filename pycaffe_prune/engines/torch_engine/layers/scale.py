@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.layers.base import Layer, LayerSetup, Saved
-from pycaffe_prune.net.axes import Shape, canonical_axis
+from pycaffe_prune.formats.axes import Shape, canonical_axis
 
 __all__ = ["LAYERS", "Bias", "PReLU", "Scale"]
 

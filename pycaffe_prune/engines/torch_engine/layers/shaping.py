@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pycaffe_prune.engines.torch_engine.layers.base import Layer, LayerSetup, Saved
+from pycaffe_prune.formats.axes import canonical_axis
 from pycaffe_prune.formats.caffe_pb2 import EltwiseParameter, ReductionParameter
-from pycaffe_prune.net.axes import canonical_axis
 
 __all__ = [
     "LAYERS",

@@ -9,8 +9,8 @@ from torch import Tensor
 from pycaffe_prune.engines.torch_engine.layers.base import Layer, LayerSetup, Saved
 from pycaffe_prune.engines.torch_engine.layers.normalizer import Normalizer
 from pycaffe_prune.errors import DataError, EngineError
+from pycaffe_prune.formats.axes import canonical_axis, extents
 from pycaffe_prune.formats.caffe_pb2 import LossParameter
-from pycaffe_prune.net.axes import canonical_axis, extents
 
 __all__ = ["LAYERS", "Softmax", "SoftmaxWithLoss", "log_probabilities"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from pycaffe_prune.engines.torch_engine.data.base import Source
 from pycaffe_prune.engines.torch_engine.data.prefetch import Prefetch
 from pycaffe_prune.errors import DataError
-from pycaffe_prune.net.axes import Shape
+from pycaffe_prune.formats.axes import Shape
 
 CPU = torch.device("cpu")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pycaffe_prune.engines.datum import Pixels, Record, decode_datum
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.datum import Pixels, Record, decode_datum
 from pycaffe_prune.formats.lmdb_file import LmdbFile
-from pycaffe_prune.net.shapes import Shape, extents
+from pycaffe_prune.formats.axes import Shape, extents
 
 __all__ = ["as_data_layer", "stored_images"]
 

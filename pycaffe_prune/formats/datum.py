@@ -11,9 +11,9 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from pycaffe_prune.errors import DataError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.caffe_pb2 import Datum
 from pycaffe_prune.formats.png import has_false_sizes
-from pycaffe_prune.net.axes import Shape, extents
 
 __all__ = ["Pixels", "Record", "channels_first", "decode_datum", "decode_image", "read_image"]
 

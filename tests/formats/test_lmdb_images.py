@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pycaffe_prune.engines.lmdb_images import as_data_layer, stored_images
 from pycaffe_prune.errors import DataError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import Datum
+from pycaffe_prune.formats.lmdb_images import as_data_layer, stored_images
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (3, 5, 4), np.uint8)
 
