@@ -27,8 +27,8 @@ from pathlib import Path
 from data_prep.flowers102_lists import LABELS_FILE, SPLIT_FILE, image_lists, read_parts
 from data_prep.lmdb_writer import lmdb_content_checksum
 from data_prep.manifest import load_manifest
-from pycaffe_prune.engines.caffe_prefix import install_caffe
-from pycaffe_prune.engines.caffe_python import find_caffe_python
+from pycaffe_prune.engines.caffe.prefix import install_caffe
+from pycaffe_prune.engines.caffe.python import find_caffe_python
 from pycaffe_prune.errors import EngineError
 
 ONE_CORE_TARGET = 1.0

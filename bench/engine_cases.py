@@ -14,7 +14,7 @@ from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.share import share_root
 
 if TYPE_CHECKING:  # whoever races needs no PyTorch in this process
-    from pycaffe_prune.engines.torch_engine.net import Net
+    from pycaffe_prune.engines.torch.net import Net
 
 __all__ = ["BLOCKS", "caffenet_to_train", "operations", "sparse_masks", "write_case"]
 

@@ -20,7 +20,7 @@ import numpy as np
 from engine_cases import BLOCKS, operations, write_case
 
 from data_prep.mnist import build_mnist
-from pycaffe_prune.engines.caffe_python import find_caffe_python
+from pycaffe_prune.engines.caffe.python import find_caffe_python
 
 CAFFE = """
 import os, sys, time

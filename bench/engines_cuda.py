@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from engine_cases import BLOCKS, operations, sparse_masks, write_case
 
-from pycaffe_prune.engines.torch_engine.pack import Pack
-from pycaffe_prune.engines.torch_engine.solver import Solver
-from pycaffe_prune.engines.torch_engine.worker import prepare_process
+from pycaffe_prune.engines.torch.pack import Pack
+from pycaffe_prune.engines.torch.solver import Solver
+from pycaffe_prune.engines.torch.worker import prepare_process
 from pycaffe_prune.formats.prototxt import read_net, read_solver
 
 __all__ = ["Settings", "measure"]

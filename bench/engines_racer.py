@@ -10,8 +10,8 @@ from pathlib import Path
 
 from engine_cases import sparse_masks
 
-from pycaffe_prune.engines.torch_engine.solver import Solver
-from pycaffe_prune.engines.torch_engine.worker import prepare_process
+from pycaffe_prune.engines.torch.solver import Solver
+from pycaffe_prune.engines.torch.worker import prepare_process
 from pycaffe_prune.formats.prototxt import read_net, read_solver
 
 

@@ -76,8 +76,8 @@ if device.type == "cuda":
     print(f"{card.name}, {card.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}, "
           f"cuDNN {torch.backends.cudnn.version()}")
 PYTHON
-step tests $BIN/pytest -q -p no:cacheprovider tests/engines/torch_engine/test_cuda.py \
-    tests/engines/torch_engine/test_recorded.py
+step tests $BIN/pytest -q -p no:cacheprovider tests/engines/torch/test_cuda.py \
+    tests/engines/torch/test_recorded.py
 report tests
 
 for network in $NETWORKS; do

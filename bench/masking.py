@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.mnist import build_mnist
-from pycaffe_prune.engines import caffe_worker
-from pycaffe_prune.engines.caffe_python import find_caffe_python
+from pycaffe_prune.engines.caffe import caffe_worker
+from pycaffe_prune.engines.caffe.python import find_caffe_python
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.prepare import prepare
 from pycaffe_prune.engines.run_folder import RunFolder

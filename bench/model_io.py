@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pycaffe_prune.engines.caffe_python import find_caffe_python
+from pycaffe_prune.engines.caffe.python import find_caffe_python
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
 from pycaffe_prune.pruning.connections import prune_connections, thresholds
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from model_io import MAKE, MIB, different_values, run
 
-from pycaffe_prune.engines.caffe_python import find_caffe_python
+from pycaffe_prune.engines.caffe.python import find_caffe_python
 from pycaffe_prune.share import share_root
 
 SECONDS_TARGET = 3.0

@@ -249,7 +249,7 @@ def _run_onnx(case: Case, path: Path) -> None:
     """Run the ONNX model, and the deploy net in OpenCV, on the same input."""
     import onnxruntime
 
-    from pycaffe_prune.engines import opencv_net
+    from pycaffe_prune.engines.comparison import opencv_net
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     random = np.random.default_rng(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from pycaffe_prune.engines.caffe_python import find_caffe_python
+from pycaffe_prune.engines.caffe.python import find_caffe_python
 from pycaffe_prune.errors import EngineError
 
 # No deadline: on a busy machine the first example pays for imports and caches.

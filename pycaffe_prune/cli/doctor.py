@@ -21,13 +21,13 @@ from rich.text import Text
 from pycaffe_prune.cli.doctor_look import make_report
 from pycaffe_prune.cli.doctor_report import DoctorReport
 from pycaffe_prune.cli.doctor_table import rows, size
-from pycaffe_prune.engines.caffe_prefix import (
+from pycaffe_prune.engines.caffe.prefix import (
     default_prefix,
     install_caffe,
     plan_install,
 )
-from pycaffe_prune.engines.caffe_python import CAFFE_PYTHON_VARIABLE
-from pycaffe_prune.engines.private_apt import OnProgress
+from pycaffe_prune.engines.caffe.private_apt import OnProgress
+from pycaffe_prune.engines.caffe.python import CAFFE_PYTHON_VARIABLE
 from pycaffe_prune.screen import PlainColumn, Screen, echo, plain
 
 __all__ = ["doctor"]

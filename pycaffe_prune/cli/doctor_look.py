@@ -14,10 +14,10 @@ from pycaffe_prune import __version__
 from pycaffe_prune.cache import cache_root
 from pycaffe_prune.cli.doctor_missing import find_missing
 from pycaffe_prune.cli.doctor_report import CaffeReport, Container, DoctorReport
-from pycaffe_prune.engines.caffe_python import find_caffe_python, probe
+from pycaffe_prune.engines.caffe.python import find_caffe_python, probe
 from pycaffe_prune.engines.choice import EngineWish, decide
 from pycaffe_prune.engines.gpus import driver_cuda_version, find_gpus
-from pycaffe_prune.engines.torch_probe import TorchProbe, probe_torch
+from pycaffe_prune.engines.torch.probe import TorchProbe, probe_torch
 from pycaffe_prune.errors import EngineError
 
 __all__ = ["container_kind", "make_report"]

@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator
 
 from pycaffe_prune.cli.doctor_report import DoctorReport, Missing
-from pycaffe_prune.engines.caffe_python import CAFFE_PYTHON_VARIABLE
+from pycaffe_prune.engines.caffe.python import CAFFE_PYTHON_VARIABLE
 from pycaffe_prune.engines.gpus import runs_on
-from pycaffe_prune.engines.torch_probe import TORCH_REMEDY, torch_is_installed
+from pycaffe_prune.engines.torch.probe import TORCH_REMEDY, torch_is_installed
 
 __all__ = ["find_missing"]
 

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from pycaffe_prune.engines.gpus import Gpu
-from pycaffe_prune.engines.torch_probe import TorchProbe
+from pycaffe_prune.engines.torch.probe import TorchProbe
 
 __all__ = ["CaffeReport", "Container", "DoctorReport", "Missing"]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pycaffe_prune.cli.doctor_report import CaffeReport, DoctorReport
 from pycaffe_prune.engines.gpus import Gpu
-from pycaffe_prune.engines.torch_probe import TorchProbe
+from pycaffe_prune.engines.torch.probe import TorchProbe
 
 __all__ = ["rows", "size"]
 

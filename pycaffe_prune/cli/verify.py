@@ -26,10 +26,10 @@ from pycaffe_prune.cli.options import (
 )
 from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.cli.verify_engines import NamedEngine, parse_engines, verify_engines
-from pycaffe_prune.engines import opencv_net
 from pycaffe_prune.engines.choice import EngineWish
+from pycaffe_prune.engines.comparison import opencv_net
+from pycaffe_prune.engines.comparison.trajectory import TOLERANCE as ENGINE_TOLERANCE
 from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.trajectory import TOLERANCE as ENGINE_TOLERANCE
 from pycaffe_prune.errors import EngineError, FormatError, PruneError
 from pycaffe_prune.formats.mean import read_mean
 from pycaffe_prune.net.shapes import Shape, extents

@@ -20,11 +20,11 @@ from pycaffe_prune.cli.progress import training_progress
 from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.engines.base import Engine, Observer
 from pycaffe_prune.engines.choice import EngineName, EngineWish
-from pycaffe_prune.engines.engine_comparison import Difference, EngineComparison
+from pycaffe_prune.engines.comparison.distances import Difference, EngineComparison
+from pycaffe_prune.engines.comparison.parity import compare_engines, run_name, store_runs
 from pycaffe_prune.engines.gradient_warnings import gradient_warning
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.parity import compare_engines, run_name, store_runs
 from pycaffe_prune.engines.solver_nets import solver_nets
 from pycaffe_prune.engines.stored_runs import StoredRuns
 from pycaffe_prune.errors import EngineError, PruneError
@@ -78,7 +78,7 @@ def verify_engines(
         iterations: How long to train.
         out: Folder to keep the runs in, with all that the comparison may ever ask of the first
             engine; None: they are not kept.
-        tolerance: As `engines.trajectory.tolerance_at` takes it.
+        tolerance: As `engines.comparison.trajectory.tolerance_at` takes it.
         caffe_python: The interpreter that has pycaffe; None to look for one.
         as_json: JSON instead of tables.
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from pycaffe_prune.engines.base import Engine
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
-from pycaffe_prune.engines.caffe_python import find_caffe_python, probe
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
+from pycaffe_prune.engines.caffe.python import find_caffe_python, probe
 from pycaffe_prune.engines.gpus import NO_DRIVER, driver_cuda_version
-from pycaffe_prune.engines.torch_probe import TORCH_REMEDY, torch_is_installed
+from pycaffe_prune.engines.torch.probe import TORCH_REMEDY, torch_is_installed
 from pycaffe_prune.errors import EngineError
 
 __all__ = ["Decision", "EngineChoice", "EngineName", "EngineWish", "choose_engine", "decide"]
@@ -62,7 +62,7 @@ def choose_engine(wish: EngineWish) -> EngineChoice:
         caffe = CaffeEngine(decision.caffe_python, trust=wish.trust)
         return EngineChoice(caffe, decision.reason)
     # Here, not above: whoever works with the real Caffe need not have PyTorch.
-    from pycaffe_prune.engines.torch_engine.engine import TorchEngine
+    from pycaffe_prune.engines.torch.engine import TorchEngine
 
     engine = TorchEngine(tf32=wish.tf32, device=wish.device, trust=wish.trust, pack=wish.pack)
     return EngineChoice(engine, decision.reason)

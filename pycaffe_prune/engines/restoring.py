@@ -12,7 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from pycaffe_prune.engines.base import Event
-from pycaffe_prune.engines.caffe_worker.snapshots import SNAPSHOT, STATE, snapshots_in, write_sums
+from pycaffe_prune.engines.caffe.caffe_worker.snapshots import (
+    SNAPSHOT,
+    STATE,
+    snapshots_in,
+    write_sums,
+)
 from pycaffe_prune.engines.differences import settings_differences
 from pycaffe_prune.engines.job import Job, RestoredState, TrainRequest
 from pycaffe_prune.engines.readable import Readable

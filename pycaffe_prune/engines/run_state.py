@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pycaffe_prune.engines.base import TrainResult, read_result
-from pycaffe_prune.engines.caffe_worker.snapshots import (
+from pycaffe_prune.engines.caffe.caffe_worker.snapshots import (
     SNAPSHOT,
     STATE,
     SUMS,

@@ -18,7 +18,7 @@ from pycaffe_prune.engines.base import (
     tests_in_log,
     write_result,
 )
-from pycaffe_prune.engines.caffe_worker.snapshots import drop_snapshots
+from pycaffe_prune.engines.caffe.caffe_worker.snapshots import drop_snapshots
 from pycaffe_prune.engines.gradient_warnings import gradient_warnings
 from pycaffe_prune.engines.initial_weights import beginning
 from pycaffe_prune.engines.job import EvaluationJob, ForwardJob, Job

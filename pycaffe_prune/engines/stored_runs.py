@@ -17,11 +17,12 @@ __all__ = ["StoredRuns"]
 
 
 class StoredRuns:
-    """Stands for an engine in `engines.parity`, where all runs that are asked of it are finished.
+    """Stands for an engine in `engines.comparison.parity`, where all runs asked of it are finished.
 
     Args:
         name: The engine's.
-        run: The folder that `engines.parity.store_runs` kept its run in, beside the others.
+        run: The folder that `engines.comparison.parity.store_runs` kept its run in, beside the
+            others.
         iterations: How long they have to be.
         reason: Why the engine is not here.
         command: What makes its runs where it is.

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.datum import Pixels, Record, decode_datum
 from pycaffe_prune.formats.lmdb_file import LmdbFile
-from pycaffe_prune.formats.axes import Shape, extents
 
 __all__ = ["as_data_layer", "stored_images"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pycaffe_prune.cli.convert import convert
 from pycaffe_prune.cli.convert_formats import ENDINGS, FORMATS, holds_text
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, V1LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel

@@ -12,9 +12,9 @@ from pycaffe_prune.cli import doctor_look
 from pycaffe_prune.cli.doctor import doctor
 from pycaffe_prune.cli.doctor_report import DoctorReport
 from pycaffe_prune.engines import choice
-from pycaffe_prune.engines.caffe_prefix import InstallPlan
+from pycaffe_prune.engines.caffe.prefix import InstallPlan
 from pycaffe_prune.engines.gpus import Gpu
-from pycaffe_prune.engines.torch_probe import TorchProbe
+from pycaffe_prune.engines.torch.probe import TorchProbe
 from pycaffe_prune.errors import EngineError
 
 ANSWER = {

@@ -5,7 +5,7 @@ import pytest
 from pycaffe_prune.cli.doctor_missing import find_missing
 from pycaffe_prune.cli.doctor_report import CaffeReport, Container, DoctorReport
 from pycaffe_prune.engines.gpus import Gpu
-from pycaffe_prune.engines.torch_probe import TorchProbe
+from pycaffe_prune.engines.torch.probe import TorchProbe
 
 GPU = Gpu(name="H100", driver="535.54", memory_mib=81559, compute_capability="9.0")
 ON_CPU = TorchProbe(version="2.13", cuda_version=None, cuda_available=False, gpus=[])

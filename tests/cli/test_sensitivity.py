@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from data_prep.digits import build_digits
 from pycaffe_prune.cli.prune import prune
 from pycaffe_prune.cli.sensitivity import sensitivity
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.errors import PruneError

@@ -15,7 +15,7 @@ from data_prep.digits import build_digits
 from pycaffe_prune.cli import verify_engines
 from pycaffe_prune.cli.prune import prune
 from pycaffe_prune.cli.verify import verify
-from pycaffe_prune.engines.engine_comparison import Checkpoint, Difference, EngineComparison
+from pycaffe_prune.engines.comparison.distances import Checkpoint, Difference, EngineComparison
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import (

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from data_prep.digits import build_digits
 from pycaffe_prune.cli.verify import verify
-from pycaffe_prune.engines.caffe_python import CAFFE_PYTHON_VARIABLE
-from pycaffe_prune.engines.torch_engine.engine import TorchEngine
+from pycaffe_prune.engines.caffe.python import CAFFE_PYTHON_VARIABLE
+from pycaffe_prune.engines.torch.engine import TorchEngine
 from pycaffe_prune.errors import EngineError, FormatError
 
 pytest.importorskip("torch")

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 from numpy.typing import NDArray
 
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.prototxt import write_prototxt

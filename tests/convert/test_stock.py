@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pycaffe_prune.convert.stock import masks_behind, stock_model, stock_net
-from pycaffe_prune.engines import opencv_net
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
+from pycaffe_prune.engines.comparison import opencv_net
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel

@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from pycaffe_prune.cli import cli
-from pycaffe_prune.engines.caffe_prefix import RELEASE, launcher_of
+from pycaffe_prune.engines.caffe.prefix import RELEASE, launcher_of
 
 ROOT = Path(__file__).parents[2]
 IMAGES = sorted((ROOT / "docker").glob("*.Dockerfile"))

@@ -8,10 +8,10 @@ import pytest
 
 from data_prep.digits import build_digits
 from pycaffe_prune.engines.base import Engine
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
-from pycaffe_prune.engines.torch_engine.engine import TorchEngine
+from pycaffe_prune.engines.torch.engine import TorchEngine
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.pruning.connections import prune_connections, thresholds

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pycaffe_prune.engines import caffe_worker
 from pycaffe_prune.engines.base import Event
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
-from pycaffe_prune.engines.caffe_python import probe
+from pycaffe_prune.engines.caffe import caffe_worker
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
+from pycaffe_prune.engines.caffe.python import probe
+from pycaffe_prune.engines.comparison.parity import compare_engines
 from pycaffe_prune.engines.gpus import driver_cuda_version
 from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.parity import compare_engines
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.mask import MaskFile, write_mask

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pycaffe_prune.engines import choice
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.choice import EngineWish, choose_engine, decide
 from pycaffe_prune.errors import EngineError
 

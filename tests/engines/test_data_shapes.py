@@ -7,7 +7,7 @@ import pytest
 from google.protobuf import text_format
 
 from pycaffe_prune.engines.data_shapes import data_shapes
-from pycaffe_prune.engines.torch_engine.net import Net
+from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter
 from pycaffe_prune.net.graph import NetState
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pycaffe_prune.engines import caffe_python as module
-from pycaffe_prune.engines.caffe_python import CONDA_ENVIRONMENT, probe
+from pycaffe_prune.engines.caffe import python as module
+from pycaffe_prune.engines.caffe.python import CONDA_ENVIRONMENT, probe
 
 ROOT = Path(__file__).parents[2]
-WORKER = sorted((ROOT / "pycaffe_prune/engines/caffe_worker").glob("*.py"))
+WORKER = sorted((ROOT / "pycaffe_prune/engines/caffe/caffe_worker").glob("*.py"))
 SOURCES = {path.name: path.read_text() for path in WORKER} | {"the probe": module._PROBE}
 
 # The conda packages whose names are not those of what is imported.

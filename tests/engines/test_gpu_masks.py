@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pycaffe_prune.engines.caffe_worker import gpu_masks
-from pycaffe_prune.engines.caffe_worker.gpu_masks import GpuMasks, HostMasks, make_masks
-from pycaffe_prune.engines.caffe_worker.masks import Masks
+from pycaffe_prune.engines.caffe.caffe_worker import gpu_masks
+from pycaffe_prune.engines.caffe.caffe_worker.gpu_masks import GpuMasks, HostMasks, make_masks
+from pycaffe_prune.engines.caffe.caffe_worker.masks import Masks
 from pycaffe_prune.formats.prototxt import read_net
 
 _PRODUCT = f"""

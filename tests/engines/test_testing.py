@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pycaffe_prune.engines.caffe_worker import testing
+from pycaffe_prune.engines.caffe.caffe_worker import testing
 from pycaffe_prune.engines.test_plan import SoftmaxLoss, TestPlan
 
 SCORES = st.floats(-1e4, 1e4, width=32)

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from data_prep.dataset import Content, Recipe, build_data_set, in_batches
 from data_prep.flowers102 import LMDB_NAMES
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
-from pycaffe_prune.engines.torch_engine.engine import TorchEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
+from pycaffe_prune.engines.torch.engine import TorchEngine
 from pycaffe_prune.experiments.pretrained import find_weights
 from pycaffe_prune.experiments.reproduce import assemble, make_plan, solver_path
 from pycaffe_prune.experiments.result import DataSet, read_result, write_result

@@ -14,7 +14,7 @@ import psutil
 
 from pycaffe_prune.cli.crew import crew_to_work_with
 from pycaffe_prune.engines.choice import EngineWish
-from pycaffe_prune.engines.torch_engine.engine import TorchEngine
+from pycaffe_prune.engines.torch.engine import TorchEngine
 from pycaffe_prune.errors import EngineError, InterruptedRunError
 from pycaffe_prune.experiments import cluster as cluster_module
 from pycaffe_prune.experiments.cluster import Cluster, connected, run_stages_on_cluster

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from data_prep.lmdb_writer import lmdb_content_checksum
 from data_prep.manifest import verify_manifest
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.errors import DataError, EngineError, InterruptedRunError
 from pycaffe_prune.experiments.features import LMDB_NAMES, FeatureRequest, build_features
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
@@ -270,7 +270,7 @@ def test_the_data_layers_of_both_engines_read_them(
     pytest.importorskip("torch")
     from pycaffe_prune.engines.prepare import prepare_evaluation
     from pycaffe_prune.engines.run_folder import RunFolder
-    from pycaffe_prune.engines.torch_engine.engine import TorchEngine
+    from pycaffe_prune.engines.torch.engine import TorchEngine
 
     build(tmp_path / "f", request_, Counting(), quiet)
     text = """

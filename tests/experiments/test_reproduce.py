@@ -13,7 +13,7 @@ import lmdb
 import pytest
 
 from data_prep.lmdb_writer import lmdb_content_checksum
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.pretrained import Pretrained
 from pycaffe_prune.experiments.reproduce import Plan, assemble, make_plan, solver_path
@@ -203,7 +203,7 @@ def test_with_other_layers_the_same_networks_are_counted_anew_and_nothing_is_tra
     toml, tmp_path, digits, data_set
 ):
     pytest.importorskip("torch")
-    from pycaffe_prune.engines.torch_engine.engine import TorchEngine
+    from pycaffe_prune.engines.torch.engine import TorchEngine
 
     text = toml.read_text().replace("150", "5").replace("60", "5")
     text = text.replace("alphas = [0.8, 1.6]", "alphas = []")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.prepare import prepare_evaluation
 from pycaffe_prune.engines.run import train

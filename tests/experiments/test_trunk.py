@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.experiments.trunk import Trunk, cut_trunk, pool_to_grid
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
@@ -156,7 +156,7 @@ def test_both_engines_see_the_same_in_real_flowers(caffe_python: Path, data_dir:
     pytest.importorskip("torch")
     import cv2
 
-    from pycaffe_prune.engines.torch_engine.engine import TorchEngine
+    from pycaffe_prune.engines.torch.engine import TorchEngine
 
     originals = sorted((data_dir / "flowers102" / "original-subset" / "jpg").glob("*.jpg"))[:2]
     weights = data_dir / "zoo" / "squeezenet" / "squeezenet_v1.0_pruned.caffemodel"

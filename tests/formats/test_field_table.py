@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 from pycaffe_prune.convert.deploy import to_deploy
 from pycaffe_prune.convert.onnx_layers import RULES as ONNX
 from pycaffe_prune.convert.onnx_model import to_onnx
-from pycaffe_prune.engines.torch_engine.layers.registry import LAYERS as TORCH
-from pycaffe_prune.engines.torch_engine.net import Net
+from pycaffe_prune.engines.torch.layers.registry import LAYERS as TORCH
+from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.trunk import cut_trunk
 from pycaffe_prune.formats import caffe_pb2

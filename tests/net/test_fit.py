@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.errors import EngineError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel

@@ -12,7 +12,7 @@ from google.protobuf import text_format
 
 from pycaffe_prune.convert.deploy import to_deploy
 from pycaffe_prune.convert.onnx_model import to_onnx
-from pycaffe_prune.engines.torch_engine.net import Net
+from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel

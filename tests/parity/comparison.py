@@ -8,8 +8,8 @@ import torch
 from google.protobuf import text_format
 from torch import Tensor
 
-from pycaffe_prune.engines.torch_engine.layers.base import Layer, LayerSetup
-from pycaffe_prune.engines.torch_engine.layers.registry import make_layer
+from pycaffe_prune.engines.torch.layers.base import Layer, LayerSetup
+from pycaffe_prune.engines.torch.layers.registry import make_layer
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter
 from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
 from tests.parity.conftest import Array, CaffeLayer, LayerRun

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pycaffe_prune.engines.torch_engine.data import resident
-from pycaffe_prune.engines.torch_engine.data.sources import make_source
+from pycaffe_prune.engines.torch.data import resident
+from pycaffe_prune.engines.torch.data.sources import make_source
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.mean import write_mean
 from tests.caffe_process import CaffeProcess
-from tests.engines.torch_engine.data.datums import (
+from tests.engines.torch.data.datums import (
     batches,
     data_layer,
     encoded,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from pycaffe_prune.engines.torch_engine.net import Net
+from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.formats.caffe_pb2 import BlobProto, BlobShape, LayerParameter, NetParameter
 from pycaffe_prune.formats.field_table import Status, field_table
 from pycaffe_prune.net.graph import NetState
@@ -17,8 +17,8 @@ from tests.parity.field_cases import TWINS, Array, Twins
 
 ELSEWHERE = {
     "DataParameter": "its fields say what is read: tests/parity/test_data.py",
-    "HDF5DataParameter": "its fields say what is read: tests/engines/torch_engine/data",
-    "ImageDataParameter": "its fields say what is read: tests/engines/torch_engine/data",
+    "HDF5DataParameter": "its fields say what is read: tests/engines/torch/data",
+    "ImageDataParameter": "its fields say what is read: tests/engines/torch/data",
     "LayerParameter": "what a layer is and reads; the others in tests/parity/solver_twins.py",
     "MemoryDataParameter": "arrays come from a program: tests/parity/test_memory_data.py",
     "TransformationParameter": "of images that are read: tests/parity/test_data.py",

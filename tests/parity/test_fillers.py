@@ -8,7 +8,7 @@ import torch
 from google.protobuf import text_format
 from scipy import stats
 
-from pycaffe_prune.engines.torch_engine.fillers import fill
+from pycaffe_prune.engines.torch.fillers import fill
 from pycaffe_prune.formats.caffe_pb2 import FillerParameter, LayerParameter
 
 pytestmark = pytest.mark.real_caffe

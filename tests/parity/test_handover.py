@@ -10,13 +10,13 @@ import pytest
 
 from data_prep.lmdb_writer import Batch
 from pycaffe_prune.engines.base import Engine
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
+from pycaffe_prune.engines.comparison.parity import initial_weights
+from pycaffe_prune.engines.comparison.trajectory import relative_difference
 from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.parity import initial_weights
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.engines.torch_engine.engine import TorchEngine
-from pycaffe_prune.engines.trajectory import relative_difference
+from pycaffe_prune.engines.torch.engine import TorchEngine
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.solverstate import Solverstate, read_solverstate

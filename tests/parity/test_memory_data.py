@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from google.protobuf import text_format
 
-from pycaffe_prune.engines.torch_engine.net import Net
+from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.net.graph import NetState
 

@@ -11,18 +11,18 @@ import pytest
 from data_prep.lmdb_writer import Batch
 from data_prep.mnist import build_mnist
 from pycaffe_prune.engines.base import Engine
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
-from pycaffe_prune.engines.engine_comparison import EngineComparison
-from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.parity import follow, initial_weights
-from pycaffe_prune.engines.prepare import prepare_evaluation
-from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.engines.torch_engine.engine import TorchEngine
-from pycaffe_prune.engines.trajectory import (
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
+from pycaffe_prune.engines.comparison.distances import EngineComparison
+from pycaffe_prune.engines.comparison.parity import follow, initial_weights
+from pycaffe_prune.engines.comparison.trajectory import (
     compare_trajectories,
     relative_difference,
     tolerance_at,
 )
+from pycaffe_prune.engines.job import TrainRequest
+from pycaffe_prune.engines.prepare import prepare_evaluation
+from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.torch.engine import TorchEngine
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.caffemodel import Layer as StoredLayer

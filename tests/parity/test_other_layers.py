@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.formats.caffe_pb2 import TEST
-from tests.engines.torch_engine.layer_case import LAYERS, Array, Case
-from tests.engines.torch_engine.layer_cases import CASES
+from tests.engines.torch.layer_case import LAYERS, Array, Case
+from tests.engines.torch.layer_cases import CASES
 from tests.parity.conftest import CaffeLayer
 
 pytestmark = pytest.mark.real_caffe

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pycaffe_prune.engines.torch_engine.snapshots import read_snapshot, write_snapshot
+from pycaffe_prune.engines.torch.snapshots import read_snapshot, write_snapshot
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.weights import read_weights
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pycaffe_prune.engines.caffe_worker import loop
+from pycaffe_prune.engines.caffe.caffe_worker import loop
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.prepare import prepare
 from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.engines.torch_engine.solver import Solver
+from pycaffe_prune.engines.torch.solver import Solver
 from pycaffe_prune.errors import FormatError, PruneError
 from pycaffe_prune.formats.caffemodel import named_model, write_caffemodel
 from pycaffe_prune.formats.field_table import Status, field_table

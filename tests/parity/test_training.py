@@ -16,17 +16,17 @@ import pytest
 
 from data_prep.lmdb_writer import Batch
 from data_prep.mnist import build_mnist
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
-from pycaffe_prune.engines.engine_comparison import EngineComparison
-from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.parity import compare_engines, follow, initial_weights
-from pycaffe_prune.engines.torch_engine.engine import TorchEngine
-from pycaffe_prune.engines.trajectory import (
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
+from pycaffe_prune.engines.comparison.distances import EngineComparison
+from pycaffe_prune.engines.comparison.parity import compare_engines, follow, initial_weights
+from pycaffe_prune.engines.comparison.trajectory import (
     Trajectory,
     compare_trajectories,
     relative_difference,
     tolerance_at,
 )
+from pycaffe_prune.engines.job import TrainRequest
+from pycaffe_prune.engines.torch.engine import TorchEngine
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.prototxt import read_net, read_solver, write_prototxt

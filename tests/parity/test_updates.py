@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.engines.prepare import solver_settings
-from pycaffe_prune.engines.torch_engine.rates import RatePolicy
-from pycaffe_prune.engines.torch_engine.snapshots import read_snapshot
-from pycaffe_prune.engines.torch_engine.updates import ParamGroup, bias_correction, make_update
+from pycaffe_prune.engines.torch.rates import RatePolicy
+from pycaffe_prune.engines.torch.snapshots import read_snapshot
+from pycaffe_prune.engines.torch.updates import ParamGroup, bias_correction, make_update
 from pycaffe_prune.formats.caffe_pb2 import NetParameter, SolverParameter
 
 pytestmark = pytest.mark.real_caffe

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
-from tests.engines.torch_engine.weighted_cases import CASES
+from tests.engines.torch.weighted_cases import CASES
 from tests.parity.comparison import require_parity
 from tests.parity.conftest import CaffeLayer
 

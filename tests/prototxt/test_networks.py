@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.message import Message
 
 from data_prep.idx import read_labelled_images
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, Phase
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel
 from pycaffe_prune.formats.prototxt import read_net

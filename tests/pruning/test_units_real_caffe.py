@@ -7,7 +7,7 @@ import pytest
 from google.protobuf import text_format
 from numpy.typing import NDArray
 
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import (
     Caffemodel,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pycaffe_prune.engines import opencv_net
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
+from pycaffe_prune.engines.comparison import opencv_net
 from pycaffe_prune.errors import EngineError, FormatError, PruneError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_prep.digits import build_digits
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.errors import DataError, FormatError, PruneError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import Datum, LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel

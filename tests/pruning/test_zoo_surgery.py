@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data_prep.idx import parse_idx, read_unpacked
-from pycaffe_prune.engines import opencv_net
-from pycaffe_prune.engines.caffe_engine import CaffeEngine
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
+from pycaffe_prune.engines.comparison import opencv_net
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.mean import read_mean

@@ -1,0 +1,1 @@
+"""The real Caffe: its installation, its worker, and the engine that drives it."""

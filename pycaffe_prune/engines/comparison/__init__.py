@@ -1,0 +1,1 @@
+"""Two engines, or two nets, held against each other."""

@@ -1,0 +1,72 @@
+"""The values that a net's blobs begin with: each layer's fillers, in the net's order."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pycaffe_prune.engines.torch.fillers import fill
+from pycaffe_prune.engines.torch.parameters import Parameters
+from pycaffe_prune.formats.caffe_pb2 import (
+    ConvolutionParameter,
+    EmbedParameter,
+    FillerParameter,
+    InnerProductParameter,
+    LayerParameter,
+    PReLUParameter,
+    ScaleParameter,
+)
+from pycaffe_prune.formats.caffemodel import naming_blob
+
+__all__ = ["fill_parameters"]
+
+
+def fill_parameters(layers: Sequence[LayerParameter], parameters: Parameters, seed: int) -> None:
+    """Fill all learnable blobs.
+
+    The values follow the distributions of Caffe's fillers; they are not the numbers that Caffe
+    draws from the same seed (its generator is Boost's).
+
+    Args:
+        layers: The net's layers.
+        parameters: Their blobs; `Parameters.data` is written to.
+        seed: Same seed, same values, on every device.
+
+    Raises:
+        FormatError: A filler is not known or does not fit its blob.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    by_name = {layer.name: layer for layer in layers}
+    for blob in parameters.blobs:
+        name, index = blob.key
+        filler = _filler(by_name[name], index)
+        with naming_blob(*blob.key):
+            fill(parameters.view(parameters.data, blob.key), filler, generator)
+
+
+def _filler(layer: LayerParameter, index: int) -> FillerParameter:
+    """The filler of one blob, with the defaults of `src/caffe/layers`."""
+    weighted: ConvolutionParameter | EmbedParameter | InnerProductParameter
+    match layer.type:
+        case "Convolution" | "Deconvolution":
+            weighted = layer.convolution_param
+        case "InnerProduct":
+            weighted = layer.inner_product_param
+        case "Embed":
+            weighted = layer.embed_param
+        case "Scale":
+            if index == 1 or len(layer.bottom) > 1:
+                return layer.scale_param.bias_filler
+            return _stated(layer.scale_param, 1)
+        case "Bias":
+            return layer.bias_param.filler
+        case "PReLU":
+            return _stated(layer.prelu_param, 0.25)
+        case _:
+            return FillerParameter()  # statistics of BatchNorm, Parameter: zeros
+    return weighted.bias_filler if index else weighted.weight_filler
+
+
+def _stated(settings: PReLUParameter | ScaleParameter, default: float) -> FillerParameter:
+    if settings.HasField("filler"):
+        return settings.filler
+    return FillerParameter(type="constant", value=default)

@@ -1,0 +1,160 @@
+"""Caffe's solver on PyTorch: iterations, masks, snapshots."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pycaffe_prune.engines.solver_nets import test_states
+from pycaffe_prune.engines.torch.net import Net
+from pycaffe_prune.engines.torch.snapshots import read_snapshot, write_snapshot
+from pycaffe_prune.engines.torch.stepping import Stepping
+from pycaffe_prune.engines.torch.updates import ALL_BITS, make_update
+from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.axes import extents
+from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter, SolverParameter
+from pycaffe_prune.formats.caffemodel import BlobKey
+from pycaffe_prune.net.graph import NetState
+
+__all__ = ["Masks", "Solver"]
+
+
+class Masks:
+    """Which weights are pruned, bit by bit.
+
+    With value and gradient zero, decay adds 0, the history stays 0 and so does the value.
+    """
+
+    def __init__(self, net: Net, masks: Mapping[BlobKey, NDArray[np.bool_]]) -> None:
+        bits = np.full(net.parameters.count, ALL_BITS, np.int32)
+        for key, mask in masks.items():
+            start, stop = net.parameters.place(net.owner(key))
+            shape = net.params[key[0]][key[1]].shape
+            if mask.shape != shape:
+                raise SurgeryError(
+                    f"layer '{key[0]}', blob {key[1]}: the mask is {extents(mask.shape)}, the "
+                    f"weights are {extents(shape)}; use the mask that was made for these weights"
+                )
+            bits[start:stop][~mask.reshape(-1)] = 0
+        self.bits = torch.from_numpy(bits).to(net.device)
+        """int32, (count,) as the net's flat tensors: `ALL_BITS` where a weight is kept, else 0."""
+        self._data = net.parameters.data
+
+    def zero(self, flat: Tensor) -> None:
+        """Zero what is masked of a flat tensor of the net's blobs."""
+        flat.view(torch.int32).bitwise_and_(self.bits)
+
+    def revived(self) -> int:
+        """Count the masked weights that are not zero."""
+        return int(torch.count_nonzero(self._data[self.bits == 0]))
+
+
+class Solver:
+    """Trains a net as `src/caffe/solver.cpp` does.
+
+    In one iteration gradients of ``iter_size`` passes add up, are masked, clipped, divided, decayed
+    and applied, in this order.
+
+    Args:
+        param: The solver.
+        net: Its net, in the V2 form.
+        device: Where it computes.
+
+    Raises:
+        FormatError: The solver's type or policy is not known.
+        EngineError, SurgeryError, DataError: As `Net`.
+    """
+
+    def __init__(
+        self, param: SolverParameter, net: NetParameter, device: torch.device | None = None
+    ) -> None:
+        self.param = param
+        seed = max(param.random_seed, 0)
+        self.masks: Masks | None = None
+        with ExitStack() as opened:
+            self.net = Net(net, NetState(TRAIN), device, seed)
+            opened.callback(self.net.close)
+            # As in Caffe none for a solver that never tests: the net may have no phase TEST.
+            self.test_nets = [Net(net, state, device, seed) for state in test_states(param)]
+            for test_net in self.test_nets:
+                opened.callback(test_net.close)
+            parameters = self.net.parameters
+            self.update = make_update(param, parameters.groups, parameters.data, parameters.diff)
+            self.stepping = Stepping(param, self.net, self.net.compute, self.update.apply)
+            opened.pop_all()  # from here on `close` is the caller's
+
+    @property
+    def iter(self) -> int:
+        """Updates done so far."""
+        return self.stepping.iteration
+
+    def mask(self, masks: Mapping[BlobKey, NDArray[np.bool_]]) -> None:
+        """Keep the weights at False of each mask at exactly zero from now on.
+
+        Args:
+            masks: By layer and blob index, boolean, in the blob's shape; True = kept.
+
+        Raises:
+            SurgeryError: A mask does not fit its blob.
+        """
+        self.masks = Masks(self.net, masks)
+        self._zero_masked()
+        self.update.keep(self.masks.bits)
+        self.stepping.renew()
+
+    def _zero_masked(self) -> None:
+        if self.masks:
+            self.masks.zero(self.net.parameters.data)
+            for flat in self.update.history:
+                self.masks.zero(flat)  # or momentum would move what was trained before
+
+    def step(self, iterations: int) -> None:
+        """Run so many iterations.
+
+        Raises:
+            DataError: The data are damaged.
+        """
+        self.stepping.run(iterations)
+
+    @property
+    def history(self) -> list[Tensor]:
+        """The history's blobs in the order of a solverstate."""
+        return [view for flat in self.update.history for view in self.net.parameters.views(flat)]
+
+    def snapshot(self, prefix: Path) -> None:
+        """Write ``prefix``.caffemodel and ``prefix``.solverstate, which the real Caffe resumes.
+
+        Raises:
+            PruneError: The folder cannot be written to or the disk is full.
+        """
+        history = [view.cpu().numpy() for view in self.history]
+        step = self.stepping.policy.current_step
+        write_snapshot(prefix, self.net.weights, self.iter, history, step)
+
+    def restore(self, state: Path) -> None:
+        """Go on from a snapshot, ours or the real Caffe's: weights, history, place in the data.
+
+        What is masked is zero in the solver, whatever it is in the snapshot.
+
+        Raises:
+            FormatError: It is damaged.
+            SurgeryError: It belongs to another net or another type of solver.
+        """
+        history = self.history
+        found = read_snapshot(state, [tuple(view.shape) for view in history])
+        self.net.copy_from(found.weights)
+        for view, blob in zip(history, found.history, strict=True):
+            view.copy_(torch.from_numpy(np.array(blob, np.float32)))
+        self.stepping.iteration = found.iteration
+        self.stepping.policy.current_step = found.current_step
+        self.net.seek(self.iter * self.param.iter_size)
+        self._zero_masked()
+
+    def close(self) -> None:
+        """Let go of the data."""
+        for net in (self.net, *self.test_nets):
+            net.close()
