@@ -11,8 +11,8 @@ from pycaffe_prune.cli.options import engine_to_work_with, require_sense, say_re
 from pycaffe_prune.engines.choice import EngineWish
 from pycaffe_prune.errors import EngineError
 from pycaffe_prune.experiments.scheduler import StageObserver, run_stages
-from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Stage
+from pycaffe_prune.experiments.store.stage_lock import Stop
 
 __all__ = ["Crew", "crew_to_work_with"]
 
@@ -72,8 +72,8 @@ def crew_to_work_with(
             "--scheduler needs Dask; install it with: pip install 'pycaffe-prune[cluster]'"
         )
     # Here, not above: a sweep on one machine does without Dask.
-    from pycaffe_prune.experiments.cluster import connected, run_stages_on_cluster
-    from pycaffe_prune.experiments.store import fetch_outputs
+    from pycaffe_prune.experiments.cluster.dask_crew import connected, run_stages_on_cluster
+    from pycaffe_prune.experiments.store.files import fetch_outputs
 
     def fetch(stages: Sequence[Stage]) -> None:
         if store is not None:

@@ -21,7 +21,7 @@ from pycaffe_prune.cli.options import (
 from pycaffe_prune.cli.progress import console
 from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
-from pycaffe_prune.experiments.features import FeatureRequest, build_features
+from pycaffe_prune.experiments.features.build import FeatureRequest, build_features
 from pycaffe_prune.formats.mean import read_mean
 from pycaffe_prune.screen import echo
 

@@ -170,7 +170,7 @@ class _SweepBars:
         )
 
     def _say_if_it_waits(self, stage: Stage, event: Event) -> None:
-        """See `experiments.stage_lock`."""
+        """See `experiments.store.stage_lock`."""
         folder = (event.model_extra or {}).get("waits_for")
         if folder is not None:
             self._bar.update(self._running[stage.key], detail="waits")

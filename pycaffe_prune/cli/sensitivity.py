@@ -26,7 +26,7 @@ from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.errors import InterruptedRunError
-from pycaffe_prune.experiments.sensitivity import (
+from pycaffe_prune.experiments.sensitivity.measure import (
     DEFAULT_RATES,
     Analysis,
     SensitivityRequest,
@@ -34,12 +34,12 @@ from pycaffe_prune.experiments.sensitivity import (
     plan,
     working_in,
 )
-from pycaffe_prune.experiments.sensitivity_result import (
+from pycaffe_prune.experiments.sensitivity.result import (
     Measured,
     SensitivityMethod,
     SensitivityResult,
 )
-from pycaffe_prune.experiments.suggestion import suggest
+from pycaffe_prune.experiments.sensitivity.suggestion import suggest
 from pycaffe_prune.net.state_wish import StateWish
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
 from pycaffe_prune.reports.sensitivity import print_sensitivity, write_figures

@@ -78,7 +78,7 @@ class SensitivityFolder:
 
     @property
     def result(self) -> Path:
-        """Every point so far (`experiments.sensitivity_result.SensitivityResult`)."""
+        """Every point so far (`experiments.sensitivity.result.SensitivityResult`)."""
         return self.path / "sensitivity.json"
 
     @property

@@ -7,8 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from pycaffe_prune.engines.base import Engine, Event
 from pycaffe_prune.errors import InterruptedRunError, PruneError
-from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Stage, StageOutput
+from pycaffe_prune.experiments.store.stage_lock import Stop
 
 __all__ = ["StageObserver", "Sweep", "run_stages"]
 

@@ -27,8 +27,12 @@ from pycaffe_prune.errors import FormatError, PruneError
 from pycaffe_prune.experiments.machine import this_machine
 from pycaffe_prune.experiments.paths import ExperimentFolder, StageFolder
 from pycaffe_prune.experiments.result import Machine
-from pycaffe_prune.experiments.stage_files import checksums, fault_of_files, fault_of_old_files
-from pycaffe_prune.experiments.stage_lock import Stop, stage_lock
+from pycaffe_prune.experiments.store.stage_files import (
+    checksums,
+    fault_of_files,
+    fault_of_old_files,
+)
+from pycaffe_prune.experiments.store.stage_lock import Stop, stage_lock
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.files import write_text
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
@@ -98,7 +102,7 @@ class StageOutput(BaseModel):
     files: dict[str, str] | None = None
     """SHA-256 of the files that it left, by path in its folder; None in files of older versions."""
     elsewhere: str | None = None
-    """The store that has these files, where they are not here (`experiments.store`)."""
+    """The store that has these files, where they are not here (`experiments.store.files`)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from pycaffe_prune.experiments.result import Score
-from pycaffe_prune.experiments.sensitivity_result import SensitivityResult, Suggestion
+from pycaffe_prune.experiments.sensitivity.result import SensitivityResult, Suggestion
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.reports.rows import accuracy, percent
 from pycaffe_prune.screen import plain

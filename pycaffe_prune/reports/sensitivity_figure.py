@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pycaffe_prune.experiments.sensitivity_result import SensitivityResult
+from pycaffe_prune.experiments.sensitivity.result import SensitivityResult
 from pycaffe_prune.reports.figures import DPI, GRID, INK, saved, style_axes, words
 from pycaffe_prune.reports.paper import Axis
 from pycaffe_prune.reports.plot import axis_around

@@ -14,7 +14,7 @@ from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.errors import PruneError
-from pycaffe_prune.experiments.sensitivity_result import read_sensitivity
+from pycaffe_prune.experiments.sensitivity.result import read_sensitivity
 from pycaffe_prune.formats.mask import read_mask
 
 pytestmark = pytest.mark.real_caffe

@@ -14,8 +14,8 @@ from pycaffe_prune.engines.base import Event, TestScore
 from pycaffe_prune.errors import InterruptedRunError, PruneError
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.scheduler import run_stages
-from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Context, Stage, StageOutput
+from pycaffe_prune.experiments.store.stage_lock import Stop
 
 SCORE = TestScore(iteration=1, images=1, correct=1, accuracy=1, loss=0, finite=True)
 

@@ -8,8 +8,8 @@ import pytest
 
 from pycaffe_prune.engines.base import TestScore
 from pycaffe_prune.experiments.paths import ExperimentFolder
-from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Context, Stage, StageOutput
+from pycaffe_prune.experiments.store.stage_lock import Stop
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.files import sha256_of

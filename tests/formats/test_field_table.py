@@ -13,7 +13,7 @@ from pycaffe_prune.convert.onnx_model import to_onnx
 from pycaffe_prune.engines.torch.layers.registry import LAYERS as TORCH
 from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.errors import FormatError
-from pycaffe_prune.experiments.trunk import cut_trunk
+from pycaffe_prune.experiments.features.trunk import cut_trunk
 from pycaffe_prune.formats import caffe_pb2
 from pycaffe_prune.formats.caffe_pb2 import DESCRIPTOR, TEST, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel

@@ -1,7 +1,8 @@
 """What a Dask worker does for a sweep: run stages, tell what happens, stop when asked.
 
-Everything here is called by `experiments.cluster` and runs in a worker's process. One engine serves
-all stages of a sweep there, so that its child processes stay warm from stage to stage.
+Everything here is called by `experiments.cluster.dask_crew` and runs in a worker's process. One
+engine serves all stages of a sweep there, so that its child processes stay warm from stage to
+stage.
 """
 
 import threading
@@ -17,9 +18,9 @@ from pycaffe_prune import __version__
 from pycaffe_prune.engines.base import Engine, Event
 from pycaffe_prune.engines.choice import Decision, EngineWish, choose_engine, decide
 from pycaffe_prune.errors import DataError, InterruptedRunError
-from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Stage, StageOutput
-from pycaffe_prune.experiments.store import Store, run_in_store
+from pycaffe_prune.experiments.store.files import Store, run_in_store
+from pycaffe_prune.experiments.store.stage_lock import Stop
 
 __all__ = [
     "Orders",
@@ -43,8 +44,8 @@ class Orders:
     """The sweep's name: the Dask topic under which events are told."""
     wish: EngineWish
     store: str | None = None
-    """URL of the store that keeps the stages (`experiments.store`); None: they lie where they say,
-    in a folder that all machines see."""
+    """URL of the store that keeps the stages (`experiments.store.files`); None: they lie where they
+    say, in a folder that all machines see."""
 
 
 @dataclass(frozen=True)

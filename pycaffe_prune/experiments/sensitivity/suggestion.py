@@ -1,7 +1,7 @@
 """Rates per layer for one total reduction, chosen from measured curves and measured in turn.
 
 The paper leaves this as future work: "rates per layer, choosing the final rate automatically". The
-curves of `experiments.sensitivity` say what each layer loses when it alone is pruned;
+curves of `experiments.sensitivity.measure` say what each layer loses when it alone is pruned;
 `pruning.allocation` shares the total out; the net pruned so is tested beside one pruned by the
 paper's rule, one alpha for all layers, at the same total.
 """
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.experiments.result import Score
-from pycaffe_prune.experiments.sensitivity import Analysis, scores_of
-from pycaffe_prune.experiments.sensitivity_result import (
+from pycaffe_prune.experiments.sensitivity.measure import Analysis, scores_of
+from pycaffe_prune.experiments.sensitivity.result import (
     Measured,
     PrunedLayer,
     SensitivityResult,
@@ -47,7 +47,7 @@ def suggest(
     """Add a suggestion for the total reduction ``total`` to a finished analysis of connections.
 
     Args:
-        analysis: From `experiments.sensitivity.plan`.
+        analysis: From `experiments.sensitivity.measure.plan`.
         result: All its points.
         total: Share of all weights of the chosen layers that shall go, 0 to 1.
         engine: What tests.

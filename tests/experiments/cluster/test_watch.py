@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pycaffe_prune.experiments.cluster_watch import Patience
+from pycaffe_prune.experiments.cluster.watch import Patience
 
 
 class Clock:

@@ -34,7 +34,7 @@ from data_prep.manifest import Manifest, SplitName, load_manifest
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.contents import lmdb_content
 from pycaffe_prune.errors import DataError, InterruptedRunError
-from pycaffe_prune.experiments.trunk import Trunk, cut_trunk
+from pycaffe_prune.experiments.features.trunk import Trunk, cut_trunk
 from pycaffe_prune.formats.files import atomic_write, sha256_of
 from pycaffe_prune.formats.lmdb_images import as_data_layer, stored_images
 from pycaffe_prune.screen import PlainColumn, Screen

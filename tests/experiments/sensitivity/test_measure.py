@@ -16,19 +16,19 @@ from pycaffe_prune.engines.prepare import prepare_evaluation
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import FormatError, InterruptedRunError, PruneError, SurgeryError
-from pycaffe_prune.experiments.sensitivity import (
+from pycaffe_prune.experiments.sensitivity.measure import (
     Analysis,
     SensitivityRequest,
     measure,
     plan,
     working_in,
 )
-from pycaffe_prune.experiments.sensitivity_result import (
+from pycaffe_prune.experiments.sensitivity.result import (
     SensitivityResult,
     read_sensitivity,
     write_sensitivity,
 )
-from pycaffe_prune.experiments.suggestion import alphas_of_rates, cost_curves, suggest
+from pycaffe_prune.experiments.sensitivity.suggestion import alphas_of_rates, cost_curves, suggest
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt

@@ -14,7 +14,7 @@ from data_prep.lmdb_writer import lmdb_content_checksum
 from data_prep.manifest import verify_manifest
 from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.errors import DataError, EngineError, InterruptedRunError
-from pycaffe_prune.experiments.features import LMDB_NAMES, FeatureRequest, build_features
+from pycaffe_prune.experiments.features.build import LMDB_NAMES, FeatureRequest, build_features
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.lmdb_images import stored_images

@@ -21,11 +21,11 @@ from fsspec.core import url_to_fs
 from pycaffe_prune.engines.base import Engine, Event, Observer
 from pycaffe_prune.engines.contents import NOTES_ENDING, file_contents
 from pycaffe_prune.errors import DataError
-from pycaffe_prune.experiments.moving import moved
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.stage_kinds import Baseline
-from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Stage, StageOutput
+from pycaffe_prune.experiments.store.moving import moved
+from pycaffe_prune.experiments.store.stage_lock import Stop
 from pycaffe_prune.formats.files import atomic_write, sha256_of, write_text
 
 __all__ = ["AtStore", "Store", "fetch_outputs", "run_in_store"]

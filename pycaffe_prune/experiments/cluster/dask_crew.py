@@ -22,8 +22,8 @@ from pycaffe_prune import __version__
 from pycaffe_prune.engines.base import Event
 from pycaffe_prune.engines.choice import EngineWish
 from pycaffe_prune.errors import EngineError, InterruptedRunError
-from pycaffe_prune.experiments.cluster_watch import quiet_dask, telling_lack_of_workers
-from pycaffe_prune.experiments.cluster_worker import (
+from pycaffe_prune.experiments.cluster.watch import quiet_dask, telling_lack_of_workers
+from pycaffe_prune.experiments.cluster.worker import (
     Orders,
     end_sweep,
     report,
@@ -31,11 +31,11 @@ from pycaffe_prune.experiments.cluster_worker import (
     wait_until_seen,
     work_on,
 )
-from pycaffe_prune.experiments.moving import Kept, Places, moved
 from pycaffe_prune.experiments.scheduler import StageObserver, Sweep
-from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Stage, StageOutput
-from pycaffe_prune.experiments.store import AtStore, Store
+from pycaffe_prune.experiments.store.files import AtStore, Store
+from pycaffe_prune.experiments.store.moving import Kept, Places, moved
+from pycaffe_prune.experiments.store.stage_lock import Stop
 
 __all__ = ["Cluster", "connected", "run_stages_on_cluster"]
 
@@ -164,7 +164,7 @@ def run_stages_on_cluster(
         cluster: Where to work.
         wish: The engine; its name as `Cluster.settle` gives it.
         observe: See `StageObserver`; called from several threads.
-        store: URL at which stages, data and definition are shared (`experiments.store`).
+        store: URL at which stages, data and definition are shared (`experiments.store.files`).
 
     Raises:
         InterruptedRunError: The work was asked to stop; what is done stays done.

@@ -8,11 +8,11 @@ pytest.importorskip("fsspec")
 
 from pycaffe_prune.engines.base import Event, TestScore
 from pycaffe_prune.errors import DataError, InterruptedRunError
-from pycaffe_prune.experiments.moving import moved
 from pycaffe_prune.experiments.paths import ExperimentFolder
-from pycaffe_prune.experiments.stage_lock import Stop
 from pycaffe_prune.experiments.stages import Context, Stage, StageOutput
-from pycaffe_prune.experiments.store import AtStore, Fetched, Store, run_in_store
+from pycaffe_prune.experiments.store.files import AtStore, Fetched, Store, run_in_store
+from pycaffe_prune.experiments.store.moving import moved
+from pycaffe_prune.experiments.store.stage_lock import Stop
 
 SCORE = TestScore(iteration=1, images=1, correct=1, accuracy=1, loss=0, finite=True)
 

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.errors import FormatError, SurgeryError
-from pycaffe_prune.experiments.trunk import Trunk, cut_trunk, pool_to_grid
+from pycaffe_prune.experiments.features.trunk import Trunk, cut_trunk, pool_to_grid
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.lmdb_images import as_data_layer
 from pycaffe_prune.formats.prototxt import read_net
 
-PROTOTXT = Path(__file__).parents[2] / "prototxt"
+PROTOTXT = Path(__file__).parents[3] / "prototxt"
 Arrays = Mapping[str, NDArray[np.float32]]
 
 NET = """

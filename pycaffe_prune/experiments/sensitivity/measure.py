@@ -18,7 +18,7 @@ from pycaffe_prune.errors import FormatError, InterruptedRunError, PruneError
 from pycaffe_prune.experiments.machine import this_machine
 from pycaffe_prune.experiments.paths import SensitivityFolder
 from pycaffe_prune.experiments.result import Score
-from pycaffe_prune.experiments.sensitivity_result import (
+from pycaffe_prune.experiments.sensitivity.result import (
     LayerSize,
     SensitivityMethod,
     SensitivityPoint,

@@ -1,0 +1,1 @@
+"""The values of one blob over a whole data set."""

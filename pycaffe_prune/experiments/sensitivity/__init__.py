@@ -1,0 +1,1 @@
+"""Accuracy against pruning rate, layer by layer."""

@@ -1,0 +1,1 @@
+"""Where stages lie, and how they are moved, locked and checked."""
