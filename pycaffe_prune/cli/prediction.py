@@ -14,7 +14,7 @@ from pycaffe_prune.experiments.result import ExperimentResult, LayerRate, Predic
 from pycaffe_prune.experiments.scheduler import StageObserver
 from pycaffe_prune.experiments.spec import ExperimentSpec
 from pycaffe_prune.experiments.stages import Stage
-from pycaffe_prune.reports.paper import TABLE_5
+from pycaffe_prune.reports.paper.figures_and_tables import TABLE_5
 
 __all__ = ["prediction_table", "telling_prediction"]
 

@@ -6,8 +6,8 @@ import click
 
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.experiments.result import read_result
-from pycaffe_prune.reports.tensorboard import write_all_events
-from pycaffe_prune.reports.write import print_summary, write_reports
+from pycaffe_prune.reports.outputs.tensorboard import write_all_events
+from pycaffe_prune.reports.outputs.write import print_summary, write_reports
 from pycaffe_prune.screen import Screen, echo
 
 __all__ = ["report"]

@@ -45,7 +45,7 @@ from pycaffe_prune.experiments.reproduce import (
 )
 from pycaffe_prune.experiments.result import DataSet, Execution, write_result
 from pycaffe_prune.experiments.spec import ExperimentSpec, find_experiment, read_experiment
-from pycaffe_prune.reports.write import print_summary, write_report
+from pycaffe_prune.reports.outputs.write import print_summary, write_report
 from pycaffe_prune.screen import Screen, echo
 
 _PRESET = "quick"

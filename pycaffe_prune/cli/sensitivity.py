@@ -42,7 +42,7 @@ from pycaffe_prune.experiments.sensitivity.result import (
 from pycaffe_prune.experiments.sensitivity.suggestion import suggest
 from pycaffe_prune.net.state_wish import StateWish
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
-from pycaffe_prune.reports.sensitivity import print_sensitivity, write_figures
+from pycaffe_prune.reports.sensitivity.tables import print_sensitivity, write_figures
 from pycaffe_prune.screen import echo
 
 

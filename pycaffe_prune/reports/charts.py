@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 
 from pycaffe_prune.experiments.result import Method
-from pycaffe_prune.reports.paper import Axis
+from pycaffe_prune.reports.paper.figures_and_tables import Axis
 from pycaffe_prune.reports.plot import PAPERS_CURVE, Plot, caption, ticks
 from pycaffe_prune.reports.rows import METHOD_NAMES, Row, accuracy_title
 from pycaffe_prune.reports.sizes import Cost, SizeRow

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pycaffe_prune.reports.paper import Axis
+from pycaffe_prune.reports.paper.figures_and_tables import Axis
 from pycaffe_prune.reports.plot import PAPERS_CURVE, PRESET_KINDS, Curve, Plot, caption, ticks
 from pycaffe_prune.reports.rows import accuracy_title
 from pycaffe_prune.shown import shown

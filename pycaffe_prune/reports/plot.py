@@ -11,7 +11,7 @@ from itertools import cycle
 from math import ceil, floor, log10
 
 from pycaffe_prune.experiments.result import ExperimentResult, Method
-from pycaffe_prune.reports.paper import FIGURES, TABLE_5, Axis
+from pycaffe_prune.reports.paper.figures_and_tables import FIGURES, TABLE_5, Axis
 from pycaffe_prune.reports.rows import METHOD_NAMES, Row, accuracy_name, rows, sample_warning
 
 __all__ = [

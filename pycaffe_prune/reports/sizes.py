@@ -18,8 +18,8 @@ from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.net.counts import LayerCounts, count_layers
 from pycaffe_prune.net.graph import NetState, layers_in_state
-from pycaffe_prune.reports.compare import accuracy_of
 from pycaffe_prune.reports.once import once
+from pycaffe_prune.reports.paper.compare import accuracy_of
 from pycaffe_prune.reports.rows import METHOD_NAMES, parameter, percent, reduction
 from pycaffe_prune.share import share_root
 

@@ -8,9 +8,10 @@ from functools import cache
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.net.counts import count_file
 from pycaffe_prune.net.state_wish import StateWish
-from pycaffe_prune.reports.compare import compare_shapes, compare_units
-from pycaffe_prune.reports.judge import Judged, judge, kept_up_to
-from pycaffe_prune.reports.paper import NETWORKS, TABLE_1
+from pycaffe_prune.reports.paper.compare import compare_shapes, compare_units
+from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, TABLE_1
+from pycaffe_prune.reports.paper.judge import Judged, judge, kept_up_to
+from pycaffe_prune.reports.paper.table5 import shown, table_5
 from pycaffe_prune.reports.rows import (
     METHOD_NAMES,
     Row,
@@ -24,7 +25,6 @@ from pycaffe_prune.reports.rows import (
     rows,
 )
 from pycaffe_prune.reports.sizes import SizeRow, layer_counts, net_of, size_rows
-from pycaffe_prune.reports.table5 import shown, table_5
 from pycaffe_prune.share import share_root
 
 __all__ = [

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pycaffe_prune.experiments.result import ExperimentResult, read_result
-from pycaffe_prune.reports.html import points_csv, render_html
+from pycaffe_prune.reports.outputs.html import points_csv, render_html
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")

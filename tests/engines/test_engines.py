@@ -27,7 +27,7 @@ from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.formats.solverstate import read_solverstate
 from pycaffe_prune.pruning.connections import nonzero_where_masked
-from pycaffe_prune.reports.tensorboard import scalars
+from pycaffe_prune.reports.outputs.tensorboard import scalars
 
 
 def ignore(event):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycaffe_prune.engines import base
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.run_log import appending, json_lines
-from pycaffe_prune.reports.tensorboard import event_file, scalars
+from pycaffe_prune.reports.outputs.tensorboard import event_file, scalars
 
 TEST = {"event": "test", "iteration": 20, "images": 4, "correct": 3, "accuracy": 0.75}
 SOUND = (

@@ -11,7 +11,7 @@ from pycaffe_prune.experiments.spec import find_experiment, read_experiment
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
 from pycaffe_prune.formats.prototxt import read_solver
-from pycaffe_prune.reports.paper import TABLE_5
+from pycaffe_prune.reports.paper.figures_and_tables import TABLE_5
 
 
 def _model(**weights: np.ndarray) -> Caffemodel:

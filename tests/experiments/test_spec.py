@@ -13,7 +13,7 @@ from pycaffe_prune.experiments.reproduce import (
 )
 from pycaffe_prune.experiments.spec import find_experiment, list_presets, read_experiment
 from pycaffe_prune.formats.prototxt import read_net, read_solver
-from pycaffe_prune.reports.paper import TABLE_5
+from pycaffe_prune.reports.paper.figures_and_tables import TABLE_5
 
 SHIPPED = [(name, preset) for name, presets in list_presets().items() for preset in presets]
 

@@ -10,12 +10,12 @@ import pytest
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.result import ExperimentResult, Point, read_result
-from pycaffe_prune.reports.compare import curve_of, on_curve
-from pycaffe_prune.reports.html import render_html
 from pycaffe_prune.reports.once import once
+from pycaffe_prune.reports.outputs.html import render_html
+from pycaffe_prune.reports.outputs.write import print_summary, write_reports
+from pycaffe_prune.reports.paper.compare import curve_of, on_curve
 from pycaffe_prune.reports.plot import caption, plot_of
 from pycaffe_prune.reports.rows import rows
-from pycaffe_prune.reports.write import print_summary, write_reports
 from pycaffe_prune.screen import Screen
 from pycaffe_prune.share import share_root
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.write import print_summary, write_reports
+from pycaffe_prune.reports.outputs.write import print_summary, write_reports
 from pycaffe_prune.screen import Screen
 from tests.nasty import NASTY, assert_nothing_hidden
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.judge import judge
-from pycaffe_prune.reports.markdown import markdown
+from pycaffe_prune.reports.outputs.markdown import markdown
+from pycaffe_prune.reports.paper.judge import judge
 from pycaffe_prune.reports.rows import rows
 from pycaffe_prune.reports.tables import (
     claims_grid,

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.judge import judge
+from pycaffe_prune.reports.outputs.terminal import terminal
+from pycaffe_prune.reports.paper.judge import judge
 from pycaffe_prune.reports.rows import rows
-from pycaffe_prune.reports.terminal import terminal
 
 MakeResult = Callable[..., ExperimentResult]
 

@@ -7,8 +7,8 @@ from math import isclose
 from typing import Literal
 
 from pycaffe_prune.experiments.result import ExperimentResult, LayerRate, Point
-from pycaffe_prune.reports.compare import why_not_comparable
-from pycaffe_prune.reports.paper import TABLE_5, Rates
+from pycaffe_prune.reports.paper.compare import why_not_comparable
+from pycaffe_prune.reports.paper.figures_and_tables import TABLE_5, Rates
 from pycaffe_prune.reports.rows import baseline_of, papers_accuracy, papers_name, percent
 
 __all__ = ["Table5Row", "judge_predicted", "judge_rows", "shown", "table_5"]

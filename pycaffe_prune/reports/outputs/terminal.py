@@ -8,7 +8,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from pycaffe_prune.experiments.result import ExperimentResult
-from pycaffe_prune.reports.judge import Judged, Verdict, judge
+from pycaffe_prune.reports.paper.judge import Judged, Verdict, judge
 from pycaffe_prune.reports.rows import Row, accuracy_name, rows, sample_warning
 from pycaffe_prune.screen import plain
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.claims import CLAIMS
-from pycaffe_prune.reports.compare import compare_shapes, compare_units
-from pycaffe_prune.reports.judge import Judged, judge, judge_together
+from pycaffe_prune.reports.paper.claims import CLAIMS
+from pycaffe_prune.reports.paper.compare import compare_shapes, compare_units
+from pycaffe_prune.reports.paper.judge import Judged, judge, judge_together
 
 Make = Callable[..., Point]
 MakeResult = Callable[..., ExperimentResult]

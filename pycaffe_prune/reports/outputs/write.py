@@ -7,11 +7,11 @@ from rich.console import Console
 
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.formats.files import atomic_write, write_text
-from pycaffe_prune.reports.html import render_html
-from pycaffe_prune.reports.markdown import markdown
+from pycaffe_prune.reports.outputs.html import render_html
+from pycaffe_prune.reports.outputs.markdown import markdown
+from pycaffe_prune.reports.outputs.summary import report_json
+from pycaffe_prune.reports.outputs.terminal import terminal
 from pycaffe_prune.reports.plot import plot_of, preset_plots
-from pycaffe_prune.reports.summary import report_json
-from pycaffe_prune.reports.terminal import terminal
 
 __all__ = ["print_summary", "write_report", "write_reports"]
 

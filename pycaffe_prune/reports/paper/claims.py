@@ -1,8 +1,8 @@
-"""What the paper claims of each experiment; `pycaffe_prune.reports.judge` tests it by rule."""
+"""What the paper claims of each experiment; `reports.paper.judge` tests it by rule."""
 
 from typing import NamedTuple
 
-from pycaffe_prune.reports.paper import Grade
+from pycaffe_prune.reports.paper.figures_and_tables import Grade
 
 __all__ = ["CLAIMS", "CROSS_CLAIMS", "NOTES", "Claim"]
 

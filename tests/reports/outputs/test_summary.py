@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.experiments.result import ExperimentResult
-from pycaffe_prune.reports.judge import judge
-from pycaffe_prune.reports.summary import report_json
+from pycaffe_prune.reports.outputs.summary import report_json
+from pycaffe_prune.reports.paper.judge import judge
 
 
 @settings(deadline=None, max_examples=30)

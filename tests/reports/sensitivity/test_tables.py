@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from pycaffe_prune.experiments.sensitivity.result import SensitivityResult, read_sensitivity
-from pycaffe_prune.reports.sensitivity import print_sensitivity, sample_note, write_figures
-from pycaffe_prune.reports.sensitivity_figure import draw, png, svg
+from pycaffe_prune.reports.sensitivity.figure import draw, png, svg
+from pycaffe_prune.reports.sensitivity.tables import print_sensitivity, sample_note, write_figures
 from pycaffe_prune.share import share_root
 
 SVG = "{http://www.w3.org/2000/svg}"

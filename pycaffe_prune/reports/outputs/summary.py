@@ -6,13 +6,13 @@ from dataclasses import asdict
 from fractions import Fraction
 
 from pycaffe_prune.experiments.result import ExperimentResult
-from pycaffe_prune.reports.claims import NOTES
-from pycaffe_prune.reports.compare import compare_shapes, compare_units
-from pycaffe_prune.reports.judge import Judged, judge, judge_together
-from pycaffe_prune.reports.paper import NETWORKS, TABLE_1
+from pycaffe_prune.reports.paper.claims import NOTES
+from pycaffe_prune.reports.paper.compare import compare_shapes, compare_units
+from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, TABLE_1
+from pycaffe_prune.reports.paper.judge import Judged, judge, judge_together
+from pycaffe_prune.reports.paper.table5 import Table5Row, table_5
 from pycaffe_prune.reports.rows import accuracy_name, rows, sample_warning
 from pycaffe_prune.reports.sizes import size_rows
-from pycaffe_prune.reports.table5 import Table5Row, table_5
 
 __all__ = ["report_json"]
 

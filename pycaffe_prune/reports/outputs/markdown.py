@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 
 from pycaffe_prune.experiments.result import ExperimentResult
-from pycaffe_prune.reports.claims import NOTES
-from pycaffe_prune.reports.judge import judge, judge_together
+from pycaffe_prune.reports.paper.claims import NOTES
+from pycaffe_prune.reports.paper.judge import judge, judge_together
 from pycaffe_prune.reports.plot import caption, plot_of, preset_plots
 from pycaffe_prune.reports.rows import accuracy_name, sample_warning
 from pycaffe_prune.reports.tables import (

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.experiments.result import Execution, ExperimentResult, Point
-from pycaffe_prune.reports.html import command, flatten, points_csv, render_html
-from pycaffe_prune.reports.judge import judge
+from pycaffe_prune.reports.outputs.html import command, flatten, points_csv, render_html
+from pycaffe_prune.reports.paper.judge import judge
 
 Make = Callable[..., Point]
 MakeResult = Callable[..., ExperimentResult]

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from pycaffe_prune.experiments.sensitivity.result import SensitivityResult
 from pycaffe_prune.reports.figures import DPI, GRID, INK, saved, style_axes, words
-from pycaffe_prune.reports.paper import Axis
+from pycaffe_prune.reports.paper.figures_and_tables import Axis
 from pycaffe_prune.reports.plot import axis_around
 from pycaffe_prune.reports.rows import accuracy, percent
-from pycaffe_prune.reports.sensitivity import sample_note
+from pycaffe_prune.reports.sensitivity.tables import sample_note
 
 __all__ = ["draw", "png", "svg"]
 

@@ -129,7 +129,7 @@ def write_figures(result: SensitivityResult, out: Path) -> None:
     Raises:
         PruneError: The folder cannot be written to, or the disk is full.
     """
-    from pycaffe_prune.reports.sensitivity_figure import png, svg
+    from pycaffe_prune.reports.sensitivity.figure import png, svg
 
     for name, content in {"sensitivity.png": png(result), "sensitivity.svg": svg(result)}.items():
         with atomic_write(out / name) as temporary:

@@ -9,10 +9,10 @@ from rich.console import Console
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.experiments.result import ExperimentResult, Point
 from pycaffe_prune.reports.figures import draw
-from pycaffe_prune.reports.html import command
+from pycaffe_prune.reports.outputs.html import command
+from pycaffe_prune.reports.outputs.write import print_summary, write_report, write_reports
 from pycaffe_prune.reports.plot import plot_of, preset_plots
 from pycaffe_prune.reports.tables import points_grid, presets_grid
-from pycaffe_prune.reports.write import print_summary, write_report, write_reports
 
 FILES = ["figure.png", "figure.svg", "report.html", "report.json", "report.md"]
 
@@ -49,7 +49,7 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one(
     def fail(_: object) -> str:
         raise PruneError("no")
 
-    monkeypatch.setattr("pycaffe_prune.reports.write.render_html", fail)
+    monkeypatch.setattr("pycaffe_prune.reports.outputs.write.render_html", fail)
     changed = typical.model_copy(update={"title": "another"})
     with pytest.raises(PruneError, match="no"):
         write_report(changed, tmp_path)

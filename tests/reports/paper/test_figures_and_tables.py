@@ -1,7 +1,13 @@
 import pytest
 
-from pycaffe_prune.reports.claims import CLAIMS, CROSS_CLAIMS, NOTES
-from pycaffe_prune.reports.paper import BASELINES, FIGURES, NETWORKS, TABLE_1, TABLE_5
+from pycaffe_prune.reports.paper.claims import CLAIMS, CROSS_CLAIMS, NOTES
+from pycaffe_prune.reports.paper.figures_and_tables import (
+    BASELINES,
+    FIGURES,
+    NETWORKS,
+    TABLE_1,
+    TABLE_5,
+)
 from pycaffe_prune.reports.plot import ticks
 
 

@@ -8,8 +8,9 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.claims import CLAIMS, CROSS_CLAIMS, Claim
-from pycaffe_prune.reports.compare import (
+from pycaffe_prune.reports.once import once
+from pycaffe_prune.reports.paper.claims import CLAIMS, CROSS_CLAIMS, Claim
+from pycaffe_prune.reports.paper.compare import (
     accuracy_of,
     compare_units,
     curve_of,
@@ -19,7 +20,7 @@ from pycaffe_prune.reports.compare import (
     same_shapes,
     why_not_comparable,
 )
-from pycaffe_prune.reports.once import once
+from pycaffe_prune.reports.paper.table5 import judge_predicted, judge_rows
 from pycaffe_prune.reports.rows import (
     METHOD_NAMES,
     baseline_of,
@@ -28,7 +29,6 @@ from pycaffe_prune.reports.rows import (
     percent,
     reduction,
 )
-from pycaffe_prune.reports.table5 import judge_predicted, judge_rows
 
 __all__ = ["Judged", "Verdict", "judge", "judge_together", "kept_up_to"]
 

@@ -17,10 +17,10 @@ from markupsafe import Markup
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.path_names import as_component
 from pycaffe_prune.reports.charts import Chart, chart, size_charts
-from pycaffe_prune.reports.claims import NOTES
-from pycaffe_prune.reports.compare import compared_from
-from pycaffe_prune.reports.judge import Judged, judge, judge_together
-from pycaffe_prune.reports.paper import NETWORKS, SOURCE
+from pycaffe_prune.reports.paper.claims import NOTES
+from pycaffe_prune.reports.paper.compare import compared_from
+from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, SOURCE
+from pycaffe_prune.reports.paper.judge import Judged, judge, judge_together
 from pycaffe_prune.reports.plot import own_plot, plot_of, preset_plots
 from pycaffe_prune.reports.rows import accuracy_name, percent, sample_warning
 from pycaffe_prune.reports.sizes import size_rows

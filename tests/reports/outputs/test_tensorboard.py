@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.formats.wire import fields
-from pycaffe_prune.reports.tensorboard import (
+from pycaffe_prune.reports.outputs.tensorboard import (
     EVENTS_NAME,
     Scalar,
     crc32c,

@@ -12,9 +12,9 @@ from pycaffe_prune.experiments.result import (
     Round,
     Score,
 )
-from pycaffe_prune.reports.judge import judge
-from pycaffe_prune.reports.paper import TABLE_5, Rates
-from pycaffe_prune.reports.table5 import judge_predicted, judge_rows, table_5
+from pycaffe_prune.reports.paper.figures_and_tables import TABLE_5, Rates
+from pycaffe_prune.reports.paper.judge import judge
+from pycaffe_prune.reports.paper.table5 import judge_predicted, judge_rows, table_5
 from pycaffe_prune.reports.tables import table_5_grid
 
 MakeResult = Callable[..., ExperimentResult]

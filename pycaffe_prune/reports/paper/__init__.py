@@ -1,0 +1,1 @@
+"""The paper's tables and claims, and our numbers judged by them."""

@@ -1,0 +1,1 @@
+"""A sensitivity analysis as tables and figures."""
