@@ -20,7 +20,7 @@ from distributed import LocalCluster
 
 from data_prep.manifest import load_manifest
 from data_prep.mnist import build_mnist
-from pycaffe_prune.cli.experiment_data import data_set_of
+from pycaffe_prune.cli.reproduce.experiment_data import data_set_of
 from pycaffe_prune.engines.choice import EngineWish, choose_engine
 from pycaffe_prune.experiments.cluster.dask_crew import connected, run_stages_on_cluster
 from pycaffe_prune.experiments.reproduce import make_plan

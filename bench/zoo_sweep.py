@@ -37,10 +37,10 @@ FAULTS = OUTCOMES[3:]
 _PRELOADED = [
     "zoo_steps",
     "onnxruntime",
-    "pycaffe_prune.cli.convert",
-    "pycaffe_prune.cli.inspect",
-    "pycaffe_prune.cli.prune",
-    "pycaffe_prune.cli.verify",
+    "pycaffe_prune.cli.convert.command",
+    "pycaffe_prune.cli.inspect.command",
+    "pycaffe_prune.cli.prune.command",
+    "pycaffe_prune.cli.verify.command",
     "pycaffe_prune.convert.onnx_model",
 ]
 

@@ -12,17 +12,26 @@ __all__ = ["main"]
 
 # name: (module and attribute, the line that --help shows)
 _COMMANDS = {
-    "convert": ("convert:convert", "Convert models between formats, and nets for a new task."),
+    "convert": (
+        "convert.command:convert",
+        "Convert models between formats, and nets for a new task.",
+    ),
     "data": ("data:data", "Build the LMDBs of a data set."),
-    "doctor": ("doctor:doctor", "Say what is usable here, and install the real Caffe."),
+    "doctor": ("doctor.command:doctor", "Say what is usable here, and install the real Caffe."),
     "features": ("features:features", "Run a data set through a trained net and keep a blob."),
-    "inspect": ("inspect:inspect", "Show layers, shapes, parameters and MACs of nets and weights."),
-    "prune": ("prune:prune", "Prune connections or units of a model."),
+    "inspect": (
+        "inspect.command:inspect",
+        "Show layers, shapes, parameters and MACs of nets and weights.",
+    ),
+    "prune": ("prune.command:prune", "Prune connections or units of a model."),
     "report": ("report:report", "Make tables, figures and an HTML page from a finished run."),
-    "reproduce": ("reproduce:reproduce", "Run a whole experiment of the paper."),
+    "reproduce": ("reproduce.command:reproduce", "Run a whole experiment of the paper."),
     "sensitivity": ("sensitivity:sensitivity", "Measure accuracy against pruning rate by layer."),
     "train": ("train:train", "Run one solver, resumable, with or without a mask."),
-    "verify": ("verify:verify", "Tell whether two models, or two engines, compute the same."),
+    "verify": (
+        "verify.command:verify",
+        "Tell whether two models, or two engines, compute the same.",
+    ),
 }
 
 

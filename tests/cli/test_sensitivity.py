@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from data_prep.digits import build_digits
-from pycaffe_prune.cli.prune import prune
+from pycaffe_prune.cli.prune.command import prune
 from pycaffe_prune.cli.sensitivity import sensitivity
 from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.job import TrainRequest

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from pycaffe_prune.cli.convert import convert
-from pycaffe_prune.cli.prune import prune
-from pycaffe_prune.cli.verify import verify
+from pycaffe_prune.cli.convert.command import convert
+from pycaffe_prune.cli.prune.command import prune
+from pycaffe_prune.cli.verify.command import verify
 from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net

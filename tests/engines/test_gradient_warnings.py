@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from google.protobuf import text_format
 
-from pycaffe_prune.cli.verify import verify
+from pycaffe_prune.cli.verify.command import verify
 from pycaffe_prune.engines.base import Engine, Event
 from pycaffe_prune.engines.gradient_warnings import gradient_warning
 from pycaffe_prune.engines.job import TrainRequest

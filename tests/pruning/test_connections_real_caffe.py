@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from google.protobuf import text_format
 
-from pycaffe_prune.cli.prune import prune
+from pycaffe_prune.cli.prune.command import prune
 from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train

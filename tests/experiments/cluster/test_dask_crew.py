@@ -12,7 +12,7 @@ pytest.importorskip("distributed")
 
 import psutil
 
-from pycaffe_prune.cli.crew import crew_to_work_with
+from pycaffe_prune.cli.reproduce.crew import crew_to_work_with
 from pycaffe_prune.engines.choice import EngineWish
 from pycaffe_prune.engines.torch.engine import TorchEngine
 from pycaffe_prune.errors import EngineError, InterruptedRunError

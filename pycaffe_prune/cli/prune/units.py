@@ -1,0 +1,197 @@
+"""``caffe-prune prune units``: delete units or filters, write a smaller net and its weights."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from pycaffe_prune.cli.options import path_type, state_options
+from pycaffe_prune.cli.prune.layer_values import layer_values
+from pycaffe_prune.cli.prune.output import (
+    naming_inputs,
+    of_all_states,
+    read_model,
+    show_left_out,
+    show_reductions,
+    write_model,
+)
+from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffemodel import Caffemodel
+from pycaffe_prune.net.state_wish import StateWish, of_chosen_state
+from pycaffe_prune.pruning.counts import deleted_reduction
+from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
+from pycaffe_prune.pruning.merging import left_out_of_merging, merge_units
+from pycaffe_prune.pruning.selection import chooses_all
+from pycaffe_prune.pruning.sharing import one_of_each, shared_blobs
+from pycaffe_prune.pruning.units import (
+    Kept,
+    choose_units,
+    delete_units,
+    keep_lrn_neighbours,
+    left_out_of_units,
+    lrn_layers_changed,
+    mask_units,
+    prunable_layers,
+    units_together,
+)
+from pycaffe_prune.screen import echo
+
+__all__ = ["units"]
+
+_RANK, _MERGE = "rank", "merge"
+
+
+@click.command()
+@click.option("--net", type=path_type, required=True, help="Net prototxt of the weights.")
+@click.option("--weights", type=path_type, required=True, help="Weights to prune, in any form.")
+@click.option(
+    "--ratio",
+    "ratios",
+    multiple=True,
+    required=True,
+    metavar="R | LAYER=R",
+    help="Share of units to delete: of all --layers, or of one (that one wins).",
+)
+@click.option("--out", type=path_type, required=True, help="Folder for the smaller model.")
+@click.option(
+    "--criterion", type=click.Choice(sorted(UNIT_CRITERIA)), default="onorm", show_default=True
+)
+@click.option(
+    "--method",
+    type=click.Choice([_RANK, _MERGE]),
+    default=_RANK,
+    show_default=True,
+    help="Delete the lowest by --criterion, or merge units that are much alike.",
+)
+@click.option(
+    "--layers",
+    default="InnerProduct",
+    show_default=True,
+    help="To which layers a plain R applies: names, patterns (conv*), types, or all; with commas.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="For --criterion random.")
+@click.option(
+    "--keep-lrn-neighbours",
+    "exact_lrn",
+    is_flag=True,
+    help="Keep filters in the LRN window of kept ones: exact, but deletes little.",
+)
+@click.option(
+    "--masked",
+    is_flag=True,
+    help="Write masked/ too: the model at full size, zeros in what leads out of deleted units.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the reductions and write nothing.")
+@state_options
+@naming_inputs
+def units(
+    net: Path,
+    weights: Path,
+    ratios: tuple[str, ...],
+    out: Path,
+    criterion: str,
+    method: str,
+    layers: str,
+    seed: int,
+    exact_lrn: bool,
+    masked: bool,
+    dry_run: bool,
+    state: StateWish,
+) -> None:
+    """Delete the units with the lowest score; write a smaller net.prototxt and pruned.caffemodel.
+
+    Units are those of InnerProduct, Embed, LSTM and RNN layers and the filters of Convolutions and
+    Deconvolutions. Layers whose outputs are added up lose theirs together; a Convolution with
+    groups loses equally many in each. Output layers are never pruned. With --method merge a unit
+    that goes gives its outgoing weights to the one most like it, which often makes training after
+    it needless.
+
+    \b
+    Examples:
+      caffe-prune prune units --net train_val.prototxt --weights final.caffemodel \\
+          --ratio 0.5 --out half
+      caffe-prune prune units --net train_val.prototxt --weights final.caffemodel \\
+          --ratio ip1=0.9 --ratio ip2=0.5 --out smaller
+      caffe-prune prune units --net deploy.prototxt --weights squeezenet.caffemodel \\
+          --ratio 0.3 --layers all --criterion l1 --masked --out thin
+      caffe-prune verify thin/masked thin
+      caffe-prune prune units --net deploy.prototxt --weights lenet_300_100.caffemodel \\
+          --ratio 0.5 --method merge --out merged
+    """
+    if method == _MERGE and (exact_lrn or masked or criterion != "onorm"):
+        raise click.UsageError(
+            "--method merge takes no --criterion, --masked, --keep-lrn-neighbours"
+        )
+    definition, model = read_model(net, weights, state)
+    whole = of_all_states(net, definition, model)
+    candidates = of_chosen_state(_with_units(whole, model), definition, state)
+    reasons = left_out_of_units if method == _RANK else left_out_of_merging
+    left_out = reasons(whole, model)
+    wanted = _ratios(ratios, whole, model, layers, candidates, left_out)
+    if method == _RANK:
+        source, chosen = model, choose_units(whole, model, wanted, criterion=criterion, seed=seed)
+    else:
+        source, chosen = merge_units(whole, model, wanted)
+    kept = chosen
+    if exact_lrn:
+        kept = keep_lrn_neighbours(whole, model, chosen)
+        source = mask_units(whole, model, chosen)
+    small_net, small = delete_units(whole, source, kept)
+    _show(whole, model, small, kept)
+    if chooses_all(layers):
+        show_left_out(of_chosen_state(list(left_out.items()), definition, state), whole)
+    if not exact_lrn:
+        _warn_of_lrn(lrn_layers_changed(whole, model, kept))
+    if dry_run:
+        return
+    write_model(out, net, small_net, small)
+    echo(f"written to {out}")
+    if masked:
+        write_model(out / "masked", net, whole, mask_units(whole, model, chosen))
+        echo(f"written to {out / 'masked'}")
+
+
+def _warn_of_lrn(changed: Sequence[str]) -> None:
+    if changed:
+        echo(
+            f"warning: {', '.join(changed)} (LRN) add up neighbouring channels, so the smaller net "
+            "only comes near the masked one; retrain it, see how far off it is with "
+            "`caffe-prune verify`, or use --keep-lrn-neighbours",
+            err=True,
+        )
+
+
+def _with_units(net: NetParameter, model: Caffemodel) -> list[tuple[str, str]]:
+    """Name and type of all layers with units."""
+    types = {layer.name: layer.type for layer in net.layer}
+    return [(name, types[name]) for group in units_together(net, model) for name in group]
+
+
+def _ratios(
+    texts: Sequence[str],
+    net: NetParameter,
+    model: Caffemodel,
+    layers: str,
+    candidates: Sequence[tuple[str, str]],
+    left_out: Mapping[str, str],
+) -> dict[str, float]:
+    """What is asked of each candidate; LAYER=R speaks for the layers coupled with it too."""
+    free = set(prunable_layers(net, model)).difference(left_out)
+    prunable = [(name, kind) for name, kind in candidates if name in free]
+    named = layer_values([text for text in texts if "=" in text], candidates, None)
+    unnamed = [text for text in texts if "=" not in text]
+    plain = layer_values(unnamed, prunable, layers, left_out)
+    together = units_together(net, model)
+    spoken_for = {name for group in together if named.keys() & set(group) for name in group}
+    return {name: share for name, share in plain.items() if name not in spoken_for} | named
+
+
+def _show(net: NetParameter, model: Caffemodel, small: Caffemodel, kept: Kept) -> None:
+    # The paper counts fully connected layers only; other types show when they lose units. Types
+    # are the net's: a caffemodel may call them otherwise.
+    shown = {"InnerProduct", *(layer.type for layer in net.layer if layer.name in kept)}
+    held = {layer.name for layer in model.layers if layer.blobs}
+    names = [layer.name for layer in net.layer if layer.type in shown and layer.name in held]
+    counted = one_of_each(shared_blobs(net), dict.fromkeys(names))
+    left = {name: f"{int(keep.sum())} of {keep.size}" for name, keep in kept.items()}
+    show_reductions(deleted_reduction(model, small, counted), left)

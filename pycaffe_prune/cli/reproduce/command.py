@@ -1,0 +1,219 @@
+"""``caffe-prune reproduce``: a whole experiment, from its TOML file to its report."""
+
+import os
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from pycaffe_prune.cli.options import (
+    accuracy_option,
+    caffe_python_option,
+    device_option,
+    engine_option,
+    path_type,
+    require_sense,
+    say_remark,
+    text_path_type,
+    tf32_option,
+    threads_option,
+    trust_option,
+    verify_option,
+)
+from pycaffe_prune.cli.progress import console, sweep_progress
+from pycaffe_prune.cli.reproduce.crew import crew_to_work_with
+from pycaffe_prune.cli.reproduce.experiment_data import (
+    data_folder,
+    data_set_of,
+    get_data,
+    known_data_set,
+)
+from pycaffe_prune.cli.reproduce.prediction import prediction_table, telling_prediction
+from pycaffe_prune.engines.choice import EngineName, EngineWish, decide
+from pycaffe_prune.engines.interrupt import stop_on_signal
+from pycaffe_prune.engines.run_state import ChecksumOf
+from pycaffe_prune.errors import EngineError, FormatError
+from pycaffe_prune.experiments.paths import ExperimentFolder
+from pycaffe_prune.experiments.pretrained import Pretrained, find_weights
+from pycaffe_prune.experiments.reproduce import (
+    Plan,
+    as_told_before,
+    assemble,
+    make_plan,
+    retraining_solver_path,
+    solver_path,
+)
+from pycaffe_prune.experiments.result import DataSet, Execution, write_result
+from pycaffe_prune.experiments.spec import ExperimentSpec, find_experiment, read_experiment
+from pycaffe_prune.reports.outputs.write import print_summary, write_report
+from pycaffe_prune.screen import Screen, echo
+
+_PRESET = "quick"
+
+
+@click.command()
+@click.argument("experiment")
+@click.option("--preset", help=f"Which settings (default: {_PRESET}).")
+@click.option("--out", type=text_path_type, help="Folder of the run (default: runs/NAME-PRESET).")
+@click.option("--data", type=text_path_type, help="Folder of the LMDBs (default: data/NAME; made).")
+@click.option(
+    "--weights", type=text_path_type, help="Trained weights to begin with, by layer name."
+)
+@click.option("--source", type=path_type, help="Folder of the original data files.")
+@accuracy_option
+@click.option("--jobs", type=click.IntRange(1), help="Stages side by side (default: all cores).")
+@click.option("--scheduler", help="Do the stages on this Dask cluster (address, or its file).")
+@click.option("--store", help="URL at which the cluster's machines share files (docs/cluster.md).")
+@engine_option
+@device_option
+@threads_option
+@tf32_option
+@click.option(
+    "--pack",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Engine torch: so many stages train at once in one process, on one device.",
+)
+@trust_option
+@verify_option
+@click.option("--dry-run", is_flag=True, help="List the stages and an estimate, and do nothing.")
+@caffe_python_option
+def reproduce(
+    experiment: str,
+    preset: str | None,
+    out: Path | None,
+    data: Path | None,
+    weights: Path | None,
+    source: Path | None,
+    accuracy: str | None,
+    jobs: int | None,
+    scheduler: str | None,
+    store: str | None,
+    engine: EngineName,
+    device: str,
+    threads: int,
+    tf32: bool,
+    pack: int,
+    trust: bool,
+    checksum_of: ChecksumOf,
+    dry_run: bool,
+    caffe_python: Path | None,
+) -> None:
+    """Run a whole experiment of the paper and report it beside the paper's numbers.
+
+    EXPERIMENT is a name such as lenet-300-100, or a .toml file of your own. Finished stages are
+    kept: killed or interrupted, the same command goes on where it was; one whose files are gone or
+    damaged is done anew. A preset that changes a few
+    settings of another one takes over the stages that are the same from that one's run, unless
+    --out names a folder of its own.
+
+    \b
+    Examples:
+      caffe-prune reproduce lenet-300-100                     minutes
+      caffe-prune reproduce lenet-300-100 --preset paper-10k  half an hour on two cores
+      caffe-prune reproduce lenet-300-100 --preset paper --dry-run
+      caffe-prune reproduce lenet-300-100 --engine torch --device cuda --pack 8
+      caffe-prune reproduce caffenet-oxford102 --preset tiny
+      caffe-prune reproduce caffenet-oxford102 --preset paper --device cuda \\
+          --weights bvlc_reference_caffenet.caffemodel
+      caffe-prune reproduce lenet-5 --scheduler tcp://HOST:8786
+    """
+    wish = EngineWish(engine, caffe_python, device, tf32, pack, trust)
+    require_sense(wish)
+    execution = Execution(device=device, threads=threads, tf32=tf32, pack=pack, trusted=trust)
+    if preset is not None and experiment.endswith(".toml"):
+        raise click.UsageError(
+            f"--preset goes with the name of an experiment; {experiment} is one preset itself"
+        )
+    toml = find_experiment(experiment, preset or _PRESET)
+    spec = read_experiment(toml)
+    if accuracy is not None:
+        spec = spec.model_copy(update={"accuracy": accuracy})
+    folder = out or Path("runs") / f"{spec.name}-{spec.preset}"
+    stages_folder = out or Path("runs") / f"{spec.name}-{spec.variant_of or spec.preset}"
+    workers = jobs or max(pack, len(os.sched_getaffinity(0)))
+    solver, retraining = solver_path(spec, toml), retraining_solver_path(spec, toml)
+
+    def plan_for(
+        place: Path, data_set: DataSet, engine_name: str, pretrained: Pretrained | None
+    ) -> Plan:
+        return make_plan(
+            spec,
+            solver,
+            stages_folder,
+            place,
+            data_set,
+            engine_name,
+            execution,
+            retraining_solver=retraining,
+            pretrained=pretrained,
+            checksum_of=checksum_of,
+        )
+
+    if dry_run:
+        place = data_folder(spec, data)
+        begins_with = _known_weights(spec, toml, weights)
+        plan = plan_for(place, known_data_set(place), _engine_name(wish), begins_with)
+        _show_plan(spec, plan, workers)
+        return
+    begins_with = find_weights(spec.weights, toml, weights)
+    with crew_to_work_with(wish, workers, scheduler, store) as crew:
+        place, manifest = get_data(spec, data, source)
+        data_set = data_set_of(manifest, place)
+        plan = plan_for(place, data_set, crew.engine_name, begins_with)
+        stages = plan.stages
+        crew.fetch(stages)
+        was_done = all(stage.output() for stage in stages)
+        with stop_on_signal(crew.stop), sweep_progress(stages) as observe:
+            watch = telling_prediction(spec, plan, observe, console.print)
+            crew.run(stages, watch)
+    result = assemble(spec, plan, data_set, crew.engine_name, crew.jobs, execution)
+    path = ExperimentFolder(folder).result
+    if was_done:  # by earlier commands, which the result tells of
+        result = as_told_before(result, path, ExperimentFolder(stages_folder).result)
+    write_result(path, result)
+    page = write_report(result, folder)
+    print_summary(result, console)
+    if result.prediction is not None:
+        console.print(prediction_table(spec.name, result.prediction, result))
+    echo(f"result {path}")
+    echo(f"report {page}")
+
+
+def _engine_name(wish: EngineWish) -> str:
+    """What would train, so that --dry-run can tell which stages are done."""
+    try:
+        return decide(wish).name
+    except EngineError as error:
+        say_remark(f"no engine could do this now: {error}")
+        return "caffe"
+
+
+def _known_weights(spec: ExperimentSpec, toml: Path, given: Path | None) -> Pretrained | None:
+    """What training would begin with; what is missing for it is said, and no reason to stop."""
+    try:
+        return find_weights(spec.weights, toml, given)
+    except FormatError as error:
+        say_remark(str(error))
+        return None
+
+
+def _show_plan(spec: ExperimentSpec, plan: Plan, jobs: int) -> None:
+    # On standard output: the plan is the command's result.
+    screen = Screen()
+    table = Table(title=f"{spec.title}, preset {spec.preset}")
+    table.add_column("stage", overflow="fold")
+    for column in ("iterations", "done"):
+        table.add_column(column, justify="right")
+    for stage in plan.stages:
+        table.add_row(stage.label, f"{stage.iterations:,}", "yes" if stage.output() else "")
+    screen.print(table)
+    todo = [stage.iterations for stage in plan.stages if not stage.output()]
+    minutes = sum(todo) * spec.ms_per_iteration / 60_000
+    screen.print(
+        f"{len(plan.stages)} stages, {len(todo)} to do: {sum(todo):,} iterations, about "
+        f"{minutes:.0f} core-minutes ({minutes / jobs:.0f} minutes with --jobs {jobs}) at "
+        f"{spec.ms_per_iteration:g} ms an iteration",
+        soft_wrap=True,
+    )
