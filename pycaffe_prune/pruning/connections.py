@@ -216,6 +216,7 @@ def prune_to_ratios(
     model: Caffemodel,
     ratios: Values,
     previous: Mapping[BlobKey, Mask] | None = None,
+    scores: Mapping[BlobKey, Blob] | None = None,
 ) -> tuple[Caffemodel, dict[BlobKey, Mask]]:
     """Zero exactly round(ratio * n) of the n weights of each blob, those with the lowest |w|.
 
@@ -225,6 +226,7 @@ def prune_to_ratios(
         model: The network to prune.
         ratios: Per blob, the share of its weights that is gone afterwards.
         previous: Masks of the round before.
+        scores: Per blob, what is ranked in the place of |w| (`criteria.connection_scores`).
 
     Returns:
         As `prune_connections`.
@@ -236,7 +238,7 @@ def prune_to_ratios(
     masks = dict(previous or {})
     for key, ratio in _by_key(ratios).items():
         count = weights_to_prune(_blob(model, *key).size, ratio)
-        masks |= _ranked(model, [key], count, previous or {})
+        masks |= _ranked(model, [key], count, previous or {}, scores)
     return apply_masks(model, masks), masks
 
 
@@ -245,6 +247,7 @@ def prune_to_global_ratio(
     ratio: float,
     layers: Places,
     previous: Mapping[BlobKey, Mask] | None = None,
+    scores: Mapping[BlobKey, Blob] | None = None,
 ) -> tuple[Caffemodel, dict[BlobKey, Mask]]:
     """Zero exactly round(ratio * n) of the n weights of all layers together, the lowest |w| first.
 
@@ -252,17 +255,21 @@ def prune_to_global_ratio(
     """
     keys = _keys(layers)
     count = weights_to_prune(sum(_blob(model, *key).size for key in keys), ratio)
-    masks = dict(previous or {}) | _ranked(model, keys, count, previous or {})
+    masks = dict(previous or {}) | _ranked(model, keys, count, previous or {}, scores)
     return apply_masks(model, masks), masks
 
 
 def _ranked(
-    model: Caffemodel, keys: Sequence[BlobKey], count: int, previous: Mapping[BlobKey, Mask]
+    model: Caffemodel,
+    keys: Sequence[BlobKey],
+    count: int,
+    previous: Mapping[BlobKey, Mask],
+    scores: Mapping[BlobKey, Blob] | None,
 ) -> dict[BlobKey, Mask]:
     require_finite(model, dict.fromkeys(name for name, _ in keys))
     require_fitting_masks(model, previous)
-    blobs = [_blob(model, *key) for key in keys]
-    masks = rank_masks(blobs, count, [previous.get(key) for key in keys])
+    ranked = [_blob(model, *key) if scores is None else scores[key] for key in keys]
+    masks = rank_masks(ranked, count, [previous.get(key) for key in keys])
     return dict(zip(keys, masks, strict=True))
 
 
