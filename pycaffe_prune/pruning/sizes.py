@@ -6,7 +6,7 @@ worth without code for sparse weights is what is left when its dead units are de
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -52,7 +52,8 @@ class NetSize(_Model):
     non_zero_macs: int | None
     """Those with weights that are not zero: needs arithmetic that leaves zeros out."""
     stored_bytes: dict[str, int]
-    """Size of the whole file, by form (`STORAGE_FORMS`)."""
+    """Size of a whole file, by form (`STORAGE_FORMS`), that holds the layers with blobs alone. Caffe
+    saves the others too, but needs none of them; a Data layer's tells where the images lay."""
     units: dict[str, int]
     """Of each layer with units or filters; empty where they could not be followed."""
 
@@ -119,6 +120,7 @@ def _net_size(
 ) -> NetSize:
     layers = layers_in_state(net, NetState.of(net, TEST))
     owners, held = blob_owners(layers), dict(model.blobs())
+    stored = replace(model, layers=tuple(layer for layer in model.layers if layer.blobs))
     counted = [
         one
         for layer, shapes in zip(layers, infer_shapes(layers, inputs), strict=True)
@@ -131,7 +133,7 @@ def _net_size(
         non_zero_weights=sum(one.non_zeros for one in once if one.is_weight),
         macs=_sum(one.use and one.use * one.size for one in counted),
         non_zero_macs=_sum(one.use and one.use * one.non_zeros for one in counted),
-        stored_bytes={name: size_of(model) for name, size_of in STORAGE_FORMS.items()},
+        stored_bytes={name: size_of(stored) for name, size_of in STORAGE_FORMS.items()},
         units=units,
     )
 

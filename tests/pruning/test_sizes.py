@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.errors import SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
+from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
+from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.formats.sparse import write_sparse
 from pycaffe_prune.net.counts import count_layers
@@ -127,6 +127,15 @@ def test_images_of_a_database_have_the_size_that_is_told() -> None:
     told = model_sizes(trained, model, {"data": (100, 1, 28, 28)})
     assert told == model_sizes(whole, model)
     assert told.whole.macs == 2_293_000
+
+
+def test_where_the_images_lay_does_not_matter() -> None:
+    net = read_net(PROTOTXT / "lenet_300_100" / "train_val.prototxt")
+    model = weights_of(read_net(PROTOTXT / "lenet_300_100" / "deploy.prototxt"))
+    data = LayerParameter(name="mnist", type="Data", top=["data", "label"])
+    data.data_param.source = "/home/someone/mnist_train_lmdb"
+    saved = replace(model, layers=(Layer(data), *model.layers))
+    assert model_sizes(net, saved) == model_sizes(net, model)
 
 
 def test_weights_that_no_unit_can_be_judged_by_are_counted_all_the_same() -> None:
