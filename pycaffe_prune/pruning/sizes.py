@@ -52,8 +52,8 @@ class NetSize(_Model):
     non_zero_macs: int | None
     """Those with weights that are not zero: needs arithmetic that leaves zeros out."""
     stored_bytes: dict[str, int]
-    """Size of a whole file, by form (`STORAGE_FORMS`), that holds the layers with blobs alone. Caffe
-    saves the others too, but needs none of them; a Data layer's tells where the images lay."""
+    """Size of a whole file, by form (`STORAGE_FORMS`), of the layers with blobs alone. Caffe saves
+    the others too, but needs none of them; a Data layer's tells where the images lay."""
     units: dict[str, int]
     """Of each layer with units or filters; empty where they could not be followed."""
 
