@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pycaffe_prune.reports.html import render_html
-from pycaffe_prune.reports.markdown import markdown
-from pycaffe_prune.reports.summary import report_json
-from pycaffe_prune.reports.write import print_summary
-
 from pycaffe_prune.experiments.result import read_result
+from pycaffe_prune.reports.outputs.html import render_html
+from pycaffe_prune.reports.outputs.markdown import markdown
+from pycaffe_prune.reports.outputs.summary import report_json
+from pycaffe_prune.reports.outputs.write import print_summary
 from pycaffe_prune.reports.plot import plot_of, preset_plots
 from pycaffe_prune.screen import Screen
 from pycaffe_prune.share import share_root
