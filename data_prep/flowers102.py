@@ -2,11 +2,12 @@
 
 import functools
 import hashlib
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from data_prep.dataset import Content, Recipe, build_data_set, refuse_gaps
+from data_prep.decoding import Decoders
 from data_prep.download_limits import limits
 from data_prep.flowers102_lists import (
     LABELS_FILE,
@@ -117,9 +119,8 @@ def build_flowers102(
         limit: Take only so many images from the head of each list: a sample.
         keep_going: Leave out images that are missing or damaged instead of refusing; the manifest
             names them.
-        threads: How many images are worked on at once; default: one for each core. Threads, not
-            processes: OpenCV and LMDB work outside Python's lock, and 192 KiB an image need not
-            go from one process to another.
+        threads: How many images are worked on at once; default: one for each core. Each thread has
+            a process that decodes for it (`data_prep.decoding`).
         force: Build again what is already there.
         console: Where to show progress (default: the standard error stream).
 
@@ -233,11 +234,14 @@ def _load(files: _Files, wish: _Wish, stack: ExitStack) -> Content:
         }
         refuse_gaps(wish.out, gaps)
     run: Callable[..., Iterator[Batch]] = map
+    decode = _decode_encoded if wish.encoded else _decode_raw
+    decoders = Decoders(functools.partial(decode, images), _BATCH, (3, wish.size, wish.size))
+    stack.callback(decoders.close)
     if wish.threads > 1:
         pool = ThreadPoolExecutor(wish.threads)
         stack.callback(pool.shutdown, cancel_futures=True)
         run = functools.partial(_in_order, pool, 2 * wish.threads)
-    work = functools.partial(_batch, images, wish)
+    work = functools.partial(_batch, decoders, wish)
     return Content(
         {split: run(work, _cut(listed)) for split, listed in lists.items()},
         list(_warnings(files, parts, images, wish.size)),
@@ -261,11 +265,11 @@ def _warnings(
         names = " and ".join(f"{images[number].name} ({parts.part_of(number)})" for number in group)
         yield f"{names} are the same file"
     first = images[min(images)]
-    try:
-        height, width = decode(first.read()).shape[:2]
-    except DataError:
+    with closing(Decoders(functools.partial(_decode_shape, images), 1, (1,))) as decoders:
+        (shape,) = decoders([min(images)], np.empty((1, 1), np.uint8))
+    if isinstance(shape, DataError):
         return  # it is told of where it is used
-    if (height, width) == (size, size):
+    if json.loads(shape) == [size, size]:
         yield (
             f"{first.path}: its images are {size}×{size} already: not the original files, whose "
             "shorter side has 500 pixels"
@@ -288,42 +292,50 @@ def _in_order(
         yield pending.popleft().result()
 
 
-def _batch(images: Mapping[int, ImageFile], wish: _Wish, numbered: _Numbered) -> Batch:
-    """Read, decode and warp some images, and make the records that are stored of them."""
+def _batch(decoders: Decoders, wish: _Wish, numbered: _Numbered) -> Batch:
+    """Have some images decoded and warped, and make the records that are stored of them."""
     pixels = np.empty((len(numbered), 3, wish.size, wish.size), np.uint8)
-    store = _store_encoded if wish.encoded else _store_raw
+    answers = decoders([listed.number for _, listed in numbered], pixels)
+    used: list[int] = []
     records: list[Record] = []
-    labels: list[int] = []
     left_out: list[str] = []
-    for place, listed in numbered:
-        try:
-            content = _file(images, listed).read()
-            datum = store(content, listed.label, pixels[len(records)])
-        except DataError:
+    for at, ((place, listed), file) in enumerate(zip(numbered, answers, strict=True)):
+        if isinstance(file, DataError):
             left_out.append(listed.name)
             continue
+        label = listed.label
+        datum = encoded_datum(file, label) if wish.encoded else raw_datum(pixels[at], label)
         # The key has the place in the list, whether or not those before could be stored: so it is
         # in convert_imageset.
         records.append((f"{place:08}_{listed.name}".encode(), datum))
-        labels.append(listed.label)
-    return Batch(pixels[: len(records)], np.array(labels, np.int64), records, left_out)
+        used.append(at)
+    labels = np.array([numbered[at][1].label for at in used], np.int64)
+    return Batch(pixels[used] if left_out else pixels, labels, records, left_out)
 
 
-def _file(images: Mapping[int, ImageFile], listed: ListedImage) -> ImageFile:
-    if listed.number not in images:
-        raise DataError(f"{listed.name}: is missing")
-    return images[listed.number]
+def _content(images: Mapping[int, ImageFile], number: int) -> bytes:
+    if number not in images:
+        raise DataError("is missing")
+    return images[number].read()
 
 
-def _store_raw(content: bytes, label: int, pixels: NDArray[np.uint8]) -> bytes:
-    """Put the warped image into ``pixels`` (3 × size × size), and return its Datum."""
+def _decode_raw(images: Mapping[int, ImageFile], number: int, pixels: NDArray[np.uint8]) -> bytes:
+    """Put the warped image into ``pixels`` (3 × size × size)."""
     # Into the three planes that it is given: a tenth of the time of NumPy's transposing.
-    cv2.split(warp(decode(content), pixels.shape[1]), list(pixels))
-    return raw_datum(pixels, label)
+    cv2.split(warp(decode(_content(images, number)), pixels.shape[1]), list(pixels))
+    return b""
 
 
-def _store_encoded(content: bytes, label: int, pixels: NDArray[np.uint8]) -> bytes:
-    """As `_store_raw`, for a JPEG; ``pixels`` become what its reader will see."""
+def _decode_encoded(
+    images: Mapping[int, ImageFile], number: int, pixels: NDArray[np.uint8]
+) -> bytes:
+    """Return the warped image as a JPEG; ``pixels`` become what its reader will see."""
+    content = _content(images, number)
     file = jpeg_of(content, decode(content), pixels.shape[1])
     cv2.split(decode(file), list(pixels))
-    return encoded_datum(file, label)
+    return file
+
+
+def _decode_shape(images: Mapping[int, ImageFile], number: int, _: NDArray[np.uint8]) -> bytes:
+    """Return the image's height and width."""
+    return json.dumps(decode(_content(images, number)).shape[:2]).encode()

@@ -32,7 +32,7 @@ from pycaffe_prune.errors import FormatError, PruneError
 from pycaffe_prune.formats.blobs import mapped_file
 from pycaffe_prune.formats.limits import most_unpacked
 
-__all__ = ["Parsed", "Room", "parsed_in_child"]
+__all__ = ["Parsed", "Room", "confine", "forked", "parsed_in_child"]
 
 _CPU_SECONDS = 2
 _PACKED_BYTES_A_SECOND = 5_000_000  # of CPU time; HDF5 unpacks ten times as many
@@ -41,6 +41,7 @@ _WORKING_MEMORY = 256 << 20
 _MOST_NOTES = 64 << 20
 _MOST_COPIED = 4 << 20  # bytes; what is mapped instead holds an open file as long as it lives
 _PR_SET_PDEATHSIG = 1
+_C = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,7 @@ def parsed_in_child(path: Path, parse: Callable[[Room], Any]) -> Parsed:
     try:
         ours, theirs = os.pipe()
         try:
-            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-                child = os.fork()  # with threads, of which Python 3.12 warns: see above
+            child = forked()
         except OSError as error:
             os.close(ours)
             raise FormatError(f"cannot be read (no process for it: {error.strerror})") from error
@@ -118,7 +118,7 @@ def _parse_and_end(
     parse: Callable[[Room], Any], shared: int, pipe: int, seconds: int, memory: int
 ) -> NoReturn:
     try:
-        _confine(seconds, memory)
+        confine(seconds, memory)
         room = Room(shared)
         answer: dict[str, Any]
         try:
@@ -135,8 +135,29 @@ def _parse_and_end(
         os._exit(0)
 
 
-def _confine(seconds: int, memory: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def forked() -> int:
+    """Return what ``os.fork`` does: 0 in the child, which ends with the thread that forked it.
+
+    Other threads are no reason against a fork: see above.
+
+    Raises:
+        OSError: There is no room for another process.
+    """
+    parent = os.getpid()
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        child = os.fork()
+    if child == 0:
+        _C.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was gone before it could be asked for
+            os._exit(1)
+    return child
+
+
+def confine(seconds: int, memory: int) -> None:
+    """Give this process, a fork, so much CPU time and memory (bytes).
+
+    Its standard error stream goes nowhere, and signals end it as they end any process.
+    """
     faulthandler.disable()  # a crash is the parent's to tell
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
