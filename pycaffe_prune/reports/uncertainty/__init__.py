@@ -1,0 +1,1 @@
+"""How sure the numbers of a report are."""
