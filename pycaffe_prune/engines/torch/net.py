@@ -167,12 +167,21 @@ class Net:
     @property
     def batch(self) -> list[Tensor]:
         """The tops of the data layers, as `fetch` brought them."""
-        return [self._values[slot] for place in self._sources for slot in self._flows[place].tops]
+        return [self._values[slot] for slot in self.batch_slots]
+
+    @property
+    def batch_slots(self) -> list[int]:
+        """Which of all `values` `batch` is."""
+        return [slot for place in self._sources for slot in self._flows[place].tops]
+
+    @property
+    def steps(self) -> list[Step]:
+        """The layers that compute, in the net's order."""
+        return list(self._steps.values())
 
     def use_batch(self, tensors: Sequence[Tensor]) -> None:
         """Put other tensors in the place of those that `fetch` brought."""
-        slots = (slot for place in self._sources for slot in self._flows[place].tops)
-        for slot, tensor in zip(slots, tensors, strict=True):
+        for slot, tensor in zip(self.batch_slots, tensors, strict=True):
             self._values[slot] = tensor
 
     @torch.no_grad()
@@ -237,8 +246,7 @@ class Net:
         Returns:
             The weighted sum of all losses, and the blobs that are `loss_blobs`.
         """
-        slots = (slot for place in self._sources for slot in self._flows[place].tops)
-        values = dict(zip(slots, batch, strict=True))
+        values = dict(zip(self.batch_slots, batch, strict=True))
         total, found = torch.zeros((), device=self.device), []
         for step in self._steps.values():
             blobs = [

@@ -143,6 +143,13 @@ class AveragePooling(_Pooling):
             )
         ]
 
+    def shares(self, device: torch.device) -> Tensor:
+        """Return the share of each value in the mean of its window, in the shape of the top."""
+        ones = torch.ones(self.setup.bottoms[0], device=device)
+        windows = self._kernel, self._stride, self._pad
+        values = functional.avg_pool2d(ones, *windows, ceil_mode=self._ceil, divisor_override=1)
+        return self.forward((ones,), ())[0] / values.clamp_min(1)
+
 
 class WidelyPaddedPooling(_Pooling):
     """Pooling whose padding is more than half of its kernel: it is put on first."""

@@ -170,6 +170,20 @@ class SoftmaxWithLoss(Layer):
             diff.mul_(counted)
         return [diff.mul_(weight / self._normalizer(counted)), None]
 
+    def curvature(self, saved: Saved, weight: Tensor) -> Tensor:
+        """Return the second derivative of the weighted loss by each score, p(1 - p) of its place.
+
+        Args:
+            saved: From `forward_saving`.
+            weight: Of the loss.
+        """
+        probabilities, _, *rest = saved
+        counted = rest[0] if rest else None
+        second = probabilities * (1 - probabilities)
+        if counted is not None:
+            second.mul_(counted)
+        return second.mul_(weight / self._normalizer(counted))
+
 
 LAYERS: Mapping[str, type[Layer]] = {"Softmax": Softmax, "SoftmaxWithLoss": SoftmaxWithLoss}
 """The layers of this module by Caffe's names of their types."""
