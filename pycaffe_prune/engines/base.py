@@ -153,6 +153,8 @@ class TrainResult(BaseModel):
     """
     weights_sha256: str
     """SHA-256 of ``final.caffemodel``."""
+    mask_sha256: str | None = None
+    """SHA-256 of ``final.mask.h5``, where masks changed while it trained."""
     revived: int
     """Masked weights that are not zero: always 0."""
     seconds: float

@@ -90,6 +90,9 @@ def _of_files(old: Job, new: Job) -> Iterator[str]:
 def _of_field(name: str, old: Job, new: Job) -> str:
     if name == "trusted":
         return f"begun {'with' if old.trusted else 'without'} --trust"
+    if name == "masking":
+        told = [job.masking.model_dump_json() if job.masking else "none" for job in (old, new)]
+        return f"masks change by {told[0]} -> {told[1]}"
     before, after = getattr(old, name, None), getattr(new, name, None)
     if isinstance(before, int) and isinstance(after, int):
         return f"{name} {before} -> {after}"

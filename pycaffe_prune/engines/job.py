@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from pycaffe_prune.engines.masking import Masking
 from pycaffe_prune.engines.test_plan import NetTest, TestPlan
 from pycaffe_prune.net.state_wish import OWN_STATE, StateWish
 
@@ -34,6 +35,8 @@ class TrainRequest:
     restore: Path | None = None
     """A solverstate to go on from, Caffe's or ours, with the weights that it names."""
     mask: Path | None = None
+    masking: Masking | None = None
+    """How masks change while it trains."""
     data: Path | None = None
     """Folder in which the net's relative LMDB and mean paths are looked up."""
     max_iter: int | None = None
@@ -139,6 +142,8 @@ class Job(BaseModel):
     mask_sha256: str | None
     masked: tuple[tuple[str, int], ...]
     """Layer and blob index of each mask in ``mask.npz``, in its order."""
+    masking: Masking | None = None
+    """How masks change while it trains."""
     seed: int
     max_iter: int
     iter_size: int
@@ -170,7 +175,8 @@ class Job(BaseModel):
 
     def differences(self, other: "Job") -> list[str]:
         """Name what makes ``other`` another run than this one, not a continuation of it."""
-        names = ["net_sha256", "solver_sha256", "weights_sha256", "mask_sha256", "seed", "trusted"]
+        names = ["net_sha256", "solver_sha256", "weights_sha256", "mask_sha256", "masking"]
+        names += ["seed", "trusted"]
         if self.solver.lr_policy == "poly":
             names.append("max_iter")
         found = [

@@ -25,6 +25,7 @@ from pycaffe_prune.engines.job import (
     TrainRequest,
 )
 from pycaffe_prune.engines.losses import weighted_losses
+from pycaffe_prune.engines.masking import require_fitting_masking
 from pycaffe_prune.engines.net_data import (
     batch_size,
     refuse_unfed,
@@ -139,6 +140,7 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     loaded, new = load_list(net, files_used, _inputs(net, TRAIN))
     if mask:
         require_fitting_mask(net, loaded, mask)
+    _require_masking(request, net, resolved)
     tests = [
         TestNet(name, layers_in_state(net, state), batches)
         for name, state, batches in zip(
@@ -225,6 +227,19 @@ def prepare_evaluation(
     write_prototxt(folder.net, net)
     write_text(folder.job, job.model_dump_json(indent=2) + "\n")
     return job
+
+
+def _require_masking(request: TrainRequest, net: NetParameter, solver: SolverParameter) -> None:
+    if request.masking is None:
+        return
+    if request.restore:
+        raise FormatError(
+            f"{request.restore}: a run whose masks change cannot go on from another's state, "
+            "which tells nothing of masks; begin with its --weights, and a --mask"
+        )
+    require_fitting_masking(
+        request.masking, net, _inputs(net, TRAIN), request.solver, solver.max_iter
+    )
 
 
 def _data_folder(request: TrainRequest, net_path: Path) -> DataFolder:
@@ -329,6 +344,7 @@ def _job(
         solver_sha256=solver_fingerprint(solver),
         mask_sha256=sha256_of(request.mask) if request.mask else None,
         masked=tuple(mask.masks) if mask else (),
+        masking=request.masking,
         seed=solver.random_seed,
         max_iter=solver.max_iter,
         iter_size=solver.iter_size,

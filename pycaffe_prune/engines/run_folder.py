@@ -53,6 +53,11 @@ class RunFolder:
         return self.path / "final.caffemodel"
 
     @property
+    def final_mask(self) -> Path:
+        """The masks after the last iteration, where they changed (`formats.mask`)."""
+        return self.path / "final.mask.h5"
+
+    @property
     def result(self) -> Path:
         """The outcome (`engines.base.TrainResult`)."""
         return self.path / "result.json"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pycaffe_prune.engines.base import TrainResult, read_result
 from pycaffe_prune.engines.caffe.caffe_worker.snapshots import (
+    MASKS,
     SNAPSHOT,
     STATE,
     SUMS,
@@ -47,7 +48,7 @@ _SUM = re.compile(r"([0-9a-f]{64})  (\S+)")
 _PARTIAL = re.compile(
     r"\.partial|\..*\.partial-.*|final\.partial\.caffemodel|"
     + SNAPSHOT.replace("%d", r"\d+")
-    + re.escape(SUMS)
+    + f"({re.escape(SUMS)}|{re.escape(MASKS)})"
     + r"\.partial"
 )
 """As `formats.files.atomic_write` and the workers name what is not whole yet."""
@@ -70,7 +71,10 @@ def usable_result(
     result = read_result(folder)
     if result is None:
         return None, None
-    return result, why_unusable(folder.final_weights, result.weights_sha256, checksum_of)
+    fault = why_unusable(folder.final_weights, result.weights_sha256, checksum_of)
+    if fault is None and result.mask_sha256 is not None:
+        fault = why_unusable(folder.final_mask, result.mask_sha256, checksum_of)
+    return result, fault
 
 
 def is_json(path: Path) -> bool:
@@ -119,7 +123,8 @@ def _fault(snapshots: Path, iteration: int) -> str | None:
     weights, state = map(Path, snapshot_files(snapshots, iteration))
     sums = _sums(snapshots / f"{SNAPSHOT % iteration}{SUMS}")
     if sums.keys() >= {weights.name, state.name}:
-        faults = (why_unusable(path, sums[path.name], sha256_of) for path in (state, weights))
+        named = sorted(sums, key=[state.name, weights.name].__contains__, reverse=True)
+        faults = (why_unusable(snapshots / name, sums[name], sha256_of) for name in named)
         return next(filter(None, faults), None)
     try:
         read_solverstate(state)
@@ -178,7 +183,7 @@ def half_written(folder: RunFolder) -> Path | None:
 
 def _is_part_of_none(name: str, whole: set[int]) -> bool:
     head, _ = SNAPSHOT.split("%d")
-    endings = "|".join(map(re.escape, (STATE, WEIGHTS, SUMS)))
+    endings = "|".join(map(re.escape, (STATE, WEIGHTS, MASKS, SUMS)))
     match = re.fullmatch(rf"{re.escape(head)}(\d+)({endings})", name)
     return match is not None and int(match[1]) not in whole
 

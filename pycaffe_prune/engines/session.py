@@ -19,6 +19,7 @@ from pycaffe_prune.engines.base import (
     write_result,
 )
 from pycaffe_prune.engines.caffe.caffe_worker.snapshots import drop_snapshots
+from pycaffe_prune.engines.final_mask import write_final_mask
 from pycaffe_prune.engines.gradient_warnings import gradient_warnings
 from pycaffe_prune.engines.initial_weights import beginning
 from pycaffe_prune.engines.job import EvaluationJob, ForwardJob, Job
@@ -103,6 +104,7 @@ def follow_training(
         means=tuple(test for test in tests if isinstance(test, TestMeans)),
         loss_weights=tuple(dict(test.losses) for test in job.tests),
         weights_sha256=sha256_of(folder.final_weights),
+        mask_sha256=write_final_mask(folder, job) if job.masking else None,
         revived=done["revived"],
         seconds=seconds_in_log(folder),
         loaded=job.loaded,

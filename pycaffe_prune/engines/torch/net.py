@@ -377,6 +377,18 @@ class Net:
         """
         share_by_name(self._steps.values(), other._steps.values())
 
+    def redirect(self, owner: BlobKey, tensor: Tensor) -> None:
+        """Let all layers that have this blob read ``tensor`` in its place; gradients stay its own.
+
+        Args:
+            owner: As `owner` returns it.
+            tensor: As many values as the blob has.
+        """
+        for step in self._steps.values():
+            for place, key in enumerate(step.keys):
+                if key == owner:
+                    step.params[place] = tensor.view(step.params[place].shape)
+
     # Places in the data
 
     def seek(self, forwards: int) -> None:

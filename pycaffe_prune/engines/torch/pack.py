@@ -46,10 +46,14 @@ def pack_key(solver: Solver) -> str | None:
     That is the solver but for its seed, the iteration, and the net but for the units of layers
     whose tops another layer with weights reads. A run cannot be packed when a layer draws random
     numbers, keeps statistics or may overwrite the gradient of a pass before in an iteration
-    (Scale), or its data layer does not bring every run the same batches.
+    (Scale), when its masks change, or its data layer does not bring every run the same batches.
     """
     layers = layers_in_state(solver.net.definition, NetState(TRAIN))
-    if solver.net.draws or any(not _is_the_same_for_all(layer) for layer in layers):
+    if (
+        solver.moving
+        or solver.net.draws
+        or any(not _is_the_same_for_all(layer) for layer in layers)
+    ):
         return None
     if solver.param.iter_size > 1 and any(layer.type == "Scale" for layer in layers):
         return None

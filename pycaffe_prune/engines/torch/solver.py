@@ -9,48 +9,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pycaffe_prune.engines.caffe.caffe_worker.mask_state import read_mask_state, write_mask_state
+from pycaffe_prune.engines.masking import Masking
 from pycaffe_prune.engines.solver_nets import test_states
+from pycaffe_prune.engines.torch.masks import Masks
+from pycaffe_prune.engines.torch.moving_masks import MovingMasks, make_moving
 from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.snapshots import read_snapshot, write_snapshot
 from pycaffe_prune.engines.torch.stepping import Stepping
-from pycaffe_prune.engines.torch.updates import ALL_BITS, make_update
-from pycaffe_prune.errors import SurgeryError
-from pycaffe_prune.formats.axes import extents
+from pycaffe_prune.engines.torch.updates import make_update
+from pycaffe_prune.errors import EngineError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter, SolverParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.net.graph import NetState
 
-__all__ = ["Masks", "Solver"]
-
-
-class Masks:
-    """Which weights are pruned, bit by bit.
-
-    With value and gradient zero, decay adds 0, the history stays 0 and so does the value.
-    """
-
-    def __init__(self, net: Net, masks: Mapping[BlobKey, NDArray[np.bool_]]) -> None:
-        bits = np.full(net.parameters.count, ALL_BITS, np.int32)
-        for key, mask in masks.items():
-            start, stop = net.parameters.place(net.owner(key))
-            shape = net.params[key[0]][key[1]].shape
-            if mask.shape != shape:
-                raise SurgeryError(
-                    f"layer '{key[0]}', blob {key[1]}: the mask is {extents(mask.shape)}, the "
-                    f"weights are {extents(shape)}; use the mask that was made for these weights"
-                )
-            bits[start:stop][~mask.reshape(-1)] = 0
-        self.bits = torch.from_numpy(bits).to(net.device)
-        """int32, (count,) as the net's flat tensors: `ALL_BITS` where a weight is kept, else 0."""
-        self._data = net.parameters.data
-
-    def zero(self, flat: Tensor) -> None:
-        """Zero what is masked of a flat tensor of the net's blobs."""
-        flat.view(torch.int32).bitwise_and_(self.bits)
-
-    def revived(self) -> int:
-        """Count the masked weights that are not zero."""
-        return int(torch.count_nonzero(self._data[self.bits == 0]))
+__all__ = ["Solver"]
 
 
 class Solver:
@@ -75,6 +48,7 @@ class Solver:
         self.param = param
         seed = max(param.random_seed, 0)
         self.masks: Masks | None = None
+        self.moving: MovingMasks | None = None
         with ExitStack() as opened:
             self.net = Net(net, NetState(TRAIN), device, seed)
             opened.callback(self.net.close)
@@ -106,6 +80,21 @@ class Solver:
         self.update.keep(self.masks.bits)
         self.stepping.renew()
 
+    def follow(self, masking: Masking, start: Mapping[BlobKey, NDArray[np.bool_]]) -> None:
+        """Let masks change while the net trains, from now on.
+
+        Args:
+            masking: How they change.
+            start: Masks to begin with, as for `mask`; those that ``masking`` does not name stay.
+
+        Raises:
+            SurgeryError: A mask does not fit its blob, or there is no such blob.
+        """
+        seed = max(self.param.random_seed, 0)
+        self.moving = make_moving(self.net, self.update, masking, start, seed)
+        self.stepping.begin = self.moving.begin
+        self.stepping.renew()
+
     def _zero_masked(self) -> None:
         if self.masks:
             self.masks.zero(self.net.parameters.data)
@@ -119,6 +108,8 @@ class Solver:
             DataError: The data are damaged.
         """
         self.stepping.run(iterations)
+        if self.moving:
+            self.moving.settle()
 
     @property
     def history(self) -> list[Tensor]:
@@ -128,12 +119,18 @@ class Solver:
     def snapshot(self, prefix: Path) -> None:
         """Write ``prefix``.caffemodel and ``prefix``.solverstate, which the real Caffe resumes.
 
+        Where masks change, they lie beside, and the weights are those to go on with.
+
         Raises:
             PruneError: The folder cannot be written to or the disk is full.
         """
         history = [view.cpu().numpy() for view in self.history]
         step = self.stepping.policy.current_step
-        write_snapshot(prefix, self.net.weights, self.iter, history, step)
+        weights = self.net.weights
+        if self.moving:
+            weights = self.moving.to_go_on_with(weights)
+            write_mask_state(str(prefix), self.moving.kept, self.moving.limits)
+        write_snapshot(prefix, weights, self.iter, history, step)
 
     def restore(self, state: Path) -> None:
         """Go on from a snapshot, ours or the real Caffe's: weights, history, place in the data.
@@ -143,6 +140,7 @@ class Solver:
         Raises:
             FormatError: It is damaged.
             SurgeryError: It belongs to another net or another type of solver.
+            EngineError: Weights live in it that its masks prune for good.
         """
         history = self.history
         found = read_snapshot(state, [tuple(view.shape) for view in history])
@@ -153,6 +151,12 @@ class Solver:
         self.stepping.policy.current_step = found.current_step
         self.net.seek(self.iter * self.param.iter_size)
         self._zero_masked()
+        if self.moving:
+            alive = self.moving.restore(*read_mask_state(str(state.with_suffix(""))))
+            if alive:
+                raise EngineError(
+                    f"{state}: {alive} masked weights are not zero; it is damaged, remove it"
+                )
 
     def close(self) -> None:
         """Let go of the data."""

@@ -40,6 +40,8 @@ class Stepping:
         apply: Callable[[Tensor], None],
     ) -> None:
         self.iteration = 0
+        self.begin: Callable[[int], None] | None = None
+        """Called with each iteration, counted from 0, before its passes; None: nothing to do."""
         self.policy = RatePolicy(solver_settings(param))
         self._param, self._net = param, net
         self._rate = torch.zeros((), device=net.device)
@@ -63,6 +65,8 @@ class Stepping:
             DataError: The data are damaged.
         """
         for _ in range(iterations):
+            if self.begin:
+                self.begin(self.iteration)
             for _ in range(self._param.iter_size):
                 self._net.fetch()
                 if self._records:

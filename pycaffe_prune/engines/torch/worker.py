@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from pycaffe_prune.engines.caffe.caffe_worker import loop
 from pycaffe_prune.engines.caffe.caffe_worker.snapshots import (
@@ -34,11 +35,13 @@ from pycaffe_prune.engines.caffe.caffe_worker.snapshots import (
 )
 from pycaffe_prune.engines.caffe.caffe_worker.testing import MeansTester, Tester, make_tester
 from pycaffe_prune.engines.job import ForwardJob
+from pycaffe_prune.engines.masking import Masking
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.torch.masks import Masks
 from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.pack import Rendezvous, pack_key
 from pycaffe_prune.engines.torch.request import Request
-from pycaffe_prune.engines.torch.solver import Masks, Solver
+from pycaffe_prune.engines.torch.solver import Solver
 from pycaffe_prune.errors import EngineError, PruneError
 from pycaffe_prune.formats.caffe_pb2 import TEST
 from pycaffe_prune.formats.caffemodel import BlobKey
@@ -52,6 +55,7 @@ Emit = Callable[..., None]
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's mallopt
 _KEEP_BYTES = 2**31 - 1
 _PARENT_SECONDS = 0.1
+_MASKING: TypeAdapter[Masking] = TypeAdapter(Masking)
 _broken: list[RuntimeError] = []  # after an error on a GPU nothing there works in this process
 
 
@@ -224,6 +228,9 @@ class _Run:
         for path in job["weights"]:
             self.net.copy_from(Path(path))
         masks = _read_masks(self._folder, job["masked"])
+        if job["masking"]:
+            self.solver.follow(_MASKING.validate_python(job["masking"]), masks)
+            masks = {}
         snapshots.mkdir(exist_ok=True)
         found = [n for n in snapshots_in(snapshots) if n <= job["max_iter"]]
         if found:
@@ -239,7 +246,8 @@ class _Run:
             self.solver.mask(masks)
 
     def _revived(self) -> int:
-        return self.solver.masks.revived() if self.solver.masks else 0
+        masks = self.solver.moving or self.solver.masks
+        return masks.revived() if masks else 0
 
     def lead(self, step: Callable[[int], None]) -> None:
         """Train to the end; ``step`` runs so many iterations of `solver`."""

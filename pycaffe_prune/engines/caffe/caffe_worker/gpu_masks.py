@@ -5,6 +5,7 @@ import os
 import time
 
 from .masks import Masks
+from .moving_masks import make_moving
 
 # caffe::caffe_gpu_mul<float>(int n, const float* a, const float* b, float* y), y = a * b
 # (src/caffe/util/math_functions.cu), under the name that GCC and Clang give it.
@@ -19,7 +20,9 @@ def make_masks(caffe, net, job, emit):
     A Caffe that gives no way to the GPU's memory is masked on the host, with a warning that says
     what it costs.
     """
-    if job["device"] == "cpu":
+    if job.get("masking"):
+        return make_moving(net, job)
+    if job["device"] == "cpu" or not job["masked"]:
         return Masks(net, job)
     try:
         return GpuMasks(caffe, net, job)

@@ -7,24 +7,27 @@ import re
 SNAPSHOT = "snapshot_iter_%d"
 STATE = ".solverstate"
 WEIGHTS = ".caffemodel"
+MASKS = ".masks.npz"  # where masks change
 SUMS = ".sha256"
 _KEPT = 2  # of a run that goes on: one may be damaged
 _CHUNK = 1 << 20
 
 
-def take_snapshot(solver, iteration, keep):
+def take_snapshot(solver, iteration, keep, masks):
     """Write a snapshot whole or not at all: Caffe writes to .partial, then both files move.
 
     The solverstate names its caffemodel by the path text that Caffe was given, here the bare file
     name; so snapshots are written and restored with their own folder as working directory.
     """
     snapshots = os.getcwd()
+    masks.settle()
     os.chdir(".partial")
     solver.snapshot()
     os.chdir(snapshots)
     name = SNAPSHOT % iteration
     for ending in (WEIGHTS, STATE):
         require_whole(os.path.join(".partial", name + ending))
+    masks.save(iteration)
     for ending in (WEIGHTS, STATE):  # the state last: it is what makes a snapshot complete
         durable_move(os.path.join(".partial", name + ending), name + ending)
     write_sums(snapshots, iteration)
@@ -36,7 +39,9 @@ def write_sums(folder, iteration):
     """Write the checksums of a complete snapshot beside it, as sha256sum writes and checks them."""
     target = os.path.join(folder, SNAPSHOT % iteration + SUMS)
     with open(target + ".partial", "w") as file:
-        for path in snapshot_files(folder, iteration):
+        masks = os.path.join(folder, SNAPSHOT % iteration + MASKS)
+        beside = [masks] if os.path.isfile(masks) else []
+        for path in snapshot_files(folder, iteration) + beside:
             file.write("%s  %s\n" % (sha256_of(path), os.path.basename(path)))
     durable_move(target + ".partial", target)
 
@@ -101,7 +106,7 @@ def drop_snapshots(folder, newest, kept=_KEPT):
 
 def remove_snapshot(folder, iteration):
     """Remove a snapshot; the state first: without it the rest is none."""
-    for ending in (STATE, WEIGHTS, SUMS):
+    for ending in (STATE, WEIGHTS, MASKS, SUMS):
         path = os.path.join(folder, SNAPSHOT % iteration + ending)
         if os.path.lexists(path):
             os.unlink(path)

@@ -80,24 +80,39 @@ def train(caffe, job, emit):
     solver = caffe.get_solver(os.path.join(folder, "solver.prototxt"))
     for path in job["weights"]:
         solver.net.copy_from(path)
-    masks = make_masks(caffe, solver.net, job, emit) if job["masked"] else None
-    if masks:
-        masks.zero_weights()
-        solver.add_callback(lambda: None, masks.zero_gradients)
+    masks = make_masks(caffe, solver.net, job, emit)
+    masks.zero_weights()
+    masks.follow(solver)
     done = _restore(solver, job)
     if done:
         emit(event="resumed", iteration=done)
-    if masks and masks.revived():
-        raise SystemExit("%d masked weights are not zero after loading" % masks.revived())
-    testers = _testers(solver, job, done)
+    masks.resume(done)
+    testers = [tester and _Masked(tester, masks) for tester in _testers(solver, job, done)]
     keep = job["keep_snapshots"]
-    iteration = run(solver, testers, job, done, emit, lambda at: take_snapshot(solver, at, keep))
+
+    def snapshot(at):
+        take_snapshot(solver, at, keep, masks)
+
+    iteration = run(solver, testers, job, done, emit, snapshot)
     if iteration < job["max_iter"]:
         emit(event="stopped", iteration=iteration)
         return
     os.chdir(folder)
-    _save_final(solver.net)
-    emit(event="done", iteration=iteration, revived=masks.revived() if masks else 0)
+    with masks.shown():
+        _save_final(solver.net)
+        emit(event="done", iteration=iteration, revived=masks.revived())
+
+
+class _Masked:
+    """A tester of the weights as passes use them."""
+
+    def __init__(self, tester, masks):
+        self._tester, self._masks = tester, masks
+
+    def run(self):
+        """Test once."""
+        with self._masks.shown():
+            return self._tester.run()
 
 
 def _restore(solver, job):

@@ -1,0 +1,185 @@
+"""How masks change while a net trains: data that a request and a job carry.
+
+A mask is made anew before the passes of an iteration, so the last one needs an iteration after it.
+Masks that a run begins with are where those of the same blobs begin; of other blobs they stay.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pycaffe_prune.errors import FormatError, SurgeryError
+from pycaffe_prune.formats.axes import Shape
+from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter
+from pycaffe_prune.formats.caffemodel import BlobKey
+from pycaffe_prune.formats.sharing import blob_owners
+from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.net.shapes import infer_shapes
+from pycaffe_prune.pruning.gradual import CubicSchedule
+
+__all__ = ["DynamicSurgery", "GradualMagnitude", "Masking", "MovingBlob", "require_fitting_masking"]
+
+
+class MovingBlob(BaseModel):
+    """A blob whose mask changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: str
+    index: int = Field(0, ge=0)
+
+    @property
+    def key(self) -> BlobKey:
+        """Layer and index."""
+        return self.layer, self.index
+
+
+class _SurgeryBlob(MovingBlob):
+    c: float = Field(allow_inf_nan=False)
+    """How many standard deviations above the mean the limits lie."""
+
+
+class _GradualBlob(MovingBlob):
+    sparsity: float = Field(ge=0, lt=1)
+    """The share of its weights that is gone in the end."""
+
+
+class _Masking(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    blobs: tuple[MovingBlob, ...] = Field(min_length=1)
+
+    @property
+    def keys(self) -> tuple[BlobKey, ...]:
+        """The blobs whose masks change, in the order in which they are stored."""
+        return tuple(blob.key for blob in self.blobs)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if twice := [key for key in self.keys if self.keys.count(key) > 1]:
+            raise ValueError(f"layer '{twice[0][0]}', blob {twice[0][1]} is named twice")
+        return self
+
+
+class DynamicSurgery(_Masking):
+    """Dynamic Network Surgery (`pruning.dynamic_surgery`): weights go, and come back."""
+
+    kind: Literal["dynamic_surgery"] = "dynamic_surgery"
+    blobs: tuple[_SurgeryBlob, ...] = Field(min_length=1)
+    gamma: float = Field(1e-4, ge=0, allow_inf_nan=False)
+    power: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """In iteration t a blob's mask is made anew with a chance of (1 + gamma * t)^-power."""
+    stop: int = Field(ge=0)
+    """From this iteration on masks stay."""
+
+    @classmethod
+    def of(
+        cls, c: Mapping[str, float], stop: int, *, gamma: float = 1e-4, power: float = 1.0
+    ) -> Self:
+        """Return it for the weights (blob 0) of some layers, each with its own ``c``."""
+        blobs = tuple(_SurgeryBlob(layer=layer, c=value) for layer, value in c.items())
+        return cls(blobs=blobs, stop=stop, gamma=gamma, power=power)
+
+
+class GradualMagnitude(_Masking):
+    """Gradual magnitude pruning (`pruning.gradual`): the smallest weights go, ever fewer a time."""
+
+    kind: Literal["gradual"] = "gradual"
+    blobs: tuple[_GradualBlob, ...] = Field(min_length=1)
+    initial: float = Field(0.0, ge=0, lt=1)
+    """The share that goes at the first change."""
+    begin: int = Field(0, ge=0)
+    every: int = Field(ge=1)
+    changes: int = Field(ge=1)
+    """See `pruning.gradual.CubicSchedule`."""
+
+    @classmethod
+    def of(
+        cls,
+        sparsity: Mapping[str, float],
+        *,
+        every: int,
+        changes: int,
+        begin: int = 0,
+        initial: float = 0.0,
+    ) -> Self:
+        """Return it for the weights (blob 0) of some layers, each with its own sparsity."""
+        blobs = tuple(
+            _GradualBlob(layer=layer, sparsity=value) for layer, value in sparsity.items()
+        )
+        return cls(blobs=blobs, every=every, changes=changes, begin=begin, initial=initial)
+
+    @property
+    def schedule(self) -> CubicSchedule:
+        """When masks shrink."""
+        return CubicSchedule(self.begin, self.every, self.changes)
+
+    @model_validator(mode="after")
+    def _only_shrinks(self) -> Self:
+        for blob in self.blobs:
+            if blob.sparsity < self.initial:
+                raise ValueError(
+                    f"layer '{blob.layer}' begins with a sparsity of {self.initial:g} and ends "
+                    f"with {blob.sparsity:g}; masks only shrink"
+                )
+        return self
+
+
+Masking = Annotated[DynamicSurgery | GradualMagnitude, Field(discriminator="kind")]
+
+
+def require_fitting_masking(
+    masking: Masking, net: NetParameter, inputs: Mapping[str, Shape], solver: Path, max_iter: int
+) -> None:
+    """See that a net has the blobs whose masks are to change, and a run the time for it.
+
+    Args:
+        masking: How they change.
+        net: The net that is trained.
+        inputs: Shapes of blobs that its prototxt does not tell, as for `infer_shapes`.
+        solver: The run's, to begin sentences with.
+        max_iter: Iterations of the run.
+
+    Raises:
+        FormatError: The run ends before the last change.
+        SurgeryError: There is no such blob, or two are one and the same.
+    """
+    if isinstance(masking, GradualMagnitude) and masking.schedule.last >= max_iter:
+        raise FormatError(
+            f"{solver}: the run ends after {max_iter} iterations, and its last masks are made "
+            f"before iteration {masking.schedule.last}, counted from 0; give a larger --max-iter, "
+            "or fewer changes"
+        )
+    layers = layers_in_state(net, NetState(TRAIN))
+    around = dict(zip((layer.name for layer in layers), infer_shapes(layers, inputs), strict=True))
+    types = {layer.name: layer.type for layer in layers}
+    for name, index in masking.keys:
+        if name not in types:
+            raise SurgeryError(
+                f"a mask is to change of layer '{name}', which the net does not have"
+            )
+        if types[name] == "BatchNorm":
+            raise SurgeryError(
+                f"layer '{name}' (BatchNorm) holds statistics of its input, no weights whose mask "
+                "could change"
+            )
+        if not around[name].problem and index >= len(around[name].params):
+            raise SurgeryError(
+                f"a mask is to change of layer '{name}', blob {index}, which the layer "
+                f"({types[name]}) does not have"
+            )
+    _refuse_shared(masking.keys, blob_owners(layers))
+
+
+def _refuse_shared(keys: Sequence[BlobKey], owners: Mapping[BlobKey, BlobKey]) -> None:
+    seen: dict[BlobKey, BlobKey] = {}
+    for key in keys:
+        owner = owners.get(key, key)
+        if owner in seen:
+            raise SurgeryError(
+                f"layers '{seen[owner][0]}' and '{key[0]}' share one blob, whose mask is to change "
+                "twice; name one of them"
+            )
+        seen[owner] = key

@@ -1,0 +1,116 @@
+"""Masks that change, in the solver itself: its rule on bits, history, nets with all that moves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pycaffe_prune.engines.masking import DynamicSurgery, GradualMagnitude
+from pycaffe_prune.engines.torch import moving_masks
+from pycaffe_prune.engines.torch.pack import pack_key
+from pycaffe_prune.engines.torch.solver import Solver
+from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.pruning.dynamic_surgery import surgery_mask
+from tests.engines.torch.training_nets import make_solver, small_net
+
+SURGERY = DynamicSurgery.of({"conv": 0.2, "ip1": 0.5}, stop=9, gamma=0.05)
+GRADUAL = GradualMagnitude.of({"conv": 0.5, "ip1": 0.9}, every=2, changes=4, initial=0.2)
+KINDS = {
+    "SGD": 'momentum: 0.9 lr_policy: "fixed" iter_size: 2',
+    "Adam": 'type: "Adam" momentum: 0.9 momentum2: 0.99 base_lr: 0.002 lr_policy: "fixed"',
+    "clipped": 'momentum: 0.9 lr_policy: "fixed" clip_gradients: 0.5',
+}
+both = pytest.mark.parametrize("masking", [SURGERY, GRADUAL], ids=["surgery", "gradual"])
+
+
+def solver_for(digits: Path, kind: str = "SGD") -> Solver:
+    return make_solver(small_net(digits, normalized=True, dropout=True), KINDS[kind], seed=4)
+
+
+floats = st.floats(-4, 4, width=32)
+
+
+@settings(max_examples=50)
+@given(arrays(np.float32, (4, 9), elements=floats), arrays(np.bool_, (4, 9)), floats, floats)
+def test_the_rule_on_bits_is_that_on_numbers(weights, kept, one, other):
+    limits = tuple(np.float32(limit) for limit in sorted((abs(one), abs(other))))
+    dense, bits = torch.from_numpy(weights), torch.full((4, 9), -1, dtype=torch.int32)
+    shown = dense.clone()
+    moving_masks._write(bits, kept)
+    for piece in moving_masks._pieces(dense, bits, shown):
+        piece.operate(*(int(limit.view(np.int32)) - 1 for limit in limits))
+
+    mask = surgery_mask(weights, kept, limits)
+    assert set(np.unique(bits.numpy())) <= {-1, 0}
+    np.testing.assert_array_equal(bits.numpy() != 0, mask)
+    np.testing.assert_array_equal(shown.numpy(), np.where(mask, weights, np.float32(0)))
+
+
+@both
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_in_parts_and_over_a_snapshot_is_the_run(kind, masking, digits, tmp_path):
+    whole, parts, resumed = (solver_for(digits, kind) for _ in range(3))
+    for solver in (whole, parts, resumed):
+        solver.follow(masking, {})
+    whole.step(12)
+    parts.step(3)
+    parts.step(2)
+    parts.snapshot(tmp_path / "snapshot_iter_5")
+    resumed.restore(tmp_path / "snapshot_iter_5.solverstate")
+    for solver in (parts, resumed):
+        solver.step(7)
+        for mine, theirs in zip(
+            [whole.net.parameters.data, *whole.update.history],
+            [solver.net.parameters.data, *solver.update.history],
+            strict=True,
+        ):
+            assert torch.equal(mine, theirs)
+        for mine, theirs in zip(whole.moving.kept, solver.moving.kept, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_layers_have_masked_weights_and_the_solver_dense_ones(digits, tmp_path):
+    solver = solver_for(digits)
+    solver.follow(SURGERY, {})
+    solver.step(4)
+    for key, mask in zip(SURGERY.keys, solver.moving.kept, strict=True):
+        shown = solver.net.params[key[0]][key[1]].data
+        dense = solver.net.parameters.view(solver.net.parameters.data, key).numpy()
+        assert 0 < np.count_nonzero(~mask) < mask.size
+        assert (dense != 0).all()
+        np.testing.assert_array_equal(shown, np.where(mask, dense, np.float32(0)))
+    assert solver.moving.revived() == 0
+    statistics = solver.net.params["normal"][0].data.copy()
+    solver.step(1)
+    assert (statistics != solver.net.params["normal"][0].data).any()
+
+
+def test_what_a_gradual_mask_prunes_has_no_history(digits):
+    solver = solver_for(digits, "Adam")
+    solver.follow(GRADUAL, {})
+    solver.step(9)
+    flats = [solver.net.parameters.data, *solver.update.history]
+    for key, mask, share in zip(GRADUAL.keys, solver.moving.kept, (0.5, 0.9), strict=True):
+        assert np.count_nonzero(~mask) == round(share * mask.size)
+        for flat in flats:
+            view = solver.net.parameters.view(flat, key).numpy()
+            assert not view[~mask].any()
+            assert (view[mask] != 0).mean() > 0.9
+
+
+@both
+def test_runs_whose_masks_change_are_not_packed(masking, digits):
+    solver = make_solver(small_net(digits))
+    assert pack_key(solver)
+    solver.follow(masking, {})
+    assert pack_key(solver) is None
+
+
+@both
+def test_start_masks_that_do_not_fit_are_refused(masking, digits):
+    with pytest.raises(SurgeryError, match="layer 'ip1', blob 0: the mask is 2x2, the weights"):
+        solver_for(digits).follow(masking, {("ip1", 0): np.ones((2, 2), np.bool_)})
