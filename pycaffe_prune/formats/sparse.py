@@ -45,6 +45,7 @@ __all__ = [
     "DEFINITIONS",
     "LayerNonZeros",
     "StorageSizes",
+    "expected_bytes",
     "from_gaps",
     "read_sparse",
     "sparse_size",
@@ -123,6 +124,19 @@ def from_gaps(values: NDArray[np.float32], gaps: NDArray[np.uint8], shape: tuple
         bits[places] = values[start : start + _BLOCK].view("<u4")
         last = places[-1]
     return bits.view("<f4").reshape(shape)
+
+
+def expected_bytes(values: int, kept: int) -> int:
+    """Return what a blob takes, in whose ``values`` the ``kept`` ones are spread at random.
+
+    For where their places are not known: fillers are counted as they are expected when every place
+    is as likely as any other.
+    """
+    fillers = float(values // _STEP_MAX)
+    if kept:
+        bridged = (1 - kept / values) ** _STEP_MAX
+        fillers = min(fillers, kept * bridged / (1 - bridged)) if bridged < 1 else fillers
+    return min(4 * values, round(_ENTRY_BYTES * (kept + fillers)))
 
 
 def _members(model: Caffemodel) -> Iterator[tuple[str, NDArray[np.generic]]]:

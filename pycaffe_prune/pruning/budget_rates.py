@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.pruning.allocation import CostCurve, predicted_cost
 
-__all__ = ["Amount", "Options", "candidate_rates", "cheapest_within", "one_rate", "rates_within"]
+__all__ = [
+    "Amount",
+    "Options",
+    "candidate_rates",
+    "cheapest_within",
+    "fitted",
+    "one_rate",
+    "rates_within",
+]
 
 Amount = Callable[[Mapping[str, float]], int]
 """What is left of the net when each layer is pruned at its rate; never more at higher rates."""
@@ -27,6 +35,7 @@ _MOST_CHOICES = 2000
 _ROUNDS = 8
 _CORRECTIONS = 12
 _HALVINGS = 40
+_NEAR = 0.998
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,8 @@ def _not_beaten(
     sizes: NDArray[np.int64], costs: NDArray[np.float64], most: int
 ) -> NDArray[np.int64]:
     """Places, by rising size, of those within ``most`` that are cheaper than any smaller one."""
-    order = np.lexsort((costs, sizes))
-    order = order[sizes[order] <= most]
+    within = np.flatnonzero(sizes <= most)
+    order = within[np.argsort(sizes[within], kind="stable")]
     falling = np.minimum.accumulate(costs[order])
     kept = order[np.diff(falling, prepend=np.inf) < 0]
     if len(kept) <= _MOST_CHOICES:
@@ -149,11 +158,16 @@ def rates_within(
     last = {name: rates[-1] for name, rates in candidates.items()}
     even = one_rate(last, amount, budget)
     choices = {name: sorted({*candidates[name], even[name]}) for name in candidates}
-    ends = [
-        _improved(curves, choices, amount, budget, start)
-        for start in (even, *_uneven(last, amount, budget))
-    ]
+    others = () if _add_up(last, amount) else _uneven(last, amount, budget)
+    ends = [_improved(curves, choices, amount, budget, start) for start in (even, *others)]
     return min(ends, key=lambda rates: predicted_cost(curves, rates))
+
+
+def _add_up(last: Mapping[str, float], amount: Amount) -> bool:
+    """Whether a layer takes as much away whatever the others are."""
+    none = dict.fromkeys(last, 0.0)
+    alone = sum(amount({**none, name: rate}) - amount(none) for name, rate in last.items())
+    return amount(last) - amount(none) == alone
 
 
 def _uneven(last: Mapping[str, float], amount: Amount, budget: int) -> Iterator[dict[str, float]]:
@@ -230,3 +244,41 @@ def _with_one_changed(
     ]
     _, name, rate = min(changes)
     return {**rates, name: rate}
+
+
+def fitted(
+    choose: Callable[[int], dict[str, float]],
+    exact: Callable[[Mapping[str, float]], int],
+    budget: int,
+) -> dict[str, float]:
+    """Choose rates by an amount that is not exact, so that the exact one is within the budget.
+
+    Args:
+        choose: Returns the rates for a budget of what it counts.
+        exact: What is left of the pruned net itself.
+        budget: Of it.
+
+    Returns:
+        The rates that leave most, of those that were tried.
+
+    Raises:
+        SurgeryError: ``choose`` finds no rates for the budget.
+    """
+    target, best = budget, None
+    last: dict[str, float] | None = None
+    for _ in range(_CORRECTIONS):
+        try:
+            rates = choose(target)
+        except SurgeryError:
+            if best is None:
+                raise
+            break
+        amount = exact(rates)
+        if amount <= budget and (best is None or amount > best[0]):
+            best = amount, rates
+        if best is not None and (rates == last or best[0] >= budget * _NEAR):
+            break
+        last, target = rates, target + budget - amount
+    if best is None:
+        raise SurgeryError(f"no rates were found that leave at most {budget:,}")
+    return best[1]

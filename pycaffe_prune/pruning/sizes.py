@@ -24,7 +24,7 @@ from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.shapes import LayerShapes, Shape, infer_shapes
 from pycaffe_prune.pruning.dead import delete_dead
 
-__all__ = ["STORAGE_FORMS", "ModelSizes", "NetSize", "model_sizes"]
+__all__ = ["STORAGE_FORMS", "ModelSizes", "NetSize", "model_sizes", "net_size"]
 
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
 
@@ -92,14 +92,14 @@ def model_sizes(
     try:
         found = delete_dead(net, model)
     except PruneError as error:
-        whole = _net_size(net, model, inputs, {})
+        whole = net_size(net, model, inputs)
         return ModelSizes(whole=whole, alive=None, alive_problem=str(error))
     units = {name: keep.size for name, keep in found.kept.items()}
-    whole = _net_size(net, model, inputs, units)
+    whole = net_size(net, model, inputs, units)
     left = {name: int(keep.sum()) for name, keep in found.kept.items()}
     if left == units:
         return ModelSizes(whole=whole, alive=whole)
-    return ModelSizes(whole=whole, alive=_net_size(found.net, found.model, inputs, left))
+    return ModelSizes(whole=whole, alive=net_size(found.net, found.model, inputs, left))
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,20 @@ class _Counted:
     """How often each value is multiplied for one image; None: not known."""
 
 
-def _net_size(
-    net: NetParameter, model: Caffemodel, inputs: Mapping[str, Shape], units: dict[str, int]
+def net_size(
+    net: NetParameter,
+    model: Caffemodel,
+    inputs: Mapping[str, Shape] = _NO_INPUTS,
+    units: Mapping[str, int] = MappingProxyType({}),
 ) -> NetSize:
+    """Measure a net and weights that fit to it, as they are.
+
+    Args:
+        net: As for `model_sizes`.
+        model: Its weights.
+        inputs: As for `model_sizes`.
+        units: Of each layer, where they are known.
+    """
     layers = layers_in_state(net, NetState.of(net, TEST))
     owners, held = blob_owners(layers), dict(model.blobs())
     stored = replace(model, layers=tuple(layer for layer in model.layers if layer.blobs))
@@ -134,7 +145,7 @@ def _net_size(
         macs=_sum(one.use and one.use * one.size for one in counted),
         non_zero_macs=_sum(one.use and one.use * one.non_zeros for one in counted),
         stored_bytes={name: size_of(stored) for name, size_of in STORAGE_FORMS.items()},
-        units=units,
+        units=dict(units),
     )
 
 

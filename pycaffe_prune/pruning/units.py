@@ -24,6 +24,7 @@ from pycaffe_prune.pruning.unit_weights import weights_around, with_zeros
 from pycaffe_prune.pruning.weight_blobs import weight_blobs
 
 __all__ = [
+    "Flags",
     "Kept",
     "choose_units",
     "delete_units",

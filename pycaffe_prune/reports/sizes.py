@@ -16,6 +16,7 @@ from pycaffe_prune.errors import PruneError
 from pycaffe_prune.experiments.result import ExperimentResult, Method, Point
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.formats.sparse import expected_bytes
 from pycaffe_prune.net.counts import LayerCounts, count_layers
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.reports.once import once
@@ -23,11 +24,9 @@ from pycaffe_prune.reports.paper.compare import accuracy_of
 from pycaffe_prune.reports.rows import METHOD_NAMES, parameter, percent, reduction
 from pycaffe_prune.share import share_root
 
-__all__ = ["Cost", "SizeRow", "layer_counts", "net_of", "size_rows", "sparse_bytes"]
+__all__ = ["Cost", "SizeRow", "layer_counts", "net_of", "size_rows"]
 
 _VALUE = 4  # bytes of a float32
-_ENTRY = 5  # bytes of a value with its gap (`formats.sparse`)
-_STEP = 256  # zeros that one filler entry bridges
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Cost:
     dense_bytes: int
     """Values of the caffemodel, 4 bytes each; pruned connections are stored zeros."""
     sparse_bytes: int
-    """Values and gaps of the sparse form (`sparse_bytes`)."""
+    """Values and gaps of the sparse form (`expected_bytes`)."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ def _cost(point: Point, counts: Mapping[str, LayerCounts]) -> Cost:
         left = kept.get(name, layer.weights)
         parameters += left + rest
         macs += (layer.macs or 0) * left // max(1, layer.weights)
-        sparse += sparse_bytes(layer.weights, left) + _VALUE * rest
+        sparse += expected_bytes(layer.weights, left) + _VALUE * rest
     stored = sum(layer.weights + layer.biases + layer.statistics for layer in counts.values())
     return Cost(
         parameters=parameters,
@@ -172,19 +171,6 @@ def _cost(point: Point, counts: Mapping[str, LayerCounts]) -> Cost:
         dense_bytes=_VALUE * stored,
         sparse_bytes=sparse,
     )
-
-
-def sparse_bytes(weights: int, kept: int) -> int:
-    """Return what a blob takes in the sparse form, its ``kept`` values spread at random.
-
-    Where they lie is not in a result: fillers, which bridge more than 255 zeros, are counted as
-    they are expected when every place is as likely as any other.
-    """
-    fillers = float(weights // _STEP)
-    if kept:
-        bridged = (1 - kept / weights) ** _STEP
-        fillers = min(fillers, kept * bridged / (1 - bridged)) if bridged < 1 else fillers
-    return min(_VALUE * weights, round(_ENTRY * (kept + fillers)))
 
 
 def _row(point: Point, alike: Sequence[float], cost: Cost) -> SizeRow:

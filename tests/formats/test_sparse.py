@@ -21,6 +21,7 @@ from pycaffe_prune.formats.caffemodel import (
 from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.formats.npz import read_arrays, write_arrays
 from pycaffe_prune.formats.sparse import (
+    expected_bytes,
     from_gaps,
     read_sparse,
     storage_sizes,
@@ -312,3 +313,26 @@ def test_numpy_opens_the_archive(tmp_path: Path) -> None:
         assert members["1/1/dense"].tolist() == list(range(20))
     with zipfile.ZipFile(tmp_path / "a.sparse.npz") as archive:
         assert archive.testzip() is None
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    weights=st.integers(20_000, 300_000),
+    share=st.floats(0.002, 0.9),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_bytes_are_those_of_a_random_mask_in_the_sparse_form(
+    weights: int, share: float, seed: int
+) -> None:
+    blob = np.zeros(weights, np.float32)
+    kept = round(share * weights)
+    blob[np.random.default_rng(seed).choice(weights, kept, replace=False)] = 1
+    entries = to_gaps(blob)
+    stored = blob.nbytes if entries is None else 5 * entries[0].size
+    assert expected_bytes(weights, kept) == pytest.approx(stored, rel=0.12)
+
+
+@given(weights=st.integers(1, 10**8))
+def test_the_ends_of_the_sparse_form(weights: int) -> None:
+    assert expected_bytes(weights, weights) == 4 * weights
+    assert expected_bytes(weights, 0) == 5 * (weights // 256)

@@ -1,13 +1,9 @@
 from collections.abc import Callable
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.formats.sparse import to_gaps
-from pycaffe_prune.reports.sizes import size_rows, sparse_bytes
+from pycaffe_prune.reports.sizes import size_rows
 
 Make = Callable[..., Point]
 MakeResult = Callable[..., ExperimentResult]
@@ -54,26 +50,3 @@ def test_without_the_right_net_nothing_is_said(
 ) -> None:
     result = result_of([point("baseline", 0, 9_800)], settings={"solver": solver})
     assert size_rows(result) == []
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    weights=st.integers(20_000, 300_000),
-    share=st.floats(0.002, 0.9),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_bytes_are_those_of_a_random_mask_in_the_sparse_form(
-    weights: int, share: float, seed: int
-) -> None:
-    blob = np.zeros(weights, np.float32)
-    kept = round(share * weights)
-    blob[np.random.default_rng(seed).choice(weights, kept, replace=False)] = 1
-    entries = to_gaps(blob)
-    stored = blob.nbytes if entries is None else 5 * entries[0].size
-    assert sparse_bytes(weights, kept) == pytest.approx(stored, rel=0.12)
-
-
-@given(weights=st.integers(1, 10**8))
-def test_the_ends_of_the_sparse_form(weights: int) -> None:
-    assert sparse_bytes(weights, weights) == 4 * weights
-    assert sparse_bytes(weights, 0) == 5 * (weights // 256)
