@@ -9,7 +9,7 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.net.channels import Channels, Grouping, Ids
 from pycaffe_prune.pruning.criteria.units import Scores, units_to_delete
 
-__all__ = ["Coupled", "channels_to_delete", "coupled_layers"]
+__all__ = ["Coupled", "channels_to_delete", "coupled_layers", "lowest_over_all"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def channels_to_delete(channels: Channels, coupled: Coupled, scores: Scores, rat
     """
     order = coupled.ids[np.argsort(scores, kind="stable")]
     cells = list(_cells(coupled))
-    keepers = _Keepers(channels, coupled)
+    keepers = _Keepers(channels, coupled.layers)
     chosen = []
     for cell in cells:
         wanted = units_to_delete(int(np.isin(cell, coupled.ids).sum()), ratio)
@@ -92,6 +92,27 @@ def channels_to_delete(channels: Channels, coupled: Coupled, scores: Scores, rat
             taken[:most] if same else taken for taken, same in zip(chosen, equal, strict=True)
         ]
     return _evened(coupled, [channel for taken in chosen for channel in taken])
+
+
+def lowest_over_all(
+    channels: Channels, sets: Sequence[Coupled], scores: Sequence[Scores], wanted: int
+) -> Ids:
+    """Choose the ``wanted`` channels of several sets with the lowest scores, or as many as can go.
+
+    Channels that are fixed stay, and so does one unit of each layer and one channel of each top of
+    a Slice.
+
+    Args:
+        channels: All channels of the net.
+        sets: Those to choose from, without groups.
+        scores: Of each set, shape (len(ids),); among equal ones the earlier channel goes first.
+        wanted: How many.
+    """
+    ids = np.concatenate([coupled.ids for coupled in sets])
+    order = ids[np.argsort(np.concatenate(scores), kind="stable")]
+    keepers = _Keepers(channels, [name for coupled in sets for name in coupled.layers])
+    candidates = (channel for channel in order.tolist() if channel not in channels.fixed)
+    return np.array(keepers.take(candidates, wanted), np.int64)
 
 
 def _evened(coupled: Coupled, gone: list[int]) -> Ids:
@@ -142,8 +163,8 @@ def _cells(coupled: Coupled) -> Iterator[Ids]:
 class _Keepers:
     """Sees to it that nothing loses its last channel."""
 
-    def __init__(self, channels: Channels, coupled: Coupled) -> None:
-        sets = [channels.units[name] for name in coupled.layers]
+    def __init__(self, channels: Channels, layers: Sequence[str]) -> None:
+        sets = [channels.units[name] for name in layers]
         sets += [ids for tops in channels.slices.values() for ids in tops]
         self._left = [len(ids) for ids in sets]
         self._uses: dict[int, list[int]] = {}

@@ -18,9 +18,9 @@ from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, Layer
 from pycaffe_prune.formats.forks import STOCK_TYPES
 from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import BlobChannels, Channels
-from pycaffe_prune.pruning.coupled import Coupled, channels_to_delete, coupled_layers
-from pycaffe_prune.pruning.criteria.units import unit_criterion
-from pycaffe_prune.pruning.unit_weights import weights_around, with_zeros
+from pycaffe_prune.pruning.coupled import coupled_layers
+from pycaffe_prune.pruning.unit_choice import choose_units, units_of
+from pycaffe_prune.pruning.unit_weights import with_zeros
 from pycaffe_prune.pruning.weight_blobs import weight_blobs
 
 __all__ = [
@@ -87,25 +87,6 @@ def units_together(net: NetParameter, model: Caffemodel | None = None) -> list[t
     return [coupled.layers for coupled in coupled_layers(trace_channels(net, model))]
 
 
-def _units_of(net: NetParameter, channels: Channels, name: str) -> NDArray[np.int64]:
-    if name in channels.units:
-        return channels.units[name]
-    types = {layer.name: layer.type for layer in net.layer}
-    if name not in types:
-        raise SurgeryError(
-            f"the net has no layer '{name}'; its layers with units: {', '.join(channels.units)}"
-        )
-    raise SurgeryError(
-        f"layer '{name}' is a {types[name]}; units are those of layers with num_output"
-    )
-
-
-def _require_free(channels: Channels, name: str) -> None:
-    ids = channels.units[name].tolist()
-    if all(channel in channels.fixed for channel in ids):
-        raise SurgeryError(f"layer '{name}' {channels.fixed[ids[0]]}")
-
-
 def unit_counts(net: NetParameter, model: Caffemodel) -> dict[str, int]:
     """Return how many units or filters each layer has, in the net's order.
 
@@ -115,65 +96,11 @@ def unit_counts(net: NetParameter, model: Caffemodel) -> dict[str, int]:
     return {name: ids.size for name, ids in trace_channels(net, model).units.items()}
 
 
-def choose_units(
-    net: NetParameter,
-    model: Caffemodel,
-    ratios: Mapping[str, float],
-    *,
-    criterion: str = "onorm",
-    seed: int = 0,
-) -> dict[str, Flags]:
-    """Score the units of each layer once and keep all but the lowest (docs/protocol.md).
-
-    Args:
-        net: The network's definition.
-        model: Its weights.
-        ratios: Per layer, the share of its units to delete. It holds for the layers that lose
-            their units together with it as well (`units_together`).
-        criterion: A name in `criteria.units.UNIT_CRITERIA`.
-        seed: For the criterion ``random``.
-
-    Returns:
-        Per layer, shape (units,), True = kept; layers coupled with those asked for are in it.
-
-    Raises:
-        SurgeryError: A layer is none whose units can be deleted, coupled layers have different
-            ratios, weights are not finite, or net and weights do not fit.
-        FormatError: The caffemodel lacks a layer.
-    """
-    score = unit_criterion(criterion)
-    channels = trace_channels(net, model)
-    for name in ratios:
-        _units_of(net, channels, name)
-        _require_free(channels, name)
-    kept: dict[str, Flags] = {}
-    for coupled in coupled_layers(channels):
-        ratio = _one_ratio(coupled, ratios)
-        if ratio is None:
-            continue
-        incoming, outgoing = weights_around(channels, model, coupled.layers, coupled.ids)
-        scores = score(incoming, outgoing, seed)
-        gone = channels_to_delete(channels, coupled, scores, ratio)
-        kept.update((name, ~np.isin(channels.units[name], gone)) for name in coupled.layers)
-    return {name: kept[name] for name in channels.units if name in kept}
-
-
-def _one_ratio(coupled: Coupled, ratios: Mapping[str, float]) -> float | None:
-    asked = {name: ratios[name] for name in coupled.layers if name in ratios}
-    if len(set(asked.values())) > 1:
-        listed = ", ".join(f"{name} {ratio:g}" for name, ratio in asked.items())
-        raise SurgeryError(
-            f"layers {', '.join(coupled.layers)} lose their units together and need one ratio, "
-            f"not {listed}"
-        )
-    return next(iter(asked.values()), None)
-
-
 def _channels_gone(net: NetParameter, channels: Channels, kept: Kept) -> Flags:
     """Which channels go, after seeing that they can."""
     gone = np.zeros(channels.count, np.bool_)
     for name, keep in kept.items():
-        ids = _units_of(net, channels, name)
+        ids = units_of(net, channels, name)
         if keep.shape != ids.shape or not keep.any():
             raise SurgeryError(
                 f"layer '{name}' has {ids.size} units; {int(keep.sum())} of {keep.size} "
