@@ -73,8 +73,9 @@ def _activation(graph: NetGraph, place: int) -> int:
             _require_plain(start, layer)
             return place
         if layer.type not in _CHANNEL_BY_CHANNEL or len(layer.bottom) != 1:
-            kind = "whose on and off are not told" if layer.type in _ACTIVATIONS else "comes first"
-            raise _refusal(start, f"leads to '{layer.name}' ({layer.type}), {kind}")
+            is_other = layer.type in _ACTIVATIONS
+            why = ", which has no on and off" if is_other else " before any ReLU or Sigmoid"
+            raise _refusal(start, f"leads to '{layer.name}' ({layer.type}){why}")
 
 
 def _axis(layer: LayerParameter) -> int:

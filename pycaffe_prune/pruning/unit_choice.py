@@ -5,7 +5,6 @@ knows nothing of where they come from.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +29,8 @@ __all__ = [
     "choose_lowest",
     "choose_lowest_over_all",
     "choose_units",
-    "step_ratios",
-    "still_kept",
     "units_of",
+    "units_over_all",
     "weight_scores",
 ]
 
@@ -182,7 +180,7 @@ def choose_lowest_over_all(
                 "ranked by themselves; leave them out, or rank each layer alone"
             )
     found = [_scores_of(channels, coupled, scores) for coupled in sets]
-    total = sum(len(of) for of in found)
+    total = sum(len(coupled.ids) for coupled in sets)
     wanted = units_to_delete(total, ratio)
     chosen = lowest_over_all(channels, sets, found, wanted)
     if len(chosen) < wanted:
@@ -191,6 +189,11 @@ def choose_lowest_over_all(
             "and some units must stay; give a smaller ratio"
         )
     return _kept(channels, {coupled.layers: chosen for coupled in sets})
+
+
+def units_over_all(net: NetParameter, model: Caffemodel, layers: Sequence[str]) -> int:
+    """Return how many units `choose_lowest_over_all` chooses from, those that go together once."""
+    return sum(len(coupled.ids) for coupled in _sets(trace_channels(net, model), layers))
 
 
 def _sets(channels: Channels, layers: Sequence[str]) -> list[Coupled]:
@@ -243,38 +246,3 @@ def _one_ratio(coupled: Coupled, ratios: Mapping[str, float]) -> float:
             f"not {listed}"
         )
     return next(iter(asked.values()))
-
-
-def step_ratios(units: int, ratio: float, steps: int) -> list[float]:
-    """Return the share of what is left that goes in each of several steps of equal size.
-
-    Args:
-        units: How many there are before the first step.
-        ratio: Share of these that is gone after the last one.
-        steps: At least 1.
-
-    Raises:
-        SurgeryError: The ratio is out of range, or there are no steps.
-    """
-    if steps < 1:
-        raise SurgeryError(f"units go in one step or more, not in {steps}")
-    wanted = units_to_delete(units, ratio)
-    gone = [round(wanted * step / steps) for step in range(steps + 1)]
-    return [(after - before) / (units - before) for before, after in pairwise(gone)]
-
-
-def still_kept(earlier: Mapping[str, Flags], later: Mapping[str, Flags]) -> dict[str, Flags]:
-    """Return what is kept of the units before two steps.
-
-    Args:
-        earlier: Per layer, shape (units,), True = kept by the first step.
-        later: Shape (units kept by it,), True = kept by the second as well; a layer that only one
-            of the steps has lost no units in the other.
-    """
-    kept = {name: flags.copy() for name, flags in earlier.items()}
-    for name, flags in later.items():
-        if name in kept:
-            kept[name][kept[name]] = flags
-        else:
-            kept[name] = flags
-    return kept

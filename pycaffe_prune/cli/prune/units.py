@@ -5,7 +5,14 @@ from pathlib import Path
 
 import click
 
-from pycaffe_prune.cli.options import path_type, state_options
+from pycaffe_prune.cli.options import (
+    caffe_python_option,
+    device_option,
+    engine_option,
+    path_type,
+    state_options,
+    trust_option,
+)
 from pycaffe_prune.cli.prune.layer_values import layer_values
 from pycaffe_prune.cli.prune.output import (
     naming_inputs,
@@ -15,6 +22,16 @@ from pycaffe_prune.cli.prune.output import (
     show_reductions,
     write_model,
 )
+from pycaffe_prune.cli.prune.unit_ranking import (
+    ENTROPY,
+    GLOBAL,
+    LAYER,
+    Images,
+    Ranking,
+    ranked_units,
+    refuse_idle,
+)
+from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.net.state_wish import StateWish, of_chosen_state
@@ -25,7 +42,6 @@ from pycaffe_prune.pruning.selection import chooses_all
 from pycaffe_prune.pruning.sharing import one_of_each, shared_blobs
 from pycaffe_prune.pruning.units import (
     Kept,
-    choose_units,
     delete_units,
     keep_lrn_neighbours,
     left_out_of_units,
@@ -39,6 +55,8 @@ from pycaffe_prune.screen import echo
 __all__ = ["units"]
 
 _RANK, _MERGE = "rank", "merge"
+_OF_RANKING = ("criterion", "scope", "steps", "masked", "exact_lrn")
+_OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
 
 
 @click.command()
@@ -54,7 +72,25 @@ _RANK, _MERGE = "rank", "merge"
 )
 @click.option("--out", type=path_type, required=True, help="Folder for the smaller model.")
 @click.option(
-    "--criterion", type=click.Choice(sorted(UNIT_CRITERIA)), default="onorm", show_default=True
+    "--criterion",
+    type=click.Choice(sorted([*UNIT_CRITERIA, ENTROPY])),
+    default="onorm",
+    show_default=True,
+    help="What the units are ranked by; entropy takes training images.",
+)
+@click.option(
+    "--scope",
+    type=click.Choice([LAYER, GLOBAL]),
+    default=LAYER,
+    show_default=True,
+    help="Rank the units of each layer, or of all chosen layers together.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Delete in so many steps, and score what is left anew in each.",
 )
 @click.option(
     "--method",
@@ -81,8 +117,18 @@ _RANK, _MERGE = "rank", "merge"
     is_flag=True,
     help="Write masked/ too: the model at full size, zeros in what leads out of deleted units.",
 )
+@click.option("--data", type=path_type, help="Of the training images: folder of the net's LMDBs.")
+@click.option(
+    "--images",
+    type=click.IntRange(1),
+    help="The first N training images.  [default: 10000, or all if there are fewer]",
+)
 @click.option("--dry-run", is_flag=True, help="Show the reductions and write nothing.")
 @state_options
+@engine_option
+@device_option
+@trust_option
+@caffe_python_option
 @naming_inputs
 def units(
     net: Path,
@@ -95,8 +141,16 @@ def units(
     seed: int,
     exact_lrn: bool,
     masked: bool,
+    scope: str,
+    steps: int,
+    data: Path | None,
+    images: int | None,
     dry_run: bool,
     state: StateWish,
+    engine: EngineName,
+    device: str,
+    trust: bool,
+    caffe_python: Path | None,
 ) -> None:
     """Delete the units with the lowest score; write a smaller net.prototxt and pruned.caffemodel.
 
@@ -117,11 +171,12 @@ def units(
       caffe-prune verify thin/masked thin
       caffe-prune prune units --net deploy.prototxt --weights lenet_300_100.caffemodel \\
           --ratio 0.5 --method merge --out merged
+      caffe-prune prune units --net train_val.prototxt --weights final.caffemodel \\
+          --ratio 0.5 --criterion entropy --data data/mnist --out by_entropy
+      caffe-prune prune units --net train_val.prototxt --weights final.caffemodel \\
+          --ratio 0.5 --criterion inorm --scope global --steps 5 --out in_steps
     """
-    if method == _MERGE and (exact_lrn or masked or criterion != "onorm"):
-        raise click.UsageError(
-            "--method merge takes no --criterion, --masked, --keep-lrn-neighbours"
-        )
+    _refuse_idle(method, criterion, scope, ratios)
     definition, model = read_model(net, weights, state)
     whole = of_all_states(net, definition, model)
     candidates = of_chosen_state(_with_units(whole, model), definition, state)
@@ -129,7 +184,10 @@ def units(
     left_out = reasons(whole, model)
     wanted = _ratios(ratios, whole, model, layers, candidates, left_out)
     if method == _RANK:
-        source, chosen = model, choose_units(whole, model, wanted, criterion=criterion, seed=seed)
+        wish = EngineWish(engine, caffe_python, device, tf32=False, trust=trust)
+        ranking = Ranking(criterion, seed, scope, steps)
+        source = model
+        chosen = ranked_units(whole, model, wanted, ranking, Images(net, state, data, images, wish))
     else:
         source, chosen = merge_units(whole, model, wanted)
     kept = chosen
@@ -149,6 +207,18 @@ def units(
     if masked:
         write_model(out / "masked", net, whole, mask_units(whole, model, chosen))
         echo(f"written to {out / 'masked'}")
+
+
+def _refuse_idle(method: str, criterion: str, scope: str, ratios: Sequence[str]) -> None:
+    """Refuse options that what is asked for would not follow."""
+    if method == _MERGE:
+        refuse_idle("goes with --method rank", *_OF_RANKING, *_OF_IMAGES)
+    elif criterion != ENTROPY:
+        refuse_idle("goes with --criterion entropy", *_OF_IMAGES)
+    if criterion != "random":
+        refuse_idle("goes with --criterion random", "seed")
+    if scope == GLOBAL and (len(ratios) > 1 or "=" in ratios[0]):
+        raise click.UsageError("--scope global takes one --ratio, for all --layers together")
 
 
 def _warn_of_lrn(changed: Sequence[str]) -> None:
