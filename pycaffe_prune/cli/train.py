@@ -24,6 +24,7 @@ from pycaffe_prune.cli.test_lines import output_lines
 from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
+from pycaffe_prune.engines.masking import read_masking
 from pycaffe_prune.engines.run import train as run
 from pycaffe_prune.engines.run_state import ChecksumOf
 from pycaffe_prune.formats.prototxt import read_solver
@@ -57,6 +58,9 @@ def _files(
 )
 @click.option("--restore", type=path_type, help="Solverstate to go on from, in a new --out.")
 @click.option("--mask", type=text_path_type, help="Mask file: pruned weights stay exactly zero.")
+@click.option(
+    "--masking", type=text_path_type, help="TOML file: masks that change while the net trains."
+)
 @click.option("--data", type=text_path_type, help="Folder that holds the net's LMDBs.")
 @click.option("--max-iter", type=click.IntRange(1), help="Iterations (default: the solver's).")
 @click.option("--snapshot", type=click.IntRange(0), help="Snapshot interval (0: at the end only).")
@@ -84,6 +88,7 @@ def train(
     weights: tuple[Path, ...],
     restore: Path | None,
     mask: Path | None,
+    masking: Path | None,
     data: Path | None,
     max_iter: int | None,
     snapshot: int | None,
@@ -118,6 +123,8 @@ def train(
           --weights pruned/pruned.caffemodel --mask pruned/kept.mask.h5 --max-iter 5000
       caffe-prune train --solver S --data data/mnist --out runs/two \\
           --weights trunk.caffemodel.h5,head.caffemodel
+      caffe-prune train --solver S --data data/mnist --out runs/surgery \\
+          --weights runs/base/final.caffemodel --masking surgery.toml
       caffe-prune train --solver LOWER_RATE --data data/mnist --out runs/on \\
           --restore snapshots/lenet_iter_5000.solverstate --max-iter 10000
     """
@@ -131,6 +138,7 @@ def train(
         more_weights=weights[1:],
         restore=restore,
         mask=mask,
+        masking=read_masking(masking) if masking else None,
         data=data,
         max_iter=max_iter,
         snapshot=snapshot,
@@ -157,3 +165,5 @@ def train(
             echo(line)
         echo(f"{test.told} after {result.iterations} iterations")
     echo(f"weights {out / 'final.caffemodel'}")
+    if result.mask_sha256:
+        echo(f"masks {out / 'final.mask.h5'}")

@@ -4,22 +4,38 @@ A mask is made anew before the passes of an iteration, so the last one needs an 
 Masks that a run begins with are where those of the same blobs begin; of other blobs they stay.
 """
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.formats.axes import Shape
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
+from pycaffe_prune.formats.files import existing_file
 from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.shapes import infer_shapes
 from pycaffe_prune.pruning.gradual import CubicSchedule
 
-__all__ = ["DynamicSurgery", "GradualMagnitude", "Masking", "MovingBlob", "require_fitting_masking"]
+__all__ = [
+    "DynamicSurgery",
+    "GradualMagnitude",
+    "Masking",
+    "MovingBlob",
+    "read_masking",
+    "require_fitting_masking",
+]
 
 
 class MovingBlob(BaseModel):
@@ -128,6 +144,28 @@ class GradualMagnitude(_Masking):
 
 
 Masking = Annotated[DynamicSurgery | GradualMagnitude, Field(discriminator="kind")]
+_MASKING: TypeAdapter[Masking] = TypeAdapter(Masking)
+_WHAT = "a TOML file that says how masks change"
+
+
+def read_masking(path: Path) -> Masking:
+    """Read how masks change: a ``kind``, its fields, and a table ``[[blobs]]`` for each blob.
+
+    Raises:
+        FormatError: The file is missing or no TOML, or a field is at fault.
+    """
+    try:
+        fields = tomllib.loads(existing_file(path, _WHAT).read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: {error}; {_WHAT} is needed") from error
+    try:
+        return _MASKING.validate_python(fields)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "masks"
+        raise FormatError(
+            f"{path}: {where}: {problem['msg'].removeprefix('Value error, ')}"
+        ) from error
 
 
 def require_fitting_masking(

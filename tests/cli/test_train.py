@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from data_prep.digits import build_digits
 from pycaffe_prune.cli.train import train
 from pycaffe_prune.formats.caffemodel import read_caffemodel
+from pycaffe_prune.formats.mask import read_mask
 
 pytestmark = pytest.mark.real_caffe
 
@@ -162,3 +163,19 @@ def test_a_run_that_one_engine_began_goes_on_in_the_other(
     )
     for key, blob in theirs.items():
         assert np.abs(ours[key] - blob).max() <= 1e-4 * np.abs(blob).max()
+
+
+def test_masks_that_change_are_told_in_a_file_and_left_as_one(work, caffe_python):
+    pytest.importorskip("torch")
+    told = work / "gradual.toml"
+    told.write_text(
+        'kind = "gradual"\nevery = 5\nchanges = 4\n[[blobs]]\nlayer = "ip"\nsparsity = 0.9\n'
+    )
+    done = _train(work, caffe_python, "gradual", "torch", "--masking", str(told))
+    assert done.exit_code == 0, done.output
+    left = work / "gradual" / "final.mask.h5"
+    assert done.stdout.endswith(f"masks {left}\n")
+    (mask,) = read_mask(left).masks.values()
+    assert np.count_nonzero(~mask) == round(0.9 * mask.size)
+    weights = read_caffemodel(work / "gradual" / "final.caffemodel").layer("ip").blobs[0]
+    assert not weights[~mask].any()

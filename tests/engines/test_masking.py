@@ -6,7 +6,7 @@ from google.protobuf import text_format
 from pydantic import ValidationError
 
 from pycaffe_prune.engines.job import Job
-from pycaffe_prune.engines.masking import DynamicSurgery, GradualMagnitude
+from pycaffe_prune.engines.masking import DynamicSurgery, GradualMagnitude, read_masking
 from pycaffe_prune.engines.prepare import prepare
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
@@ -126,3 +126,41 @@ def test_a_state_to_go_on_from_tells_nothing_of_masks(tmp_path, request_for, tor
 def test_what_is_no_masking_is_refused(kind, fields, sentence):
     with pytest.raises(ValidationError, match=sentence):
         kind(**fields)
+
+
+TOML = """
+kind = "dynamic_surgery"
+stop = 100
+[[blobs]]
+layer = "ip1"
+c = 1.0
+[[blobs]]
+layer = "ip2"
+c = 0.5
+"""
+
+
+def test_a_file_says_how_masks_change(tmp_path):
+    path = tmp_path / "surgery.toml"
+    path.write_text(TOML)
+    assert read_masking(path) == SURGERY
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (TOML.replace("dynamic_surgery", "magic"), "'magic'.*'dynamic_surgery', 'gradual'"),
+        (TOML.replace("stop = 100", ""), "dynamic_surgery.stop: Field required"),
+        (TOML.replace("c = 0.5", 'c = "x"'), "blobs.1.c: .*valid number"),
+        (TOML.replace("ip2", "ip1"), "layer 'ip1', blob 0 is named twice"),
+        ("kind =", "a TOML file that says how masks change is needed"),
+        ("stop = 1", "Unable to extract tag using discriminator 'kind'"),
+    ],
+)
+def test_a_file_that_does_not_is_refused_with_the_place(tmp_path, text, sentence):
+    path = tmp_path / "surgery.toml"
+    path.write_text(text)
+    with pytest.raises(PruneError, match=f"surgery.toml: .*{sentence}"):
+        read_masking(path)
+    with pytest.raises(PruneError, match=r"no\.toml"):
+        read_masking(tmp_path / "no.toml")
