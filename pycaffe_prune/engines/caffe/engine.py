@@ -111,7 +111,7 @@ class CaffeEngine:
                 process = subprocess.Popen(
                     command,
                     stdout=subprocess.PIPE,
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE,  # by its end the worker sees that this process is gone
                     stderr=errors,
                     env=environment,
                     text=True,

@@ -2,12 +2,15 @@
 
 import os
 import resource
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from pycaffe_prune.engines.base import read_result
+from pycaffe_prune.engines.caffe import caffe_worker
 from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
@@ -120,3 +123,51 @@ def test_a_snapshot_that_caffe_cannot_write_is_named_with_the_space_there(
     told = r"run: Caffe could not write snapshot_iter_4\.\w+, with [\d,.]+ MB of space left there;"
     with pytest.raises(EngineError, match=told):
         train(request_for(max_iter=4), tmp_path / "run", caffe_engine, ignore)
+
+
+def _workers_of(pid: int) -> list[int]:
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _is_at_work(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("later", [0, 0.05])
+def test_a_worker_that_has_just_begun_does_not_outlive_its_engine(
+    tmp_path, request_for, caffe_engine, later
+):
+    request = request_for(max_iter=100_000)
+    engine = os.fork()
+    if engine == 0:
+        try:
+            train(request, tmp_path / "run", caffe_engine, ignore)
+        finally:
+            os._exit(1)
+    while not (workers := _workers_of(engine)):
+        assert os.waitpid(engine, os.WNOHANG)[0] == 0
+    time.sleep(later)
+    os.kill(engine, signal.SIGKILL)
+    os.waitpid(engine, 0)
+    end = time.monotonic() + 10
+    while any(map(_is_at_work, workers)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    # Nor did it find out at its first word, when Caffe was there.
+    assert "BrokenPipe" not in (tmp_path / "run/engine.log").read_text()
+
+
+def test_a_worker_that_was_orphaned_before_its_first_instruction_ends(caffe_python, tmp_path):
+    orphan = subprocess.Popen(
+        [caffe_python, Path(caffe_worker.__file__).parent, "train", tmp_path / "no job.json"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert orphan.communicate()[1] == b"the engine is gone\n"
+    assert orphan.returncode == 1

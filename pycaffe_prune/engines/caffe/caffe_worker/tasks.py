@@ -1,6 +1,5 @@
 """What a worker is asked for: train, evaluate, forward."""
 
-import ctypes
 import json
 import os
 import signal
@@ -21,12 +20,9 @@ from .snapshots import (
 )
 from .testing import Tester, make_tester
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main(task, job_path):
     """Run ``task`` (train, evaluate or forward) as ``job_path`` says."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the engine
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop_asked.append(True))
     emit = _emitter()
