@@ -27,6 +27,7 @@ import psutil
 
 from data_prep.digits import build_digits
 from pycaffe_prune.cli import cli
+from pycaffe_prune.cli.endings import exit_code
 from pycaffe_prune.engines.contents import NOTES_ENDING, lmdb_content
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
@@ -65,7 +66,7 @@ net: "net.prototxt" base_lr: 0.02 momentum: 0.9 weight_decay: 0.0005 lr_policy: 
 max_iter: 2000 test_iter: 3 test_interval: 500 snapshot: 100 random_seed: 3
 """
 MOST_KILLS = 3
-_PR_SET_CHILD_SUBREAPER = 36
+PR_SET_CHILD_SUBREAPER = 36
 UNTOLD = frozenset({"seconds", "finished", "machine", "versions", "wall_seconds", "created"})
 """Fields that say when, where and how fast."""
 
@@ -126,15 +127,20 @@ def _counts(path: Path) -> bool:
 def _checksum(path: Path) -> str:
     if path.suffix != ".json" and path.name != "stdout":
         return sha256_of(path)
-    told = _without(json.loads(path.read_text()))
+    return checksum_of_json(path, UNTOLD)
+
+
+def checksum_of_json(path: Path, untold: frozenset[str]) -> str:
+    """Return a checksum of what a file says but for some fields, wherever they stand."""
+    told = _without(json.loads(path.read_bytes()), untold)
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _without(value: object) -> object:
+def _without(value: object, untold: frozenset[str]) -> object:
     if isinstance(value, dict):
-        return {name: _without(part) for name, part in value.items() if name not in UNTOLD}
+        return {name: _without(part, untold) for name, part in value.items() if name not in untold}
     if isinstance(value, list):
-        return [_without(part) for part in value]
+        return [_without(part, untold) for part in value]
     # After a resume the test images fall into other batches, and sums round otherwise.
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
@@ -162,8 +168,7 @@ class Trial:
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         code = 1
         try:
-            cli.main(self.arguments, standalone_mode=False)
-            code = 0
+            code = exit_code(lambda: cli.main(self.arguments, standalone_mode=False))
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -279,7 +284,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the counts as JSON")
     options = parser.parse_args()
     # Orphans become this process's children: it sees when they end, whatever init does here.
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     with tempfile.TemporaryDirectory(prefix="kill-trials-") as name:
         place = Path(name)
         found = list(_counts_of_all(options, Inputs.make(place), place))
