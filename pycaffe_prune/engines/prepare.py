@@ -70,6 +70,7 @@ __all__ = [
     "check",
     "prepare",
     "prepare_evaluation",
+    "resolved_net",
     "solver_settings",
 ]
 
@@ -127,7 +128,7 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     refuse_carried(solver, request.solver, "training")
     resolved = _resolved_solver(solver, request)
     nets = solver_nets(request, resolved)
-    net, files = _resolved(nets.net, _data_folder(request, nets.source))
+    net, files = resolved_net(nets.net, _data_folder(request, nets.source))
     _name_losses(net)
     mask = read_mask(request.mask) if request.mask else None
     refuse_repeated_names(net)
@@ -196,7 +197,7 @@ def prepare_evaluation(
     if not trust:
         refuse_untrusted(net, net_path)
     readable = Readable.of(net_path, data, trust=trust)
-    net, files = _resolved(net, DataFolder(data, readable))
+    net, files = resolved_net(net, DataFolder(data, readable))
     refuse_repeated_names(net)
     refuse_faulty_data(net, files, [NetState.of(net, TEST)])
     inputs = _inputs(net, TEST)
@@ -247,8 +248,16 @@ def _data_folder(request: TrainRequest, net_path: Path) -> DataFolder:
     return DataFolder(request.data, Readable.of(net_path, request.data, own, trust=request.trust))
 
 
-def _resolved(net: NetParameter, folder: DataFolder) -> tuple[NetParameter, list[NetFile]]:
-    """The net with absolute paths, and what is in the files that it reads."""
+def resolved_net(net: NetParameter, folder: DataFolder) -> tuple[NetParameter, list[NetFile]]:
+    """Return the net with absolute paths, and what is in the files that it reads.
+
+    Args:
+        net: Is changed.
+        folder: Where relative paths are looked up.
+
+    Raises:
+        FormatError, DataError: A file is missing, damaged, or where the net may have none read.
+    """
     path = folder.readable.source
     refuse_carried(net, path, "an engine")
     resolve_databases(net, path, folder)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.engines.base import Event, Observer, TestScore, TrainResult
+from pycaffe_prune.engines.curvature import CurvatureRequest, measured_curvature
 from pycaffe_prune.engines.job import EvaluationJob, Job
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.session import (
@@ -29,6 +30,8 @@ from pycaffe_prune.engines.session import (
 from pycaffe_prune.engines.torch.gathering import Gathering
 from pycaffe_prune.engines.torch.request import Request
 from pycaffe_prune.errors import EngineError
+from pycaffe_prune.formats.blobs import Blob
+from pycaffe_prune.formats.caffemodel import BlobKey
 
 __all__ = ["TorchEngine"]
 
@@ -107,6 +110,11 @@ class TorchEngine:
         """
         work = partial(self._events, "forward", device=self._device, threads=1)
         return forward_by_files(net_path, weights, inputs, outputs, work, trust=self._trust)
+
+    def curvature(self, request: CurvatureRequest) -> dict[BlobKey, Blob]:
+        """Measure second derivatives of the loss; see `engines.curvature.measured_curvature`."""
+        work = partial(self._events, "curvature", device=request.device, threads=request.threads)
+        return measured_curvature(request, work)
 
     def _train_alone(self, folder: RunFolder, job: Job) -> Iterator[Event]:
         failure = None

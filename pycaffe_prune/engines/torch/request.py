@@ -12,7 +12,7 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    task: Literal["train", "evaluate", "forward"]
+    task: Literal["train", "evaluate", "forward", "curvature"]
     folders: tuple[str, ...]
     """Run folders, whose ``job.json`` hold the jobs of the task; several for runs to be packed."""
     device: str

@@ -34,16 +34,23 @@ from pycaffe_prune.engines.caffe.caffe_worker.snapshots import (
     write_sums,
 )
 from pycaffe_prune.engines.caffe.caffe_worker.testing import MeansTester, Tester, make_tester
+from pycaffe_prune.engines.curvature import CurvatureJob
 from pycaffe_prune.engines.job import ForwardJob
 from pycaffe_prune.engines.masking import Masking
 from pycaffe_prune.engines.run_folder import RunFolder
+from pycaffe_prune.engines.torch.curvature import (
+    curvature_net,
+    fisher_diagonal,
+    hessian_diagonal,
+    require_reached,
+)
 from pycaffe_prune.engines.torch.masks import Masks
 from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.pack import Rendezvous, pack_key
 from pycaffe_prune.engines.torch.request import Request
 from pycaffe_prune.engines.torch.solver import Solver
 from pycaffe_prune.errors import EngineError, PruneError
-from pycaffe_prune.formats.caffe_pb2 import TEST
+from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
 from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.formats.prototxt import read_net, read_solver
 from pycaffe_prune.net.graph import NetState
@@ -316,7 +323,21 @@ def _forward(folder: RunFolder, device: torch.device, emit: Emit) -> None:  # no
     np.savez(folder.path / "outputs.npz", allow_pickle=False, **found)
 
 
+def _curvature(folder: RunFolder, device: torch.device, emit: Emit) -> None:  # noqa: ARG001
+    job = CurvatureJob.model_validate_json(folder.job.read_bytes())
+    net = Net(curvature_net(read_net(folder.net)), NetState(TRAIN), device)
+    with closing(net):
+        net.copy_from(Path(job.weights))
+        require_reached(net, job.blobs)
+        measure = hessian_diagonal if job.kind == "hessian" else fisher_diagonal
+        found = measure(net, job.batches)
+        blobs = [found[net.owner(key)].cpu().numpy() for key in job.blobs]
+    arrays = {f"c{place}": blob for place, blob in enumerate(blobs)}
+    np.savez(folder.path / "curvature.npz", allow_pickle=False, **arrays)
+
+
 _TASKS: dict[str, Callable[[RunFolder, torch.device, Emit], None]] = {
+    "curvature": _curvature,
     "evaluate": _evaluate,
     "forward": _forward,
 }

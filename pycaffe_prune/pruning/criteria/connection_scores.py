@@ -6,6 +6,7 @@ need it; ``seed`` is for random ones.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +25,7 @@ __all__ = [
     "connection_criterion",
     "connection_scores",
     "loss_increase",
+    "with_slope",
 ]
 
 
@@ -121,6 +123,24 @@ def connection_scores(
         )
         for key, blob in weights.items()
     }
+
+
+def with_slope(curvature: Mapping[BlobKey, Blob], weight_decay: float) -> dict[BlobKey, Blob]:
+    """Return second derivatives that count the slope of the loss, too: h + 2·weight_decay.
+
+    Where a solver with L2 decay has come to rest, the loss has the gradient -weight_decay·w. So
+    when w becomes zero it rises by weight_decay·w² besides h·w²/2.
+
+    Args:
+        curvature: Per blob, float32.
+        weight_decay: Of that solver (times a ``decay_mult`` other than 1).
+
+    Raises:
+        SurgeryError: It is negative or not finite.
+    """
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise SurgeryError(f"weight_decay is a number from 0 on, not {weight_decay}")
+    return {key: blob + np.float32(2 * weight_decay) for key, blob in curvature.items()}
 
 
 def loss_increase(weights: Blob, curvature: Blob, kept: Mask) -> float:

@@ -10,6 +10,7 @@ from pycaffe_prune.pruning.criteria.connection_scores import (
     connection_criterion,
     connection_scores,
     loss_increase,
+    with_slope,
 )
 
 KEYS: list[BlobKey] = [("ip1", 0), ("ip2", 0)]
@@ -56,6 +57,18 @@ def test_saliencies_too_small_for_a_float32_are_told_apart() -> None:
     curvature = {("ip1", 0): np.full(3, 1e-20, np.float32)}
     (scores,) = connection_scores("obd", weights, curvature=curvature).values()
     np.testing.assert_array_equal(np.argsort(scores), [1, 0, 2])
+
+
+def test_at_rest_against_decay_a_weight_costs_its_slope_as_well() -> None:
+    """The loss c(w - 1)²/2 with decay d comes to rest at w = c/(c + d)."""
+    c, d = 3.0, 0.5
+    w = c / (c + d)
+    rise = c / 2 - c * (w - 1) ** 2 / 2
+    curvature = with_slope({("ip", 0): np.full(1, c, np.float32)}, d)
+    weights, gone = np.full(1, w, np.float32), np.zeros(1, np.bool_)
+    assert loss_increase(weights, curvature["ip", 0], gone) == pytest.approx(rise)
+    with pytest.raises(SurgeryError, match="weight_decay is a number from 0 on"):
+        with_slope(CURVATURE, -1)
 
 
 def test_random_scores_are_a_blobs_own() -> None:
