@@ -7,7 +7,7 @@ from pathlib import Path
 from pycaffe_prune.convert.classifier import output_layers
 from pycaffe_prune.convert.zoo import zoo_model
 from pycaffe_prune.errors import FormatError, SurgeryError
-from pycaffe_prune.experiments.spec import WeightsSpec
+from pycaffe_prune.experiments.settings import WeightsSpec
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.formats.files import existing_file, sha256_of

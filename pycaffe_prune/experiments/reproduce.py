@@ -14,63 +14,86 @@ from pycaffe_prune.engines.readable import Readable
 from pycaffe_prune.engines.run_state import ChecksumOf
 from pycaffe_prune.engines.solver_nets import net_of_solver
 from pycaffe_prune.errors import FormatError
+from pycaffe_prune.experiments.baselines import Baseline, best
 from pycaffe_prune.experiments.data_keys import mean_images, other_data
 from pycaffe_prune.experiments.headline import require_headline
 from pycaffe_prune.experiments.machine import this_machine
 from pycaffe_prune.experiments.paths import ExperimentFolder
-from pycaffe_prune.experiments.prediction import predict, shrink
 from pycaffe_prune.experiments.pretrained import Pretrained
 from pycaffe_prune.experiments.result import (
     DataSet,
     Execution,
     ExperimentResult,
     LayerRate,
-    Method,
+    MethodRecord,
     Point,
     Prediction,
     Round,
     Score,
+    Setting,
     read_result,
 )
 from pycaffe_prune.experiments.spec import ExperimentSpec
-from pycaffe_prune.experiments.stage_kinds import Baseline, Connections, SmallModel, Units, best
 from pycaffe_prune.experiments.stages import Context, Stage, StageOutput, with_units
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
-from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.files import sha256_of
-from pycaffe_prune.formats.prototxt import read_net, read_solver
-from pycaffe_prune.pruning.connections import SigmaRule
-from pycaffe_prune.pruning.criteria.units import units_to_delete
+from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.methods.base import Bench, Chain, Method
 from pycaffe_prune.share import share_root
 
 __all__ = [
+    "BASELINE",
+    "MethodPlan",
     "Plan",
     "as_told_before",
     "assemble",
     "foresee",
     "make_plan",
+    "require_engine",
     "retraining_solver_path",
     "solver_path",
 ]
+
+
+BASELINE = MethodRecord(
+    name="baseline",
+    kind="baseline",
+    title="baseline",
+    setting="seed",
+    source="initial training, nothing pruned",
+)
+"""What points of the initial training are of."""
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """A method and the chains that it planned, one for each of its points."""
+
+    method: Method
+    chains: tuple[Chain, ...]
 
 
 @dataclass(frozen=True)
 class Plan:
     """The stages of an experiment."""
 
-    baselines: tuple[Baseline, ...]
-    connections: tuple[tuple[Connections, ...], ...]
-    """Per alpha, its rounds."""
-    units: tuple[Units, ...]
-    small: tuple[tuple[SmallModel, ...], ...]
-    """Per shape, its seeds. Shares of units that round to one shape have it in common."""
+    bench: Bench
+    methods: tuple[MethodPlan, ...]
+
+    @property
+    def baselines(self) -> tuple[Baseline, ...]:
+        """Initial trainings, of which the best is pruned."""
+        return self.bench.baselines
 
     @property
     def stages(self) -> list[Stage]:
         """All stages, each after its inputs, in the order in which they had best be run."""
-        rounds = [stage for chain in self.connections for stage in chain]
-        seeds = [stage for shape in self.small for stage in shape]
-        return [*self.baselines, *rounds, *self.units, *seeds]
+        planned = (chain.stages for part in self.methods for chain in part.chains)
+        stages = [*self.baselines, *(stage for chain in planned for stage in chain)]
+        return list({stage.key: stage for stage in stages}.values())
+
+    def chains(self, method: str) -> tuple[Chain, ...]:
+        """Return the chains of the method that is called so; none where there is no such method."""
+        return self.bench.planned.get(method, ())
 
 
 def solver_path(spec: ExperimentSpec, toml: Path) -> Path:
@@ -131,7 +154,7 @@ def make_plan(
     trainer = [engine_name, *(name for name, is_set in flags.items() if is_set)]
     net_path = net_of_solver(solver)
     net = with_units(read_net(net_path), spec.net.units)
-    units = _units_of(net)
+    units = [layer.name for layer in net.layer if layer.type == "InnerProduct"]
     if missing := [name for name in spec.layers if name not in units]:
         raise FormatError(
             f"{net_path}: has no InnerProduct layer '{missing[0]}'; there are: {', '.join(units)}"
@@ -179,17 +202,28 @@ def make_plan(
         Baseline(context, spec.baseline.iterations, seed, pretrained)
         for seed in spec.baseline.seeds
     )
-    ratios = [_ratios(spec, ratio) for ratio in spec.units.ratios]
-    shapes = dict.fromkeys(_shape(units, ratio) for ratio in ratios)
-    return Plan(
-        baselines,
-        tuple(_rounds(spec, context, baselines, alpha) for alpha in spec.connections.alphas),
-        tuple(
-            Units(context, spec.units.iterations, baselines, ratio, spec.units.criterion)
-            for ratio in ratios
-        ),
-        tuple(_small(spec, context, shape) for shape in shapes) if spec.small else (),
-    )
+    require_engine(spec.methods, engine_name)
+    planned: dict[str, tuple[Chain, ...]] = {}
+    bench = Bench(context, baselines, net, planned)
+    for method in spec.methods:
+        planned[method.called] = tuple(method.chains(bench))
+    parts_of = tuple(MethodPlan(method, planned[method.called]) for method in spec.methods)
+    return Plan(bench, parts_of)
+
+
+def require_engine(methods: Sequence[Method], engine_name: str) -> None:
+    """Refuse methods that an engine cannot do.
+
+    Raises:
+        FormatError: There is one.
+    """
+    for method in methods:
+        if engine_name not in method.engines:
+            able = " or ".join(f"--engine {name}" for name in sorted(method.engines))
+            raise FormatError(
+                f"the method '{method.called}' cannot be done by the engine {engine_name}; "
+                f"use {able}"
+            )
 
 
 def _fingerprint(solver: Path, parts: Sequence[str]) -> str:
@@ -200,83 +234,21 @@ def _own_folders(*files: Path | None) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(file.resolve().parent for file in files if file is not None))
 
 
-def _small(
-    spec: ExperimentSpec, context: Context, shape: tuple[tuple[str, int], ...]
-) -> tuple[SmallModel, ...]:
-    if spec.small is None:
-        return ()
-    return tuple(
-        SmallModel(context, spec.small.iterations, shape, seed) for seed in spec.small.seeds
-    )
-
-
-def _rounds(
-    spec: ExperimentSpec, context: Context, baselines: tuple[Baseline, ...], alpha: float
-) -> tuple[Connections, ...]:
-    chain: list[Connections] = []
-    for _ in range(spec.connections.rounds):
-        previous = chain[-1] if chain else None
-        chain.append(
-            Connections(
-                context,
-                spec.connections.iterations,
-                baselines,
-                previous,
-                alpha,
-                spec.connections.sigma,
-            )
-        )
-    return tuple(chain)
-
-
-def _ratios(spec: ExperimentSpec, ratio: float) -> tuple[tuple[str, float], ...]:
-    ratios = {**dict.fromkeys(spec.units.varied, ratio), **spec.units.fixed}
-    return tuple((name, ratios[name]) for name in spec.layers if name in ratios)
-
-
-def _units_of(net: NetParameter) -> dict[str, int]:
-    return {
-        layer.name: layer.inner_product_param.num_output
-        for layer in net.layer
-        if layer.type == "InnerProduct"
-    }
-
-
-def _shape(
-    units: Mapping[str, int], ratios: tuple[tuple[str, float], ...]
-) -> tuple[tuple[str, int], ...]:
-    """The units that pruning by ``ratios`` leaves (`criteria.units.units_to_keep`)."""
-    return tuple(
-        (name, units[name] - units_to_delete(units[name], share)) for name, share in ratios
-    )
-
-
-def foresee(spec: ExperimentSpec, plan: Plan) -> Prediction | None:
-    """Return the rates foreseen from the unpruned network that is pruned; see `prediction`.
+def foresee(plan: Plan) -> Prediction | None:
+    """Return what the first method that can foresees from the unpruned network that is pruned.
 
     Returns:
-        None when there is nothing to foresee them from: sigma is not taken once from the unpruned
-        network, the solver is of another kind, no connections are pruned, or the network's file is
-        not there any more.
+        None when no method can, or the network's file is not there any more.
 
     Raises:
         FormatError: A file is damaged.
         SurgeryError: The weights are not finite.
     """
     weights = best(plan.baselines).folder.training.final_weights
-    if (
-        spec.connections.sigma is not SigmaRule.INITIAL
-        or not plan.connections
-        or not weights.is_file()
-    ):
+    if not weights.is_file():
         return None
-    context = plan.connections[0][0].context
-    solver = read_solver(context.retraining_solver or context.solver)
-    once = shrink(solver, spec.connections.iterations)
-    if once is None:
-        return None
-    shrunk = once ** (spec.connections.rounds - 1)
-    return predict(read_caffemodel(weights), spec.layers, spec.connections.alphas, shrunk)
+    told = (part.method.foresee(plan.bench, weights) for part in plan.methods)
+    return next((prediction for prediction in told if prediction is not None), None)
 
 
 def assemble(
@@ -296,23 +268,31 @@ def assemble(
     total = outputs[plan.baselines[0].key].kept
     chosen, begun = best(plan.baselines), plan.baselines[0].pretrained
 
-    def point(method: Method, stages: Sequence[Stage], *, selected: bool = True) -> Point:
+    def point(
+        method: str, stages: Sequence[Stage], setting: Setting, *, selected: bool = True
+    ) -> Point:
         found = [outputs[stage.key] for stage in stages]
         return Point(
             method=method,
-            alpha=stages[0].alpha if isinstance(stages[0], Connections) else None,
-            units=found[0].units,
+            setting=setting,
+            units=found[-1].units,
+            sizes=found[-1].sizes,
             seed=found[0].seed,
             rounds=tuple(_round(number, out, total) for number, out in enumerate(found, 1)),
             selected=selected,
         )
 
-    points = [point("baseline", [stage], selected=stage is chosen) for stage in plan.baselines]
-    points += [point("connections", chain) for chain in plan.connections]
-    points += [point("units", [stage]) for stage in plan.units]
-    for seeds in plan.small:
-        winner = max(seeds, key=lambda stage: outputs[stage.key].after.correct)
-        points += [point("small", [stage], selected=stage is winner) for stage in seeds]
+    points = [
+        point(BASELINE.name, [stage], Setting(name=BASELINE.setting), selected=stage is chosen)
+        for stage in plan.baselines
+    ]
+    for part in plan.methods:
+        winners = _winners(part.chains, outputs)
+        for chain in part.chains:
+            units = outputs[chain.stages[-1].key].units
+            setting = part.method.tell(chain.value, units)
+            selected = winners.get(chain.rivals, chain) is chain
+            points.append(point(part.method.called, chain.stages, setting, selected=selected))
     versions = {"pycaffe-prune": __version__, **next(iter(outputs.values())).versions}
     return ExperimentResult(
         experiment=spec.name,
@@ -328,9 +308,24 @@ def assemble(
         data=data_set,
         settings=spec.model_dump(mode="json"),
         pretrained_sha256=begun.sha256 if begun else None,
+        methods=(BASELINE, *(part.method.record for part in plan.methods)),
         points=tuple(points),
-        prediction=foresee(spec, plan),
+        prediction=foresee(plan),
     )
+
+
+def _winners(chains: Sequence[Chain], outputs: Mapping[str, StageOutput]) -> Mapping[str, Chain]:
+    """Of each group of rivals the one with the most right answers; of equal ones the first."""
+    found: dict[str, Chain] = {}
+    for chain in chains:
+        other = found.get(chain.rivals)
+        if chain.rivals and (other is None or _right(chain, outputs) > _right(other, outputs)):
+            found[chain.rivals] = chain
+    return found
+
+
+def _right(chain: Chain, outputs: Mapping[str, StageOutput]) -> int:
+    return outputs[chain.stages[-1].key].after.correct
 
 
 def as_told_before(result: ExperimentResult, *earlier: Path) -> ExperimentResult:
@@ -368,6 +363,7 @@ def _round(number: int, output: StageOutput, total: dict[str, int]) -> Round:
         before=_score(output.before),
         after=_score(output.after),
         iterations=output.iterations,
+        images=output.images,
         seconds=output.seconds,
     )
 

@@ -15,7 +15,9 @@ from pydantic import (
 )
 
 from pycaffe_prune.errors import FormatError
+from pycaffe_prune.experiments.migration import as_schema_2
 from pycaffe_prune.formats.files import existing_file, write_text
+from pycaffe_prune.pruning.sizes import ModelSizes
 
 __all__ = [
     "DataSet",
@@ -23,18 +25,16 @@ __all__ = [
     "ExperimentResult",
     "LayerRate",
     "Machine",
-    "Method",
+    "MethodRecord",
     "Point",
     "PredictedRates",
     "Prediction",
     "Round",
     "Score",
+    "Setting",
     "read_result",
     "write_result",
 ]
-
-Method = Literal["baseline", "connections", "units", "small"]
-
 
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 _Some = Annotated[int, Field(gt=0, lt=1 << 63)]
@@ -115,22 +115,61 @@ class Round(_Model):
     after: Score
     """After this round's training."""
     iterations: _Count
+    images: _Count | None = None
+    """Training images that these were, each counted as often as it came; None: written before they
+    were counted."""
     seconds: _Seconds
     """Wall time of the training."""
+
+
+class Setting(_Model):
+    """What tells a point apart from the others of its method."""
+
+    name: str
+    """What it is, in a word, such as ``alpha`` or ``ratio``; the same for all of a method."""
+    value: float | None = None
+    """None: a number does not tell it."""
+    text: str = ""
+    """As tables show it; empty: nothing but the seed tells the points apart."""
+
+
+class MethodRecord(_Model):
+    """A method as its module describes it (`pycaffe_prune.methods`)."""
+
+    name: str
+    """What points call it."""
+    kind: str
+    """The module's word for it."""
+    title: str
+    """As tables and figures call it."""
+    setting: str
+    """The name of its points' setting."""
+    source: str
+    """Who described it."""
+    control: str | None = None
+    """The kind that its points are compared with."""
 
 
 class Point(_Model):
     """One pruned (or plain) network, through all its rounds; its accuracy is the last round's."""
 
-    method: Method
-    alpha: float | None = None
-    """Connection pruning: multiple of sigma."""
+    method: str
+    """A name in the result's ``methods``."""
+    setting: Setting
     units: dict[str, Annotated[int, Field(gt=0, lt=1 << 31)]] | None = None
-    """Unit pruning and small models: units kept in each hidden layer."""
+    """Units kept in the layers that lost some; None: none did."""
+    sizes: ModelSizes | None = None
+    """Of the last round's net, with its dead units and without; None: written before they were
+    measured."""
     seed: _Count
     rounds: tuple[Round, ...] = Field(min_length=1)
     selected: bool = True
     """False for runs of which a better one with another seed is reported (baseline, small)."""
+
+    @property
+    def alpha(self) -> float | None:
+        """The multiple of sigma, where that is what tells the point apart."""
+        return self.setting.value if self.setting.name == "alpha" else None
 
     @property
     def accuracy(self) -> float:
@@ -204,7 +243,7 @@ class Execution(_Model):
 class ExperimentResult(_Model):
     """A whole experiment: settings, points and where it ran."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     experiment: str
     """Name as in the command line, e.g. ``lenet-300-100``."""
     preset: str
@@ -225,9 +264,24 @@ class ExperimentResult(_Model):
     """The experiment's TOML file with its preset, all defaults filled in."""
     pretrained_sha256: str | None = None
     """Checksum of the file of weights that the initial training began with; None: random values."""
+    methods: tuple[MethodRecord, ...] = ()
+    """Those of the points, in the order of tables, the baseline first."""
     points: tuple[Point, ...]
     prediction: Prediction | None = None
     """None: sigma is not taken once from the unpruned network, or its weights are not there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, fields: Any) -> Any:
+        old = isinstance(fields, dict) and fields.get("schema_version") == 1
+        return as_schema_2(fields) if old else fields
+
+    @model_validator(mode="after")
+    def _of_its_methods(self) -> Self:
+        known = {record.name for record in self.methods}
+        if unknown := [point.method for point in self.points if point.method not in known]:
+            raise ValueError(f"a point is of the method '{unknown[0]}', which is not described")
+        return self
 
     @field_validator("settings")
     @classmethod
@@ -235,7 +289,11 @@ class ExperimentResult(_Model):
         json.dumps(settings, allow_nan=False)  # raises a ValueError
         return settings
 
-    def select(self, method: Method) -> list[Point]:
+    def title_of(self, method: str) -> str:
+        """Return a method's title; its name where it is not described."""
+        return next((row.title for row in self.methods if row.name == method), method)
+
+    def select(self, method: str) -> list[Point]:
         """Return the selected points of a method by rising reduction."""
         found = [point for point in self.points if point.method == method and point.selected]
         return sorted(found, key=lambda point: point.reduction)

@@ -6,167 +6,82 @@ so with ``variant_of`` and holds these settings only: its tables replace the oth
 
 import tomllib
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Field,
+    SerializeAsAny,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from pycaffe_prune.errors import FormatError
+from pycaffe_prune.experiments.migration import MigrationError, with_methods
+from pycaffe_prune.experiments.settings import Different, Iterations, Name, Seed, Spec, WeightsSpec
 from pycaffe_prune.formats.files import existing_file
+from pycaffe_prune.methods.base import Method
+from pycaffe_prune.methods.registry import method_of
 from pycaffe_prune.path_names import why_no_component
-from pycaffe_prune.pruning.connections import DEFAULT_SIGMA_RULE, SigmaRule
-from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
 from pycaffe_prune.share import share_root
 
 __all__ = [
     "BaselineSpec",
-    "ConnectionsSpec",
     "ExperimentSpec",
     "NetSpec",
-    "SmallSpec",
-    "UnitsSpec",
-    "WeightsSpec",
     "find_experiment",
     "list_presets",
     "read_experiment",
 ]
 
-
-_V = TypeVar("_V", bound=Hashable)
-
-
-def _different(values: tuple[_V, ...]) -> tuple[_V, ...]:
-    """Equal settings would be one stage, planned twice."""
-    if twice := [value for value, count in Counter(values).items() if count > 1]:
-        raise ValueError(f"{twice[0]} is given twice")
-    return values
-
-
-_Different = AfterValidator(_different)
-_Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_Share = Annotated[float, Field(ge=0, lt=1)]
-_Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
-"""As much as Caffe's ``random_seed`` holds; one below 0 would ask for other values each time."""
-_Iterations = Annotated[int, Field(gt=0, lt=1 << 31)]
-_MOST_ROUNDS = 200
 _MOST_STAGES = 20_000
 _MOST_BYTES = 1_000_000
 
 
-def _plain(name: str) -> str:
-    """A run's folder and a preset's file are called so."""
-    if (why := why_no_component(name)) is not None:
-        raise ValueError(f"'{name}' {why}; a plain name such as lenet-5 is needed")
-    return name
-
-
-_Name = Annotated[str, AfterValidator(_plain)]
-
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BaselineSpec(_Spec):
+class BaselineSpec(Spec):
     """Initial training (docs/protocol.md): the best of several initialisations is pruned."""
 
-    seeds: Annotated[tuple[_Seed, ...], _Different] = Field(min_length=1)
-    iterations: _Iterations
+    seeds: Annotated[tuple[Seed, ...], Different] = Field(min_length=1)
+    iterations: Iterations
 
 
-class ConnectionsSpec(_Spec):
-    """Connection pruning (docs/protocol.md): rounds of prune and retrain for each alpha."""
-
-    alphas: Annotated[tuple[_Alpha, ...], _Different]
-    rounds: int = Field(gt=0, le=_MOST_ROUNDS)
-    """The paper's sets."""
-    iterations: _Iterations
-    """Retraining of one round."""
-    sigma: SigmaRule = DEFAULT_SIGMA_RULE
-
-
-class UnitsSpec(_Spec):
-    """Unit pruning (docs/protocol.md): scored once, deleted at once, retrained once."""
-
-    layer: str | None = None
-    """The layer whose share of deleted units is varied."""
-    layers: Annotated[tuple[str, ...], _Different] = ()
-    """Or several layers, of which each loses the same share."""
-    ratios: Annotated[tuple[_Share, ...], _Different]
-    fixed: dict[str, _Share] = {}
-    """Share of the units deleted in other layers, the same at every point."""
-    criterion: str = "onorm"
-    iterations: _Iterations
-
-    @field_validator("criterion")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in UNIT_CRITERIA:
-            known = ", ".join(sorted(UNIT_CRITERIA))
-            raise ValueError(f"no unit criterion is called '{name}'; there are: {known}")
-        return name
-
-    @model_validator(mode="after")
-    def _one_way_to_say_it(self) -> Self:
-        if (self.layer is None) == (not self.layers):
-            raise ValueError("give either layer or layers: whose share of units is varied")
-        if both := sorted(set(self.varied) & set(self.fixed)):
-            raise ValueError(f"the share of layer '{both[0]}' is varied and fixed; give one")
-        return self
-
-    @property
-    def varied(self) -> tuple[str, ...]:
-        """The layers whose share of deleted units is varied."""
-        return self.layers if self.layer is None else (self.layer,)
-
-
-class SmallSpec(_Spec):
-    """Small models: the shapes that unit pruning gives, trained from scratch, the best reported."""
-
-    seeds: Annotated[tuple[_Seed, ...], _Different] = Field(min_length=1)
-    iterations: _Iterations
-
-
-class WeightsSpec(_Spec):
-    """Trained weights that the initial training begins with, copied layer by layer by name."""
-
-    path: str | None = None
-    """A file, relative to the TOML file or the working directory."""
-    zoo: str | None = None
-    """Name in `convert.zoo.ZOO`, whose file is looked for in ``weights/`` and ``zoo/``."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.path is None) == (self.zoo is None):
-            raise ValueError("give either path or zoo")
-        return self
-
-
-class NetSpec(_Spec):
+class NetSpec(Spec):
     """What is changed in the solver's net before anything is trained."""
 
-    units: dict[str, int] = {}
+    units: dict[str, int] = Field(default_factory=dict)
     """Units of fully connected layers (``num_output``), by name."""
 
 
-class ExperimentSpec(_Spec):
+def _methods(tables: object) -> object:
+    if not isinstance(tables, (list, tuple)):
+        raise ValueError("is a list of [[methods]] tables")  # noqa: TRY004  (pydantic's kind)
+    return tuple(map(_method, tables))
+
+
+def _method(table: object) -> object:
+    if isinstance(table, Method):
+        return table
+    if not isinstance(table, dict):
+        raise ValueError("is a list of [[methods]] tables")  # noqa: TRY004  (as above)
+    try:
+        return method_of(table)
+    except ValidationError as error:
+        called = table.get("name") or table["kind"]
+        where = ".".join(map(str, (called, *error.errors()[0]["loc"])))
+        raise ValueError(f"{where}: {_reason(error)}") from error
+
+
+class ExperimentSpec(Spec):
     """A whole experiment. Solvers are looked up among the toolkit's files and beside the TOML."""
 
-    name: _Name
-    preset: _Name
+    name: Name
+    preset: Name
     title: str
-    variant_of: _Name | None = None
+    variant_of: Name | None = None
     """The preset of which this one changes a few settings."""
     reading: str = ""
     """What this preset is, in words; of a variant: which reading of the paper."""
@@ -174,22 +89,20 @@ class ExperimentSpec(_Spec):
     retraining_solver: str | None = None
     """For what is trained after pruning, where it is another one."""
     data: Literal["mnist", "flowers102", "features"]
-    data_settings: dict[str, Any] = {}
+    data_settings: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the data set's builder (`data_prep`)."""
     weights: WeightsSpec | None = None
     """None: the initial training begins with random values."""
     net: NetSpec = NetSpec()
-    layers: Annotated[tuple[str, ...], _Different] = Field(min_length=1)
+    layers: Annotated[tuple[str, ...], Different] = Field(min_length=1)
     """The fully connected layers: pruned by connections, and counted in every reduction."""
     accuracy: str | None = None
     """The layer of the TEST net that is judged; None: chosen by `engines.test_plan`."""
     ms_per_iteration: float = 1.0
     """For the estimate of --dry-run: one core, one iteration."""
     baseline: BaselineSpec
-    connections: ConnectionsSpec
-    units: UnitsSpec
-    small: SmallSpec | None = None
-    """None: no small models."""
+    methods: Annotated[tuple[SerializeAsAny[Method], ...], BeforeValidator(_methods)] = ()
+    """In the order of their tables; `pycaffe_prune.methods` says which there are."""
 
     @field_validator("data_settings")
     @classmethod
@@ -202,25 +115,28 @@ class ExperimentSpec(_Spec):
         return settings
 
     @model_validator(mode="after")
+    def _that_go_together(self) -> Self:
+        if twice := [n for n, c in Counter(m.called for m in self.methods).items() if c > 1]:
+            raise ValueError(f"methods: two are called '{twice[0]}'; give one of them a name")
+        for number, method in enumerate(self.methods):
+            try:
+                method.check(self.layers, self.methods[:number])
+            except ValueError as error:
+                raise ValueError(f"methods: {method.called}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
     def _in_a_lifetime(self) -> Self:
-        chains = len(self.connections.alphas) * self.connections.rounds
-        shapes = len(self.units.ratios) * (0 if self.small is None else len(self.small.seeds))
-        stages = len(self.baseline.seeds) + chains + len(self.units.ratios) + shapes
-        if stages > _MOST_STAGES:
+        stages = sum(
+            method.most_stages(self.methods[:number]) for number, method in enumerate(self.methods)
+        )
+        if (stages := stages + len(self.baseline.seeds)) > _MOST_STAGES:
             raise ValueError(f"asks for {stages:,} stages; {_MOST_STAGES:,} are the most")
         return self
 
-    @field_validator("units")
-    @classmethod
-    def _of_its_layers(cls, units: UnitsSpec, info: ValidationInfo) -> UnitsSpec:
-        layers = info.data.get("layers", ())  # none: they are at fault themselves
-        if layers and (unknown := [n for n in (*units.varied, *units.fixed) if n not in layers]):
-            raise ValueError(f"'{unknown[0]}' is none of the layers, which are {', '.join(layers)}")
-        return units
-
 
 _SETTINGS: Mapping[str, TypeAdapter[Any]] = {
-    "folder": TypeAdapter(_Name),
+    "folder": TypeAdapter(Name),
     **{name: TypeAdapter(str) for name in ("labels", "mean")},
     **{name: TypeAdapter(bool) for name in ("encoded", "keep_going", "force")},
     **{
@@ -299,8 +215,10 @@ def _fields(path: Path) -> dict[str, Any]:
     if existing_file(path, "an experiment's TOML file").stat().st_size > _MOST_BYTES:
         raise FormatError(f"{path}: is over {_MOST_BYTES:,} bytes, too long for an experiment")
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return with_methods(tomllib.loads(path.read_text("utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: {error}") from error
+    except MigrationError as error:
         raise FormatError(f"{path}: {error}") from error
     except ValueError as error:  # Python's own limit of an integer's digits
         raise FormatError(f"{path}: holds a number of too many digits") from error
@@ -314,4 +232,25 @@ def _replaced(basic: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
     for name in basic.keys() & changed.keys():
         if isinstance(basic[name], dict) and isinstance(changed[name], dict):
             fields[name] = basic[name] | changed[name]
+    if "methods" in basic and "methods" in changed:
+        fields["methods"] = _replaced_methods(basic["methods"], changed["methods"])
     return fields
+
+
+def _replaced_methods(basic: object, changed: object) -> object:
+    """Tables of one name, or of one kind without a name, are one; others are added."""
+    if not (isinstance(basic, list) and isinstance(changed, list)):
+        return changed
+    fields = {_called(table): table for table in basic}
+    for table in changed:
+        called = _called(table)
+        known = fields.get(called)
+        both = isinstance(known, dict) and isinstance(table, dict)
+        fields[called] = {**known, **table} if both else table  # type: ignore[dict-item]
+    return list(fields.values())
+
+
+def _called(table: object) -> str:
+    if not isinstance(table, dict):
+        return str(table)
+    return str(table.get("name") or table.get("kind"))

@@ -20,8 +20,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pycaffe_prune.engines.base import Engine, Event, Observer, TestScore, TrainResult
 from pycaffe_prune.engines.contents import noted_sha256
-from pycaffe_prune.engines.job import TrainRequest
+from pycaffe_prune.engines.data_shapes import data_shapes
+from pycaffe_prune.engines.job import Job, TrainRequest
 from pycaffe_prune.engines.run import train
+from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.run_state import ChecksumOf, is_json, remove_partial_files
 from pycaffe_prune.errors import FormatError, PruneError
 from pycaffe_prune.experiments.machine import this_machine
@@ -33,9 +35,12 @@ from pycaffe_prune.experiments.store.stage_files import (
     fault_of_old_files,
 )
 from pycaffe_prune.experiments.store.stage_lock import Stop, stage_lock
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
+from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.files import write_text
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
+from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.pruning.sizes import ModelSizes, model_sizes
 
 __all__ = ["Context", "Stage", "StageOutput", "with_units"]
 
@@ -93,6 +98,10 @@ class StageOutput(BaseModel):
     before: TestScore
     after: TestScore
     iterations: int
+    images: int | None = None
+    """Training images that these were; None in files of older versions."""
+    sizes: ModelSizes | None = None
+    """Of the net that it left; None in files of older versions."""
     seconds: float
     versions: dict[str, str]
     device: str | None = None
@@ -286,21 +295,40 @@ class Stage(ABC):
         return train(request, place, engine, observe, checksum_of)
 
     def _found(
-        self, seed: int, result: TrainResult, kept: dict[str, int], units: dict[str, int] | None
+        self,
+        folder: StageFolder,
+        observe: Observer,
+        result: TrainResult,
+        kept: dict[str, int],
+        units: dict[str, int] | None,
     ) -> StageOutput:
+        job = Job.model_validate_json(folder.training.job.read_bytes())
         return StageOutput(
-            seed=seed,
+            seed=result.seed,
             kept=kept,
             units=units,
             before=result.first_test,
             after=result.final_test,
             iterations=result.iterations,
+            images=result.iterations * job.iter_size * job.batch,
+            sizes=_sizes(folder.training, observe),
             seconds=result.seconds,
             versions=result.versions,
             device=self.context.device,
             threads=self.context.threads,
             machine=this_machine(),
         )
+
+
+def _sizes(training: RunFolder, observe: Observer) -> ModelSizes | None:
+    """What the trained net takes; a net that cannot be measured is trained all the same."""
+    try:
+        net = read_net(training.net)
+        shapes = data_shapes(layers_in_state(net, NetState.of(net, TEST)))
+        return model_sizes(net, read_caffemodel(training.final_weights), shapes)
+    except PruneError as error:
+        observe(Event(event="warning", message=f"the net's sizes are not known: {error}"))
+        return None
 
 
 def with_units(net: NetParameter, units: Mapping[str, int]) -> NetParameter:

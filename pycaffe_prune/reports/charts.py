@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
-from pycaffe_prune.experiments.result import Method
 from pycaffe_prune.reports.paper.figures_and_tables import Axis
 from pycaffe_prune.reports.plot import PAPERS_CURVE, Plot, caption, ticks
-from pycaffe_prune.reports.rows import METHOD_NAMES, Row, accuracy_title
+from pycaffe_prune.reports.rows import Row, accuracy_title
 from pycaffe_prune.reports.sizes import Cost, SizeRow
 
 __all__ = ["MEASURES", "Chart", "Mark", "chart", "size_charts", "size_text"]
@@ -180,7 +179,7 @@ def _size_chart(
     margin = max(0.05, 0.04 * (high - low))
     frame = _Frame((low - margin, high + margin), (plot.y.low, plot.y.high))
     lines = []
-    for method in METHOD_NAMES:
+    for method, title in {row.method: row.name for row in rows}.items():
         marks = [
             frame.mark(
                 size,
@@ -193,7 +192,7 @@ def _size_chart(
         ]
         if marks:
             marks.sort(key=lambda mark: -mark.u)
-            lines.append(_Line(_kind(method), METHOD_NAMES[method], tuple(marks)))
+            lines.append(_Line(plot.kinds.get(method, "unpruned"), title, tuple(marks)))
     left_out = sum(not mark.shown for line in lines for mark in line.marks)
     note = f" {left_out} points lie outside the axes; the table has them all." if left_out else ""
     return Chart(
@@ -209,10 +208,6 @@ def _size_chart(
         baseline=None,
         logarithmic=True,
     )
-
-
-def _kind(method: Method) -> str:
-    return "unpruned" if method == "baseline" else method
 
 
 def _log_ticks(frame: _Frame) -> tuple[_Tick, ...]:

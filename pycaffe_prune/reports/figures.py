@@ -14,7 +14,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pycaffe_prune.reports.paper.figures_and_tables import Axis
-from pycaffe_prune.reports.plot import PAPERS_CURVE, PRESET_KINDS, Curve, Plot, caption, ticks
+from pycaffe_prune.reports.plot import (
+    METHOD_KINDS,
+    PAPERS_CURVE,
+    PRESET_KINDS,
+    Curve,
+    Plot,
+    caption,
+    ticks,
+)
 from pycaffe_prune.reports.rows import accuracy_title
 from pycaffe_prune.shown import shown
 
@@ -25,6 +33,7 @@ class _Style(NamedTuple):
     color: str
     marker: str
     size: float
+    line: str = "-"
 
 
 # Okabe and Ito's colours, which people with any common colour blindness tell apart
@@ -38,11 +47,19 @@ _PRESET_STYLES = (
     _Style("#000000", "X", 8),
     _Style("#8c6d31", "p", 8),
 )
+_METHOD_MARKERS = ("D", "v", "P", "X", "p", "<", ">", "*")
+_METHOD_COLORS = [style.color for style in (*_PRESET_STYLES[3:], *_PRESET_STYLES[:3])]
+_METHOD_STYLES = [
+    _Style(color, marker, 7.5, dash)
+    for dash in ("-", "--")
+    for color, marker in zip(_METHOD_COLORS, _METHOD_MARKERS, strict=True)
+]
 _STYLES = {
     "units": _Style("#d55e00", "s", 6.5),
     "connections": _Style("#0072b2", "o", 7),
     "small": _Style("#009e73", "^", 8),
     **dict(zip(PRESET_KINDS, _PRESET_STYLES, strict=True)),
+    **dict(zip(METHOD_KINDS, _METHOD_STYLES, strict=True)),
 }
 INK = "#222222"
 GRID = "#dddddd"
@@ -153,6 +170,7 @@ def _draw_curve(axes: Axes, curve: Curve, plot: Plot) -> None:
         [row.reduction for row in curve.points],
         [row.after for row in curve.points],
         color=style.color,
+        linestyle=style.line,
         linewidth=1.8,
         gid=f"line-{curve.kind}",
     )
@@ -174,6 +192,7 @@ def _draw_curve(axes: Axes, curve: Curve, plot: Plot) -> None:
         [],
         [],
         color=style.color,
+        linestyle=style.line,
         linewidth=1.8,
         marker=style.marker,
         markersize=style.size,

@@ -4,23 +4,25 @@ And what they would show if each preset of an experiment gave a curve: `preset_p
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import cycle
 from math import ceil, floor, log10
 
-from pycaffe_prune.experiments.result import ExperimentResult, Method
+from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.paper.figures_and_tables import FIGURES, TABLE_5, Axis
-from pycaffe_prune.reports.rows import METHOD_NAMES, Row, accuracy_name, rows, sample_warning
+from pycaffe_prune.reports.rows import Row, accuracy_name, rows, sample_warning
 
 __all__ = [
+    "METHOD_KINDS",
     "PAPERS_CURVE",
     "PRESET_KINDS",
     "Curve",
     "Plot",
     "axis_around",
     "caption",
+    "curve_kinds",
     "own_plot",
     "paper_plot",
     "plot_of",
@@ -33,7 +35,10 @@ PAPERS_CURVE = "the paper's connection pruning (table 5)"
 PRESET_KINDS = tuple(f"preset-{number}" for number in range(1, 9))
 """Kinds of the curves of presets; more presets than that use them again."""
 
-_CURVES: tuple[Method, ...] = ("units", "connections", "small")
+METHOD_KINDS = tuple(f"method-{number}" for number in range(1, 17))
+"""Kinds of the curves of methods that the paper has not; more methods use them again."""
+
+_PAPERS = ("units", "connections", "small")
 _TRANSFER = "transfer_squeezenet_oxford102"
 _OWN_AXES = "Axes chosen to show every point, not the paper's."
 _MOST_NAMED = 40
@@ -68,6 +73,8 @@ class Plot:
     """The paper's own connection curve (reduction and accuracy in %), where the axes show some."""
     accuracy_name: str | None = None
     """The layer whose answers were judged; None: not known."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """How each method is drawn, by its name (`curve_kinds`)."""
 
     def shows(self, row: Row) -> bool:
         """Whether a point lies within the axes (their ends included)."""
@@ -134,17 +141,35 @@ def _plot(result: ExperimentResult, axes: str, x: Axis, y: Axis) -> Plot:
     if not any(x.low <= rate <= x.high and y.low <= value <= y.high for rate, value in paper):
         paper = ()
     warning, judged = sample_warning(result), accuracy_name(result)
-    return Plot(result.title, axes, x, y, curves, baseline, warning, paper, judged)
+    kinds = curve_kinds(result)
+    return Plot(result.title, axes, x, y, curves, baseline, warning, paper, judged, kinds)
 
 
 def _content(result: ExperimentResult) -> tuple[tuple[Curve, ...], float | None]:
     shown = [row for row in rows(result) if row.selected]
     curves = (
-        Curve(method, METHOD_NAMES[method], tuple(row for row in shown if row.method == method))
-        for method in _CURVES
+        Curve(kind, result.title_of(name), tuple(row for row in shown if row.method == name))
+        for name, kind in curve_kinds(result).items()
     )
     baselines = [row.after for row in shown if row.method == "baseline"]
     return tuple(curve for curve in curves if curve.points), next(iter(baselines), None)
+
+
+def curve_kinds(result: ExperimentResult) -> dict[str, str]:
+    """Return how the curve of each method is drawn: the paper's as ever and first, then the others.
+
+    Args:
+        result: Whose methods; its baseline has no curve.
+
+    Returns:
+        The kind (`Curve.kind`) by the method's name, in the order of the legend.
+    """
+    names = [record.name for record in result.methods if record.kind != "baseline"]
+    papers = [name for name in _PAPERS if name in names]
+    others = [name for name in names if name not in papers]
+    return dict(zip(papers, papers, strict=True)) | dict(
+        zip(others, cycle(METHOD_KINDS), strict=False)
+    )
 
 
 def preset_plots(results: Sequence[ExperimentResult]) -> list[Plot]:
@@ -159,7 +184,7 @@ def preset_plots(results: Sequence[ExperimentResult]) -> list[Plot]:
 
 
 def _preset_plots(results: Sequence[ExperimentResult]) -> Iterator[Plot]:
-    for method in _CURVES:
+    for method in dict.fromkeys(name for result in results for name in curve_kinds(result)):
         names: dict[object, list[str]] = defaultdict(list)
         points: dict[object, tuple[Row, ...]] = {}
         for result in results:
@@ -169,11 +194,12 @@ def _preset_plots(results: Sequence[ExperimentResult]) -> Iterator[Plot]:
                 names[places].append(result.preset)
                 points[places] = tuple(found)
         if len(names) > 1:
+            title = next(r.title_of(method) for r in results if method in curve_kinds(r))
             curves = tuple(
                 Curve(kind, ", ".join(presets), points[places])
                 for kind, (places, presets) in zip(cycle(PRESET_KINDS), names.items(), strict=False)
             )
-            yield _presets_plot(results, METHOD_NAMES[method], curves)
+            yield _presets_plot(results, title, curves)
 
 
 def _presets_plot(

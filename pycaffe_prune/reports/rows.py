@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pycaffe_prune.experiments.result import ExperimentResult, Method, Point, Score
+from pycaffe_prune.experiments.result import ExperimentResult, Point, Score
 from pycaffe_prune.reports.once import once
 
 __all__ = [
-    "METHOD_NAMES",
     "Row",
     "accuracy",
     "accuracy_name",
@@ -22,14 +21,6 @@ __all__ = [
     "rows",
     "sample_warning",
 ]
-
-METHOD_NAMES: dict[Method, str] = {
-    "baseline": "baseline",
-    "connections": "connection pruning",
-    "units": "unit pruning",
-    "small": "small model",
-}
-"""As the paper's figures call them, in the order of every table."""
 
 
 def sample_warning(result: ExperimentResult) -> str | None:
@@ -88,12 +79,8 @@ def percent(share: Fraction | float) -> float:
 
 
 def parameter(point: Point) -> str:
-    """Return what a point was pruned by: alpha, kept units, or a dash."""
-    if point.alpha is not None:
-        return f"α = {point.alpha:g}"
-    if point.units is not None:
-        return ", ".join(f"{layer} {kept}" for layer, kept in point.units.items())
-    return "–"
+    """Return what tells a point apart from others of its method: alpha, kept units, or a dash."""
+    return point.setting.text or "–"
 
 
 def baseline_of(result: ExperimentResult) -> Point | None:
@@ -105,7 +92,9 @@ def baseline_of(result: ExperimentResult) -> Point | None:
 class Row:
     """A point as tables show it. Rates and accuracies in %, the difference in points."""
 
-    method: Method
+    method: str
+    name: str
+    """The method's title."""
     parameter: str
     seed: int
     rounds: int
@@ -128,11 +117,6 @@ class Row:
     """False when the last test met a loss that is not finite."""
 
     @property
-    def name(self) -> str:
-        """The method as the paper calls it."""
-        return METHOD_NAMES[self.method]
-
-    @property
     def note(self) -> str:
         """What sets the row apart, empty for most."""
         notes = [] if self.selected else ["another seed is better"]
@@ -144,19 +128,20 @@ def rows(result: ExperimentResult) -> Sequence[Row]:
     """Return a row for every point: by method, then selected ones first, by rising reduction."""
     baseline = baseline_of(result)
     top = None if baseline is None else accuracy(baseline.rounds[-1].after)
-    order = list(METHOD_NAMES)
+    order = [record.name for record in result.methods]
     points = sorted(
         result.points,
         key=lambda point: (order.index(point.method), reduction(point), not point.selected),
     )
-    return [_row(point, top) for point in points]
+    return [_row(result, point, top) for point in points]
 
 
-def _row(point: Point, top: Fraction | None) -> Row:
+def _row(result: ExperimentResult, point: Point, top: Fraction | None) -> Row:
     last = point.rounds[-1]
     after = accuracy(last.after)
     return Row(
         method=point.method,
+        name=result.title_of(point.method),
         parameter=parameter(point),
         seed=point.seed,
         rounds=len(point.rounds),

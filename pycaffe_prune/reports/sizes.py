@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pycaffe_prune.engines.solver_nets import net_of_solver
 from pycaffe_prune.errors import PruneError
-from pycaffe_prune.experiments.result import ExperimentResult, Method, Point
+from pycaffe_prune.experiments.result import ExperimentResult, Point
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.formats.sparse import expected_bytes
@@ -21,7 +21,7 @@ from pycaffe_prune.net.counts import LayerCounts, count_layers
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.reports.once import once
 from pycaffe_prune.reports.paper.compare import accuracy_of
-from pycaffe_prune.reports.rows import METHOD_NAMES, parameter, percent, reduction
+from pycaffe_prune.reports.rows import parameter, percent, reduction
 from pycaffe_prune.share import share_root
 
 __all__ = ["Cost", "SizeRow", "layer_counts", "net_of", "size_rows"]
@@ -49,7 +49,9 @@ class Cost:
 class SizeRow:
     """The selected network of a shape or alpha, and what other seeds of it reached; in %."""
 
-    method: Method
+    method: str
+    name: str
+    """The method's title."""
     parameter: str
     reduction: float
     accuracy: float
@@ -58,11 +60,6 @@ class SizeRow:
     highest: float
     seeds: int
     cost: Cost
-
-    @property
-    def name(self) -> str:
-        """The method as the paper calls it."""
-        return METHOD_NAMES[self.method]
 
 
 @once
@@ -77,24 +74,24 @@ def size_rows(result: ExperimentResult) -> Sequence[SizeRow]:
     found: list[SizeRow] = []
     counted: dict[frozenset[tuple[str, int]], dict[str, LayerCounts] | None] = {}
     alike = _by_setting(result)
-    for method in METHOD_NAMES:
-        for point in result.select(method):
+    for record in result.methods:
+        for point in result.select(record.name):
             shape = frozenset((point.units or {}).items())
             if shape not in counted:
                 counted[shape] = layer_counts(net, point.units or {})
             counts = counted[shape]
             if counts is None or not _fits(point, counts):
                 return []
-            found.append(_row(point, alike[_setting(point)], _cost(point, counts)))
+            found.append(_row(record.title, point, alike[_setting(point)], _cost(point, counts)))
     return found
 
 
-_Setting = tuple[Method, float | None, frozenset[tuple[str, int]] | None]
+_Setting = tuple[str, str, frozenset[tuple[str, int]] | None]
 
 
 def _setting(point: Point) -> _Setting:
     units = None if point.units is None else frozenset(point.units.items())
-    return point.method, point.alpha, units
+    return point.method, point.setting.text, units
 
 
 def _by_setting(result: ExperimentResult) -> Mapping[_Setting, Sequence[float]]:
@@ -173,10 +170,11 @@ def _cost(point: Point, counts: Mapping[str, LayerCounts]) -> Cost:
     )
 
 
-def _row(point: Point, alike: Sequence[float], cost: Cost) -> SizeRow:
+def _row(name: str, point: Point, alike: Sequence[float], cost: Cost) -> SizeRow:
     rate: Fraction = reduction(point)
     return SizeRow(
         method=point.method,
+        name=name,
         parameter=parameter(point),
         reduction=percent(rate),
         accuracy=percent(accuracy_of(point)),

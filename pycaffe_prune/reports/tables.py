@@ -13,7 +13,6 @@ from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, TABLE_1
 from pycaffe_prune.reports.paper.judge import Judged, judge, kept_up_to
 from pycaffe_prune.reports.paper.table5 import shown, table_5
 from pycaffe_prune.reports.rows import (
-    METHOD_NAMES,
     Row,
     accuracy,
     accuracy_name,
@@ -92,7 +91,7 @@ def rounds_grid(result: ExperimentResult) -> Grid:
     heads = ("method", "α or units kept", "seed", "round")
     lines = tuple(
         (
-            METHOD_NAMES[point.method],
+            result.title_of(point.method),
             parameter(point),
             str(point.seed),
             str(step.round),

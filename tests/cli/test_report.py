@@ -11,9 +11,11 @@ from pycaffe_prune.experiments.result import (
     ExperimentResult,
     LayerRate,
     Machine,
+    MethodRecord,
     Point,
     Round,
     Score,
+    Setting,
     write_result,
 )
 
@@ -35,7 +37,8 @@ def _point(method: str, kept: int, correct: int, alpha: float | None = None) -> 
         iterations=10,
         seconds=0.5,
     )
-    return Point.model_validate({"method": method, "alpha": alpha, "seed": 1, "rounds": (step,)})
+    setting = Setting(name="alpha", value=alpha, text="" if alpha is None else f"α = {alpha:g}")
+    return Point(method=method, setting=setting, seed=1, rounds=(step,))
 
 
 def _run(folder: Path, *, is_sample: bool = False) -> Path:
@@ -58,6 +61,10 @@ def _run(folder: Path, *, is_sample: bool = False) -> Path:
         machine=Machine(cpu="A CPU", cores=1, system="Linux"),
         jobs=1,
         wall_seconds=1,
+        methods=[
+            MethodRecord(name=name, kind=name, title=name, setting="alpha", source="")
+            for name in ("baseline", "connections", "units")
+        ],
         data=data,
         settings={},
         points=(_point("baseline", 1_000, 980), _point("connections", 80, 979, alpha=1.25)),

@@ -17,16 +17,19 @@ layers = ["ip1", "ip2", "ip3"]
 [baseline]
 seeds = [1, 2]
 iterations = 150
-[connections]
+[[methods]]
+kind = "connections"
 alphas = [0.8, 1.6]
 rounds = 2
 iterations = 60
-[units]
+[[methods]]
+kind = "units"
 layer = "ip1"
 ratios = [0.5, 0.9]
 fixed = { ip2 = 0.5 }
 iterations = 60
-[small]
+[[methods]]
+kind = "small"
 seeds = [1, 2]
 iterations = 60
 """

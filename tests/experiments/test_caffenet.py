@@ -34,11 +34,13 @@ units = { fc6 = 24, fc7 = 16 }
 [baseline]
 seeds = [1]
 iterations = 2
-[connections]
+[[methods]]
+kind = "connections"
 alphas = [1.0]
 rounds = 2
 iterations = 1
-[units]
+[[methods]]
+kind = "units"
 layers = ["fc6", "fc7"]
 ratios = [0.5]
 iterations = 1

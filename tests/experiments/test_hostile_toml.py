@@ -18,16 +18,19 @@ data_settings = {}
 [baseline]
 seeds = [1, 2]
 iterations = 60
-[connections]
+[[methods]]
+kind = "connections"
 alphas = [0.9, 1.5]
 rounds = 2
 iterations = 40
-[units]
+[[methods]]
+kind = "units"
 layer = "ip1"
 ratios = [0.9]
 fixed = { ip2 = 0.9 }
 iterations = 40
-[small]
+[[methods]]
+kind = "small"
 seeds = [1]
 iterations = 40
 """

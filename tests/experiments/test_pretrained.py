@@ -5,7 +5,7 @@ import pytest
 
 from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.experiments.pretrained import find_weights, read_pretrained
-from pycaffe_prune.experiments.spec import WeightsSpec
+from pycaffe_prune.experiments.settings import WeightsSpec
 from pycaffe_prune.formats.caffe_pb2 import BlobProto, NetParameter, V1LayerParameter
 from pycaffe_prune.formats.prototxt import read_net
 

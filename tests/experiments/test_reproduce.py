@@ -15,12 +15,12 @@ import pytest
 from data_prep.lmdb_writer import lmdb_content_checksum
 from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.errors import FormatError
+from pycaffe_prune.experiments.baselines import best
 from pycaffe_prune.experiments.pretrained import Pretrained
 from pycaffe_prune.experiments.reproduce import Plan, assemble, make_plan, solver_path
 from pycaffe_prune.experiments.result import Execution, ExperimentResult, read_result, write_result
 from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import read_experiment
-from pycaffe_prune.experiments.stage_kinds import best
 from pycaffe_prune.formats.caffe_pb2 import Datum
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.mask import read_mask
@@ -170,14 +170,17 @@ def test_keys_hang_on_units_and_on_the_mean_image(toml, tmp_path, data_set):
 def test_without_small_models_the_other_stages_are_the_same(toml, tmp_path, data_set):
     before = {stage.key for stage in _plan(toml, tmp_path, tmp_path, data_set).stages}
     text = toml.read_text()
-    toml.write_text(text[: text.index("[small]")])
+    toml.write_text(text[: text.rindex("[[methods]]")])
     plan = _plan(toml, tmp_path, tmp_path, data_set)
-    assert plan.small == ()
+    assert plan.chains("small") == ()
     assert {stage.key for stage in plan.stages} < before
     toml.write_text(
         text.replace('layer = "ip1"', 'layers = ["ip1", "ip2"]').replace("fixed = ", "# ")
     )
-    ratios = [stage.ratios for stage in _plan(toml, tmp_path, tmp_path, data_set).units]
+    ratios = [
+        chain.stages[0].ratios
+        for chain in _plan(toml, tmp_path, tmp_path, data_set).chains("units")
+    ]
     assert ratios == [(("ip1", 0.5), ("ip2", 0.5)), (("ip1", 0.9), ("ip2", 0.9))]
 
 
@@ -245,7 +248,7 @@ def test_the_points_obey_the_laws_of_the_paper(toml, tmp_path, digits, data_set,
                 1 - sum(layer.kept for layer in part.layers) / total
             )
             assert part.after.images == part.before.images == 297
-    for chain in plan.connections:
+    for chain in (planned.stages for planned in plan.chains("connections")):
         masks = [read_mask(stage.folder.mask).masks for stage in chain]
         for earlier, later in pairwise(masks):
             assert all((later[key] <= earlier[key]).all() for key in earlier)

@@ -18,6 +18,11 @@ from pycaffe_prune.reports.paper.figures_and_tables import TABLE_5
 SHIPPED = [(name, preset) for name, presets in list_presets().items() for preset in presets]
 
 
+def tables(spec):
+    """The methods by what they are called."""
+    return {method.called: method for method in spec.methods}
+
+
 def test_the_presets_that_are_promised_are_there():
     presets = list_presets()
     for name in ("lenet-300-100", "lenet-5"):
@@ -33,7 +38,8 @@ def test_every_experiment_names_itself_and_a_net_that_has_its_layers(name, prese
     net = read_net(net_of_solver(solver_path(spec, toml)))
     fully_connected = [layer.name for layer in net.layer if layer.type == "InnerProduct"]
     assert list(spec.layers) == fully_connected
-    assert {*spec.units.varied, *spec.units.fixed} <= set(fully_connected[:-1])
+    units = tables(spec)["units"]
+    assert {*units.varied, *units.fixed} <= set(fully_connected[:-1])
 
 
 @pytest.mark.parametrize(("name", "preset"), SHIPPED)
@@ -42,11 +48,12 @@ def test_every_experiment_plans_as_many_stages_as_it_says(name, preset, tmp_path
     spec = read_experiment(toml)
     solver, again = solver_path(spec, toml), retraining_solver_path(spec, toml)
     plan = make_plan(spec, solver, tmp_path, tmp_path, data_set, "caffe", retraining_solver=again)
-    seeds = len(spec.small.seeds) if spec.small else 0
+    methods = tables(spec)
+    seeds = len(methods["small"].seeds) if "small" in methods else 0
     parts = [
         len(spec.baseline.seeds),
-        len(spec.connections.alphas) * spec.connections.rounds,
-        len(spec.units.ratios) * (1 + seeds),
+        len(methods["connections"].alphas) * methods["connections"].rounds,
+        len(methods["units"].ratios) * (1 + seeds),
     ]
     keys = {stage.key for stage in plan.stages}
     assert len(plan.stages) == len(keys) == sum(parts)
@@ -57,20 +64,22 @@ def test_every_experiment_plans_as_many_stages_as_it_says(name, preset, tmp_path
 @pytest.mark.parametrize(("preset", "iterations"), [("paper", 100_000), ("paper-10k", 10_000)])
 def test_the_paper_presets_keep_to_the_protocol(name, lowest, preset, iterations):
     spec = read_experiment(find_experiment(name, preset))
-    assert (spec.connections.rounds, len(spec.baseline.seeds)) == (5, 5)
-    assert len(spec.connections.alphas) >= 8
-    assert (min(spec.connections.alphas), max(spec.connections.alphas)) == (lowest, 2.8)
-    assert spec.connections.iterations == spec.units.iterations == iterations
-    assert spec.connections.sigma == "initial"
+    connections, units = tables(spec)["connections"], tables(spec)["units"]
+    assert (connections.rounds, len(spec.baseline.seeds)) == (5, 5)
+    assert len(connections.alphas) >= 8
+    assert (min(connections.alphas), max(connections.alphas)) == (lowest, 2.8)
+    assert connections.iterations == units.iterations == iterations
+    assert connections.sigma == "initial"
 
 
 def test_caffenet_is_pruned_as_in_table_5():
     toml = find_experiment("caffenet-oxford102", "paper")
     spec = read_experiment(toml)
-    assert spec.connections.alphas == tuple(row.alpha for row in TABLE_5)
-    assert (spec.connections.rounds, spec.connections.iterations) == (3, 50_000)
-    assert spec.units.layers == ("fc6", "fc7")
-    assert spec.small is None
+    methods = tables(spec)
+    assert list(methods) == ["connections", "units"]
+    assert methods["connections"].alphas == tuple(row.alpha for row in TABLE_5)
+    assert (methods["connections"].rounds, methods["connections"].iterations) == (3, 50_000)
+    assert methods["units"].layers == ("fc6", "fc7")
     solver = read_solver(solver_path(spec, toml))
     assert (solver.base_lr, solver.stepsize, solver.max_iter) == pytest.approx((1e-3, 20000, 50000))
     assert solver.test_iter[0] * 50 == 6200
@@ -93,7 +102,10 @@ VARIANTS = [
 def _flat(fields, prefix=""):
     """Every setting by its dotted name; of tables only those that the spec itself has."""
     for name, value in fields.items():
-        if not prefix and isinstance(value, dict):
+        if name == "methods":
+            for table in value:
+                yield from _flat(table, f"{table['name'] or table['kind']}.")
+        elif not prefix and isinstance(value, dict):
             yield from _flat(value, f"{name}.")
         else:
             yield prefix + name, value
@@ -167,9 +179,23 @@ def test_a_variant_of_a_file_that_is_not_there_or_of_a_variant_is_refused(toml):
         ("[0.8, 1.6]", "[1.0, 1]", r"connections\.alphas: .*1\.0 is given twice"),
         ("[0.5, 0.9]", "[0.9, 0.9]", r"units\.ratios: .*0\.9 is given twice"),
         ("seeds = [1, 2]", "seeds = [1, 1]", r"baseline\.seeds: .*1 is given twice"),
-        ("[small]\nseeds = [1, 2]", "[small]\nseeds = [3, 3]", r"small\.seeds: .*3 is given twice"),
+        ('"small"\nseeds = [1, 2]', '"small"\nseeds = [3, 3]', r"small\.seeds: .*3 is given twice"),
         ('"ip2", "ip3"', '"ip2", "ip2"', "layers: .*ip2 is given twice"),
-        ("[small]", "[weights]\n[small]", "weights: .*either path or zoo"),
+        ("[baseline]", "[weights]\n[baseline]", "weights: .*either path or zoo"),
+        (
+            'kind = "small"',
+            'kind = "smal"',
+            "methods: no method is of the kind 'smal'; there are: connections, ",
+        ),
+        ('kind = "small"', "", "methods: no kind is given; there are: connections, "),
+        (
+            'kind = "small"',
+            'kind = "small"\nof = "unit"',
+            "small: of: no method before it is called 'unit'",
+        ),
+        ('kind = "small"', 'kind = "units"\nlayer = "ip1"\nratios = [0]', "extra|not permitted"),
+        ('kind = "small"', 'kind = "small"\nname = "units"', "two are called 'units'"),
+        ("[baseline]", "[small]\nseeds = [1]\n[baseline]", r"has \[\[methods\]\] and \[small\]"),
     ],
 )
 def test_a_slip_is_named_with_file_and_field(toml, old, new, message):
@@ -189,7 +215,8 @@ def test_shares_that_round_to_one_shape_have_its_small_models_in_common(toml, tm
     toml.write_text(toml.read_text().replace("[0.5, 0.9]", "[0.5, 0.51, 0.9]"))  # of 20 units
     spec = read_experiment(toml)
     plan = make_plan(spec, solver_path(spec, toml), tmp_path, tmp_path, data_set, "caffe")
-    assert [seeds[0].units[0] for seeds in plan.small] == [("ip1", 10), ("ip1", 2)]
+    shapes = dict.fromkeys(chain.units for chain in plan.chains("small"))
+    assert [shape[0] for shape in shapes] == [("ip1", 10), ("ip1", 2)]
     assert len({stage.key for stage in plan.stages}) == len(plan.stages)
 
 

@@ -5,16 +5,18 @@ from collections.abc import Callable, Sequence
 import pytest
 from hypothesis import strategies as st
 
+from pycaffe_prune.experiments.reproduce import BASELINE
 from pycaffe_prune.experiments.result import (
     DataSet,
     ExperimentResult,
     LayerRate,
     Machine,
-    Method,
     Point,
     Round,
     Score,
+    Setting,
 )
+from pycaffe_prune.methods.registry import methods
 
 IMAGES = 10_000
 WEIGHTS = {"ip1": 235_200, "ip2": 30_000, "ip3": 1_000}
@@ -46,7 +48,7 @@ def _kept(removed: int, units: dict[str, int]) -> dict[str, int]:
 
 
 def make_point(
-    method: Method,
+    method: str,
     removed: int,
     correct: int,
     *,
@@ -77,8 +79,21 @@ def make_point(
         for number in range(1, rounds + 1)
     ]
     return Point(
-        method=method, alpha=alpha, units=units, seed=seed, rounds=tuple(steps), selected=selected
+        method=method,
+        setting=setting_of(method, alpha, units),
+        units=units,
+        seed=seed,
+        rounds=tuple(steps),
+        selected=selected,
     )
+
+
+def setting_of(method: str, alpha: float | None, units: dict[str, int] | None) -> Setting:
+    """What tells a point apart, as its method says it."""
+    if method == "baseline":
+        return Setting(name=BASELINE.setting)
+    settings = {name: bare.model_construct() for name, bare in methods().items()}
+    return settings[method].tell(alpha, units)
 
 
 def make_result(
@@ -110,6 +125,7 @@ def make_result(
                 test_sha256="b" * 64,
             ),
             "settings": {"name": experiment, "connections": {"alphas": [0.9, 1.2], "rounds": 3}},
+            "methods": (BASELINE, *(bare.model_construct().record for bare in methods().values())),
             "points": tuple(points),
             **fields,
         }

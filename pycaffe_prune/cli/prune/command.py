@@ -7,7 +7,19 @@ from pycaffe_prune.cli.prune.dead import dead
 from pycaffe_prune.cli.prune.units import units
 
 
-@click.group()
+class _WithMethods(click.Group):
+    """Names the methods that experiments run too, since people look for them here."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  (click's signature)
+        # It takes a moment to find them, which the other commands need not wait for
+        from pycaffe_prune.methods.registry import methods
+
+        with formatter.section("Methods that train, for [[methods]] of `caffe-prune reproduce`"):
+            told = {kind: f"{method.title} ({method.source})" for kind, method in methods().items()}
+            formatter.write_dl(sorted(told.items()))
+
+
+@click.group(cls=_WithMethods)
 def prune() -> None:
     """Prune connections (zeros and a mask), units (a smaller net), or what is dead already."""
 

@@ -83,7 +83,7 @@ def telling_prediction(
 
     def tell() -> None:
         try:
-            prediction = foresee(spec, plan)
+            prediction = foresee(plan)
         except PruneError as error:
             say_remark(f"nothing can be foreseen from the unpruned network: {error}")
             return

@@ -21,8 +21,8 @@ from fsspec.core import url_to_fs
 from pycaffe_prune.engines.base import Engine, Event, Observer
 from pycaffe_prune.engines.contents import NOTES_ENDING, file_contents
 from pycaffe_prune.errors import DataError
+from pycaffe_prune.experiments.baselines import Baseline
 from pycaffe_prune.experiments.paths import ExperimentFolder
-from pycaffe_prune.experiments.stage_kinds import Baseline
 from pycaffe_prune.experiments.stages import Stage, StageOutput
 from pycaffe_prune.experiments.store.moving import moved
 from pycaffe_prune.experiments.store.stage_lock import Stop

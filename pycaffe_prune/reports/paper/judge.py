@@ -22,7 +22,6 @@ from pycaffe_prune.reports.paper.compare import (
 )
 from pycaffe_prune.reports.paper.table5 import judge_predicted, judge_rows
 from pycaffe_prune.reports.rows import (
-    METHOD_NAMES,
     baseline_of,
     papers_accuracy,
     parameter,
@@ -176,7 +175,7 @@ def _judge_all_below(result: ExperimentResult) -> _Finding:
     top = max(points, key=accuracy_of)
     return _verdict(len(below) == len(points)), (
         f"{len(below)} of {len(points)} lie below {percent(_baseline(result)):.2f} %; the best: "
-        f"{METHOD_NAMES[top.method]}, {_show(top)}."
+        f"{result.title_of(top.method)}, {_show(top)}."
     )
 
 
@@ -265,7 +264,7 @@ def _judge_losses(less: ExperimentResult, more: ExperimentResult) -> _Finding:
         if gaps:
             held.append(median(gaps) < 0)
             told.append(
-                f"{METHOD_NAMES[method]}: less at {sum(gap < 0 for gap in gaps)} of {len(gaps)} "
+                f"{less.title_of(method)}: less at {sum(gap < 0 for gap in gaps)} of {len(gaps)} "
                 f"points, {less.title}'s loss minus {more.title}'s: median "
                 f"{percent(median(gaps)):+.2f} points ({percent(min(gaps)):+.2f} to "
                 f"{percent(max(gaps)):+.2f})"

@@ -28,15 +28,18 @@ layers = ["ip1", "ip2", "ip3"]
 [baseline]
 seeds = [1]
 iterations = 30
-[connections]
+[[methods]]
+kind = "connections"
 alphas = [1.0]
 rounds = 1
 iterations = 10
-[units]
+[[methods]]
+kind = "units"
 layer = "ip1"
 ratios = [0.9]
 iterations = 10
-[small]
+[[methods]]
+kind = "small"
 seeds = [1]
 iterations = 10
 """
@@ -83,7 +86,7 @@ def test_a_variant_takes_over_the_stages_that_are_the_same(tmp_path, monkeypatch
         known_data_set(place),
         "torch",
     )
-    for stage in (*plan.baselines, *plan.units):
+    for stage in (*plan.baselines, *(chain.stages[0] for chain in plan.chains("units"))):
         score = TestScore(iteration=1, images=1, correct=1, accuracy=1, loss=0, finite=True)
         output = StageOutput(
             seed=1,

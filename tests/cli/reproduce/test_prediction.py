@@ -100,7 +100,7 @@ def test_it_is_shown_once_when_the_last_baseline_is_done(begun):
     _finish(last, np.ones((10, 20)))
     watch(last, Event(event="done"))
     assert shown == []
-    for stage in (last, *plan.units):
+    for stage in (last, *(chain.stages[0] for chain in plan.chains("units"))):
         watch(stage, None)
     assert len(shown) == 1
 

@@ -46,15 +46,18 @@ layers = ["ip1", "ip2", "ip3"]
 [baseline]
 seeds = [1, 2]
 iterations = 700
-[connections]
+[[methods]]
+kind = "connections"
 alphas = [1.2]
 rounds = 1
 iterations = 50
-[units]
+[[methods]]
+kind = "units"
 layer = "ip1"
 ratios = [0.5]
 iterations = 50
-[small]
+[[methods]]
+kind = "small"
 seeds = [1]
 iterations = 50
 """

@@ -11,6 +11,7 @@ from pycaffe_prune.experiments.result import (
     Prediction,
     Round,
     Score,
+    Setting,
 )
 from pycaffe_prune.reports.paper.figures_and_tables import TABLE_5, Rates
 from pycaffe_prune.reports.paper.judge import judge
@@ -62,7 +63,8 @@ def _point(row: Rates | None, right: int, shift: float = 0) -> Point:
         seconds=1,
     )
     method = "baseline" if row is None else "connections"
-    return Point(method=method, alpha=row and row.alpha, seed=1, rounds=(step,))
+    setting = Setting(name="alpha", value=row and row.alpha)
+    return Point(method=method, setting=setting, seed=1, rounds=(step,))
 
 
 def _right(percent: float) -> int:
