@@ -70,7 +70,7 @@ def test_no_allocation_of_a_coarse_grid_is_cheaper(
     count = len(curves)
     # What rounding down to 1/2000 of the total can cost: so much more to prune, at the dearest.
     slack = count / 2000 * total
-    for combination in product(np.linspace(0, 0.95, 20), repeat=count):
+    for combination in product(np.linspace(0, 0.95, 21), repeat=count):  # a part of its own grid
         rates = dict(zip(curves, map(float, combination), strict=True))
         if total_of(curves, rates) >= total + slack:
             assert found <= predicted_cost(curves, rates) + 1e-9
