@@ -1,6 +1,7 @@
 """``caffe-prune sensitivity``: what pruning each layer alone costs, and rates chosen from it."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
@@ -25,7 +26,8 @@ from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
-from pycaffe_prune.errors import InterruptedRunError
+from pycaffe_prune.errors import FormatError, InterruptedRunError
+from pycaffe_prune.experiments.sensitivity.budget_suggestion import suggest_within
 from pycaffe_prune.experiments.sensitivity.measure import (
     DEFAULT_RATES,
     Analysis,
@@ -36,14 +38,25 @@ from pycaffe_prune.experiments.sensitivity.measure import (
 )
 from pycaffe_prune.experiments.sensitivity.result import (
     Measured,
+    RatedNet,
     SensitivityMethod,
     SensitivityResult,
 )
 from pycaffe_prune.experiments.sensitivity.suggestion import suggest
 from pycaffe_prune.net.state_wish import StateWish
+from pycaffe_prune.pruning.budget import Quantity, parse_budget
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
 from pycaffe_prune.reports.sensitivity.tables import print_sensitivity, write_figures
 from pycaffe_prune.screen import echo
+
+
+def _budget(
+    _: click.Context, __: click.Parameter, text: str | None
+) -> tuple[Quantity, float] | None:
+    try:
+        return None if text is None else parse_budget(text)
+    except FormatError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command()
@@ -85,6 +98,14 @@ from pycaffe_prune.screen import echo
     metavar="R",
     help="Choose an alpha for each layer, so that this share of all their weights goes.",
 )
+@click.option(
+    "--suggest-budget",
+    "budget",
+    callback=_budget,
+    metavar="WHAT=N|R",
+    help="Choose a rate for each layer, so that the net has at most so many parameters, macs or "
+    "bytes: a number (bytes=27000), or a share of the whole net (macs=0.1).",
+)
 @accuracy_option
 @state_options
 @engine_option
@@ -105,6 +126,7 @@ def sensitivity(
     rates: str,
     images: int | None,
     total: float | None,
+    budget: tuple[Quantity, float] | None,
     accuracy: str | None,
     state: StateWish,
     engine: EngineName,
@@ -120,7 +142,8 @@ def sensitivity(
     Writes sensitivity.json, after each test, and the figures sensitivity.png and sensitivity.svg.
     Interrupted or killed, the same command goes on where it was. --suggest shares one total
     reduction out over the layers, where the measured curves say that it costs least, and tests that
-    beside the paper's one alpha for all layers.
+    beside the paper's one alpha for all layers. --suggest-budget does so for what is left of the
+    whole net, of connections or of units, beside one rate for all layers.
 
     \b
     Examples:
@@ -129,7 +152,7 @@ def sensitivity(
       caffe-prune sensitivity --net prototxt/lenet/train_val.prototxt \\
           --weights lenet_iter_10000.caffemodel --data data/mnist --out lenet --suggest 0.9
       caffe-prune sensitivity --net N --weights W --data D --out units \\
-          --method units --layers 'conv*'
+          --method units --layers 'conv*' --suggest-budget macs=0.25
     """
     if criterion and method != "units":
         raise click.UsageError("--criterion goes with --method units")
@@ -160,15 +183,19 @@ def sensitivity(
         trust=trust,
     )
     if dry_run:
-        _show_plan(plan(request, out), total)
+        _show_plan(plan(request, out), (total is not None) + (budget is not None))
         return
     plan(request, out)  # nothing is made where the request is at fault
     with engine_to_work_with(wish) as chosen, working_in(out):
-        result = _run(plan(request, out), total, chosen)
+        result = _run(plan(request, out), total, budget, chosen)
     write_figures(result, out)
     print_sensitivity(result, table_console())
     if total is not None and result.suggestion is not None:
         command = _command(request, result.suggestion.suggested)
+        for line in ("", "to prune so:", command):
+            echo(line)
+    if budget is not None and result.budget_suggestion is not None:
+        command = _command_of_rates(request, result.budget_suggestion.suggested)
         for line in ("", "to prune so:", command):
             echo(line)
     echo(f"written to {out}")
@@ -194,11 +221,11 @@ def _data_set(data: Path) -> tuple[str, bool]:
     return manifest.name, manifest.is_sample
 
 
-def _show_plan(analysis: Analysis, total: float | None) -> None:
+def _show_plan(analysis: Analysis, suggestions: int) -> None:
     settings, todo = analysis.settings, analysis.todo
     named = ", ".join(f"{layer.layer} ({layer.size:,})" for layer in settings.layers)
     judge = f" by '{settings.accuracy_name}'" if settings.accuracy_name else ""
-    tests = len(todo) + (analysis.earlier is None) + (0 if total is None else 2)
+    tests = len(todo) + (analysis.earlier is None) + 2 * suggestions
     console.print(f"{settings.method} of {named}")
     console.print(
         f"at {len(settings.rates)} rates: {tests} tests of {settings.images:,} images"
@@ -206,7 +233,12 @@ def _show_plan(analysis: Analysis, total: float | None) -> None:
     )
 
 
-def _run(analysis: Analysis, total: float | None, engine: Engine) -> SensitivityResult:
+def _run(
+    analysis: Analysis,
+    total: float | None,
+    budget: tuple[Quantity, float] | None,
+    engine: Engine,
+) -> SensitivityResult:
     asked = len(analysis.settings.layers) * len(analysis.settings.rates)
     stopped = Event()
 
@@ -227,10 +259,13 @@ def _run(analysis: Analysis, total: float | None, engine: Engine) -> Sensitivity
                 raise InterruptedRunError("stopped")
 
         result = measure(analysis, engine, observe)
-        if total is None:
-            return result
-        advance(asked, "testing the suggestion")
-        return suggest(analysis, result, total, engine)
+        if total is not None:
+            advance(asked, "testing the suggestion")
+            result = suggest(analysis, result, total, engine)
+        if budget is not None:
+            advance(asked, "testing the suggestion for the budget")
+            result = suggest_within(analysis, result, *budget, engine)
+        return result
 
 
 def _command(request: SensitivityRequest, suggested: Measured) -> str:
@@ -240,8 +275,25 @@ def _command(request: SensitivityRequest, suggested: Measured) -> str:
         if row.alpha
         for word in ("--alpha", f"{row.layer}={row.alpha:g}")
     ]
-    words = ["--net", str(request.net), "--weights", str(request.weights), *alphas]
+    return _command_with(request, "connections", alphas)
+
+
+def _command_of_rates(request: SensitivityRequest, suggested: RatedNet) -> str:
+    ratios = [
+        word
+        for row in suggested.layers
+        if row.rate
+        for word in ("--ratio", f"{row.layer}={row.rate:g}")
+    ]
+    criterion = ["--criterion", request.criterion] if request.method == "units" else []
+    return _command_with(request, request.method, [*ratios, *criterion])
+
+
+def _command_with(
+    request: SensitivityRequest, method: SensitivityMethod, pruning: Sequence[str]
+) -> str:
+    words = ["--net", str(request.net), "--weights", str(request.weights), *pruning]
     words += [word for stage in request.state.stages for word in ("--stage", stage)]
     words += [] if request.state.level is None else ["--level", str(request.state.level)]
     words += ["--out", "pruned"]
-    return "caffe-prune prune connections " + " ".join(map(shlex.quote, words))
+    return f"caffe-prune prune {method} " + " ".join(map(shlex.quote, words))

@@ -15,6 +15,7 @@ from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.experiments.sensitivity.result import read_sensitivity
+from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.mask import read_mask
 
 pytestmark = pytest.mark.real_caffe
@@ -96,22 +97,33 @@ def test_a_suggestion_ends_in_a_command_that_prunes_what_was_measured(
 def test_a_dry_run_says_what_is_to_do_and_writes_nothing(
     arguments: list[str], tmp_path: Path
 ) -> None:
-    result = run(*arguments, "--suggest", 0.5, "--dry-run", "--out", tmp_path / "out")
+    suggestions = ("--suggest", 0.5, "--suggest-budget", "bytes=0.3")
+    result = run(*arguments, *suggestions, "--dry-run", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "conv (196), ip (" in result.stderr
-    assert "23 tests of 297 images" in result.stderr
+    assert "25 tests of 297 images" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_units_by_another_criterion(arguments: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--method", "units", "--criterion", "l1", "--rates", "0.5", "--images", 99)
-    result = run(*arguments, *options, "--out", out)
+    result = run(*arguments, *options, "--suggest-budget", "parameters=0.8", "--out", out)
     assert result.exit_code == 0, result.output
     found = read_sensitivity(out / "sensitivity.json")
     assert found.settings.criterion == "l1"
     assert [(point.layer, point.kept) for point in found.points] == [("conv", 2)]
     assert found.baseline.images == 99
+    suggestion = found.budget_suggestion
+    assert suggestion is not None
+    (command,) = [line for line in result.stdout.splitlines() if "prune units" in line]
+    words = command.split()[2:]
+    words[words.index("--out") + 1] = str(tmp_path / "small")
+    assert CliRunner().invoke(prune, words).exit_code == 0
+    small = read_caffemodel(tmp_path / "small" / "pruned.caffemodel")
+    left = sum(blob.size for _, blob in small.blobs())
+    assert left == suggestion.suggested.amount <= suggestion.budget
+    assert suggestion.budget == int(0.8 * suggestion.whole)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +132,7 @@ def test_units_by_another_criterion(arguments: list[str], tmp_path: Path) -> Non
         ("--criterion l1", "--criterion goes with --method units"),
         ("--suggest 0.96", "highest rate (0.95)"),
         ("--method units --suggest 0.5", "--suggest R goes with --method connections"),
+        ("--suggest-budget weights=0.1", "'weights=0.1' is no budget; it is one of parameters,"),
         ("--rates 0.5,many", "'0.5,many' is no list of shares"),
         ("--rates 50", "'50' is no list of shares"),
         ("--rates 0,0.5", "is no list of shares"),

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from pycaffe_prune import __version__
 from pycaffe_prune.engines.base import Engine
+from pycaffe_prune.engines.data_shapes import data_shapes
 from pycaffe_prune.engines.prepare import prepare_evaluation
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import FormatError, InterruptedRunError, PruneError
@@ -27,13 +28,15 @@ from pycaffe_prune.experiments.sensitivity.result import (
     read_sensitivity,
     write_sensitivity,
 )
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, write_caffemodel
 from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.formats.mask import Mask
-from pycaffe_prune.formats.prototxt import refuse_carried
+from pycaffe_prune.formats.prototxt import read_net, refuse_carried
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
+from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.net.shapes import Shape
 from pycaffe_prune.net.state_wish import OWN_STATE, StateWish, of_chosen_state, read_net_in_state
 from pycaffe_prune.net.trust import refuse_untrusted
 from pycaffe_prune.pruning.connections import apply_masks, prune_to_ratios, resulting_thresholds
@@ -112,6 +115,8 @@ class Analysis:
     model: Caffemodel
     settings: SensitivitySettings
     earlier: SensitivityResult | None
+    inputs: Mapping[str, Shape]
+    """Shapes of what the test's data layers bring."""
 
     @property
     def places(self) -> dict[str, tuple[BlobKey, ...]]:
@@ -155,6 +160,8 @@ def plan(request: SensitivityRequest, out: Path) -> Analysis:
             accuracy=request.accuracy,
             trust=request.trust,
         )
+        prepared = read_net(trial.net)
+        inputs = data_shapes(layers_in_state(prepared, NetState.of(prepared, TEST)))
     settings = SensitivitySettings(
         net_sha256=job.net_sha256,
         weights_sha256=sha256_of(request.weights),
@@ -175,7 +182,7 @@ def plan(request: SensitivityRequest, out: Path) -> Analysis:
             f"{out}: holds another analysis, with other {', '.join(differences)}; choose another "
             "--out or remove it"
         )
-    return Analysis(request, folder, net, model, settings, earlier)
+    return Analysis(request, folder, net, model, settings, earlier, inputs)
 
 
 def _layers(

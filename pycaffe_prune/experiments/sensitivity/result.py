@@ -8,11 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.result import Machine, Score
 from pycaffe_prune.formats.files import existing_file, write_text
+from pycaffe_prune.pruning.budget import Quantity
 
 __all__ = [
+    "BudgetSuggestion",
     "LayerSize",
     "Measured",
     "PrunedLayer",
+    "RatedLayer",
+    "RatedNet",
     "SensitivityMethod",
     "SensitivityPoint",
     "SensitivityResult",
@@ -115,6 +119,42 @@ class Suggestion(_Model):
     """The paper's rule, one alpha, at the same total reduction."""
 
 
+class RatedLayer(_Model):
+    """One layer of a net in which all chosen layers are pruned at a rate each."""
+
+    layer: str
+    size: int = Field(gt=0)
+    """Its weights or units."""
+    kept: int = Field(ge=0)
+    rate: float = Field(ge=0, lt=1)
+
+
+class RatedNet(_Model):
+    """A net with all chosen layers pruned at their rates, not retrained, and its test."""
+
+    layers: tuple[RatedLayer, ...]
+    amount: int
+    """What is left of the whole net, in what the budget counts."""
+    score: Score
+
+
+class BudgetSuggestion(_Model):
+    """Rates per layer under one budget, beside one rate for all layers."""
+
+    quantity: Quantity
+    """What is counted: of connections weights that are not zero (bytes: the sparse form), of units
+    the smaller dense net (bytes: its caffemodel)."""
+    budget: int
+    """The most that may be left."""
+    whole: int
+    """What the net has without pruning, dense."""
+    predicted_drop: float
+    """Of the accuracy, if what the layers lose alone added up."""
+    suggested: RatedNet
+    single: RatedNet
+    """The lowest rate for all layers that is within the budget."""
+
+
 class SensitivityResult(_Model):
     """A sensitivity analysis: settings, points, and where it ran."""
 
@@ -134,6 +174,7 @@ class SensitivityResult(_Model):
     points: tuple[SensitivityPoint, ...]
     """In the order of the settings' layers and rates; not all of them while it is measured."""
     suggestion: Suggestion | None = None
+    budget_suggestion: BudgetSuggestion | None = None
 
     @property
     def accuracy_name(self) -> str | None:

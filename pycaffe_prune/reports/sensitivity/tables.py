@@ -7,12 +7,17 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from pycaffe_prune.experiments.result import Score
-from pycaffe_prune.experiments.sensitivity.result import SensitivityResult, Suggestion
+from pycaffe_prune.experiments.sensitivity.result import (
+    BudgetSuggestion,
+    SensitivityResult,
+    Suggestion,
+)
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.reports.rows import accuracy, percent
 from pycaffe_prune.screen import plain
 
 __all__ = [
+    "budget_table",
     "print_sensitivity",
     "rate_names",
     "sample_note",
@@ -42,6 +47,8 @@ def print_sensitivity(result: SensitivityResult, console: Console) -> None:
     parts: list[RenderableType] = [sensitivity_table(result)]
     if result.suggestion is not None:
         parts += ["", suggestion_table(result.suggestion)]
+    if result.budget_suggestion is not None:
+        parts += ["", budget_table(result.budget_suggestion, _pruned(result))]
     note = sample_note(result)
     if note is not None:
         warning = plain(note, "bold red")
@@ -57,6 +64,10 @@ def _percent(score: Score) -> str:
     return f"{percent(accuracy(score)):.2f}"
 
 
+def _pruned(result: SensitivityResult) -> str:
+    return "weights" if result.settings.method == "connections" else "units"
+
+
 def rate_names(result: SensitivityResult) -> list[str]:
     """Return the rates as % for people."""
     return [f"{percent(rate):.4g}" for rate in result.settings.rates]
@@ -64,7 +75,7 @@ def rate_names(result: SensitivityResult) -> list[str]:
 
 def sensitivity_table(result: SensitivityResult) -> Table:
     """Return a line for each layer: its accuracy at each rate, in %, without retraining."""
-    what = "weights" if result.settings.method == "connections" else "units"
+    what = _pruned(result)
     table = Table(
         title=plain(
             f"{result.title}: accuracy %{_judge(result.accuracy_name)} with one layer pruned, not "
@@ -120,6 +131,46 @@ def suggestion_table(suggestion: Suggestion) -> Table:
     table.add_row("all", f"{weights:,}", *reductions)
     accuracies = [cell for row in both for cell in ("", _percent(row.score))]
     table.add_row("accuracy %", "", *accuracies)
+    return table
+
+
+_COUNTED = {"parameters": "parameters", "macs": "MACs", "bytes": "bytes"}
+
+
+def budget_table(suggestion: BudgetSuggestion, pruned: str) -> Table:
+    """Return the suggested rates beside one rate for all, what both leave, and what they cost.
+
+    Args:
+        suggestion: With the budget.
+        pruned: What of a layer is pruned: its weights, or its units.
+    """
+    judge = _judge(suggestion.suggested.score.accuracy_name)
+    counted, share = _COUNTED[suggestion.quantity], suggestion.budget / suggestion.whole
+    table = Table(
+        title=plain(
+            f"at most {suggestion.budget:,} {counted} ({percent(share):.4g} % of "
+            f"{suggestion.whole:,}), not retrained"
+        ),
+        caption=plain(
+            f"Predicted for the suggestion: {percent(suggestion.predicted_drop):.2f} points lost, "
+            "if what the layers lose alone added up." + (f" Accuracy{judge}." if judge else "")
+        ),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    table.add_column("layer")
+    for head in (pruned, "suggested %", "kept", "one rate %", "kept"):
+        table.add_column(head, justify="right")
+    both = (suggestion.suggested, suggestion.single)
+    for own, single in zip(*(net.layers for net in both), strict=True):
+        cells = [
+            cell for row in (own, single) for cell in (f"{percent(row.rate):.2f}", f"{row.kept:,}")
+        ]
+        table.add_row(plain(own.layer), f"{own.size:,}", *cells)
+    table.add_section()
+    table.add_row(counted, "", *(cell for net in both for cell in ("", f"{net.amount:,}")))
+    table.add_row("accuracy %", "", *(cell for net in both for cell in ("", _percent(net.score))))
     return table
 
 

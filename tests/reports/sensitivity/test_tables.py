@@ -125,6 +125,32 @@ def test_the_suggestion_stands_beside_one_alpha_with_what_both_cost(make: Make) 
     assert "accuracy %" not in without.replace("accuracy % with one layer", "")
 
 
+def test_rates_for_a_budget_stand_beside_one_rate_with_what_both_leave(make: Make) -> None:
+    def net(kept: tuple[int, ...], amount: int, correct: int) -> dict[str, object]:
+        whole = make().baseline.model_dump()
+        rows = [
+            {"layer": name, "size": size, "kept": left, "rate": 1 - left / size}
+            for (name, size), left in zip(SIZES.items(), kept, strict=True)
+        ]
+        return {"layers": rows, "amount": amount, "score": {**whole, "correct": correct}}
+
+    suggestion = {
+        "quantity": "macs",
+        "budget": 229_300,
+        "whole": 2_293_000,
+        "predicted_drop": 0.0123,
+        "suggested": net((500, 38_000, 2_050), 229_123, 9_865),
+        "single": net((50, 40_000, 500), 229_299, 6_741),
+    }
+    text = printed(make(budget_suggestion=suggestion, suggestion=None))
+    assert "at most 229,300 MACs (10 % of 2,293,000)" in text
+    assert cells(text, "conv1 ")[1] == ["500", "0.00", "500", "90.00", "50"]
+    assert cells(text, "ip1 ")[1] == ["400,000", "90.50", "38,000", "90.00", "40,000"]
+    assert cells(text, "MACs") == [["229,123", "229,299"]]
+    assert cells(text, "accuracy %") == [["98.65", "67.41"]]
+    assert "1.23 points" in text
+
+
 def test_the_judged_layer_is_named_in_the_tables_and_at_both_axes(make: Make) -> None:
     name = "loss3/top-1 $x$ [b]"
     unnamed = make()
