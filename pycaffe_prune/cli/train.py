@@ -62,7 +62,11 @@ def _files(
     "--masking", type=text_path_type, help="TOML file: masks that change while the net trains."
 )
 @click.option("--data", type=text_path_type, help="Folder that holds the net's LMDBs.")
-@click.option("--max-iter", type=click.IntRange(1), help="Iterations (default: the solver's).")
+@click.option(
+    "--max-iter",
+    type=click.IntRange(0),
+    help="Iterations (default: the solver's); 0: write the weights that a run begins with.",
+)
 @click.option("--snapshot", type=click.IntRange(0), help="Snapshot interval (0: at the end only).")
 @click.option("--test-interval", type=click.IntRange(0), help="0: test at start and end only.")
 @click.option(
@@ -130,7 +134,7 @@ def train(
     """
     wish = EngineWish(engine, caffe_python, device, tf32)
     require_sense(wish)
-    iterations = max_iter or read_solver(solver).max_iter
+    iterations = read_solver(solver).max_iter if max_iter is None else max_iter
     request = TrainRequest(
         solver=solver,
         net=net,

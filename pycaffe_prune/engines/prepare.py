@@ -326,7 +326,8 @@ def _resolved_solver(solver: SolverParameter, request: TrainRequest) -> SolverPa
     for name in ("iter_size", "average_loss"):
         if (value := getattr(resolved, name)) < 1:
             raise FormatError(f"{request.solver}: {name} is {value}; it has to be 1 or more")
-    if resolved.max_iter <= 0:
+    # 0 where it is asked for: the weights are then what the fillers, or the files, make them.
+    if resolved.max_iter < (0 if request.max_iter is not None else 1):
         raise FormatError(f"{request.solver}: max_iter is {resolved.max_iter}; give --max-iter N")
     if request.seed is not None:
         resolved.random_seed = request.seed

@@ -498,3 +498,19 @@ def test_a_job_is_prepared_once_for_both_directions(tmp_path, request_for, engin
     job = prepare(request_for(), folder)
     assert job.tests[0].images == 297
     assert engine.train(folder, job, ignore).iterations == 200
+
+
+def test_a_run_of_no_iterations_writes_the_weights_that_a_run_begins_with(
+    tmp_path, request_for, engine
+):
+    first, alone = RunFolder(tmp_path / "first"), RunFolder(tmp_path / "alone")
+    result = train(request_for(max_iter=0), first.path, engine, ignore)
+    assert (result.iterations, [test.iteration for test in result.tests]) == (0, [0])
+    train(request_for(max_iter=5), alone.path, engine, ignore)
+    beginning = request_for(max_iter=5, weights=first.final_weights)
+    train(beginning, tmp_path / "on", engine, ignore)
+    whole = alone.final_weights.read_bytes()
+    assert RunFolder(tmp_path / "on").final_weights.read_bytes() == whole
+    assert first.final_weights.read_bytes() != whole
+    assert train(request_for(max_iter=5), first.path, engine, ignore).iterations == 5
+    assert first.final_weights.read_bytes() == whole
