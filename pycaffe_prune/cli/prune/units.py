@@ -31,12 +31,14 @@ from pycaffe_prune.cli.prune.unit_ranking import (
     ranked_units,
     refuse_idle,
 )
+from pycaffe_prune.cli.prune.unit_search import evolved_units
 from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.net.state_wish import StateWish, of_chosen_state
 from pycaffe_prune.pruning.counts import deleted_reduction
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
+from pycaffe_prune.pruning.genetic import GeneticSearch
 from pycaffe_prune.pruning.merging import left_out_of_merging, merge_units
 from pycaffe_prune.pruning.selection import chooses_all
 from pycaffe_prune.pruning.sharing import one_of_each, shared_blobs
@@ -54,8 +56,7 @@ from pycaffe_prune.screen import echo
 
 __all__ = ["units"]
 
-_RANK, _MERGE = "rank", "merge"
-_OF_RANKING = ("criterion", "scope", "steps", "masked", "exact_lrn")
+_RANK, _MERGE, _GENETIC = "rank", "merge", "genetic"
 _OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
 
 
@@ -94,10 +95,11 @@ _OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
 )
 @click.option(
     "--method",
-    type=click.Choice([_RANK, _MERGE]),
+    type=click.Choice([_RANK, _MERGE, _GENETIC]),
     default=_RANK,
     show_default=True,
-    help="Delete the lowest by --criterion, or merge units that are much alike.",
+    help="Delete the lowest by --criterion, merge units that are much alike, or search for the set "
+    "with which the net is right on most training images.",
 )
 @click.option(
     "--layers",
@@ -105,7 +107,13 @@ _OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
     show_default=True,
     help="To which layers a plain R applies: names, patterns (conv*), types, or all; with commas.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="For --criterion random.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Of --criterion random and --method genetic.",
+)
 @click.option(
     "--keep-lrn-neighbours",
     "exact_lrn",
@@ -121,7 +129,22 @@ _OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
 @click.option(
     "--images",
     type=click.IntRange(1),
-    help="The first N training images.  [default: 10000, or all if there are fewer]",
+    help="Training images: of --criterion entropy the first N, of --method genetic the last N.  "
+    "[default: 10000 and 5000, or all if there are fewer]",
+)
+@click.option(
+    "--population",
+    type=click.IntRange(2),
+    default=GeneticSearch.population,
+    show_default=True,
+    help="Of --method genetic: sets of units in a generation.",
+)
+@click.option(
+    "--generations",
+    type=click.IntRange(0),
+    default=GeneticSearch.generations,
+    show_default=True,
+    help="Of --method genetic.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the reductions and write nothing.")
 @state_options
@@ -145,6 +168,8 @@ def units(
     steps: int,
     data: Path | None,
     images: int | None,
+    population: int,
+    generations: int,
     dry_run: bool,
     state: StateWish,
     engine: EngineName,
@@ -175,19 +200,26 @@ def units(
           --ratio 0.5 --criterion entropy --data data/mnist --out by_entropy
       caffe-prune prune units --net train_val.prototxt --weights final.caffemodel \\
           --ratio 0.5 --criterion inorm --scope global --steps 5 --out in_steps
+      caffe-prune prune units --net train_val.prototxt --weights final.caffemodel \\
+          --ratio 0.8 --method genetic --data data/mnist --out evolved
     """
     _refuse_idle(method, criterion, scope, ratios)
     definition, model = read_model(net, weights, state)
     whole = of_all_states(net, definition, model)
     candidates = of_chosen_state(_with_units(whole, model), definition, state)
-    reasons = left_out_of_units if method == _RANK else left_out_of_merging
+    reasons = left_out_of_merging if method == _MERGE else left_out_of_units
     left_out = reasons(whole, model)
     wanted = _ratios(ratios, whole, model, layers, candidates, left_out)
+    wish = EngineWish(engine, caffe_python, device, tf32=False, trust=trust)
+    told = Images(net, state, data, images, wish)
+    source = model
+    chosen: Kept
     if method == _RANK:
-        wish = EngineWish(engine, caffe_python, device, tf32=False, trust=trust)
         ranking = Ranking(criterion, seed, scope, steps)
-        source = model
-        chosen = ranked_units(whole, model, wanted, ranking, Images(net, state, data, images, wish))
+        chosen = ranked_units(whole, model, wanted, ranking, told)
+    elif method == _GENETIC:
+        search = GeneticSearch(population, generations)
+        chosen = evolved_units(whole, model, wanted, scope, search, seed, told)
     else:
         source, chosen = merge_units(whole, model, wanted)
     kept = chosen
@@ -212,11 +244,16 @@ def units(
 def _refuse_idle(method: str, criterion: str, scope: str, ratios: Sequence[str]) -> None:
     """Refuse options that what is asked for would not follow."""
     if method == _MERGE:
-        refuse_idle("goes with --method rank", *_OF_RANKING, *_OF_IMAGES)
-    elif criterion != ENTROPY:
-        refuse_idle("goes with --criterion entropy", *_OF_IMAGES)
-    if criterion != "random":
-        refuse_idle("goes with --criterion random", "seed")
+        refuse_idle("goes with --method rank or genetic", "scope", "masked", "exact_lrn")
+    if method != _RANK:
+        refuse_idle("goes with --method rank", "criterion", "steps")
+    if method != _GENETIC:
+        refuse_idle("goes with --method genetic", "population", "generations")
+    by_images = method == _GENETIC or (method == _RANK and criterion == ENTROPY)
+    if not by_images:
+        refuse_idle("goes with --criterion entropy and --method genetic", *_OF_IMAGES)
+    if method != _GENETIC and criterion != "random":
+        refuse_idle("goes with --criterion random and --method genetic", "seed")
     if scope == GLOBAL and (len(ratios) > 1 or "=" in ratios[0]):
         raise click.UsageError("--scope global takes one --ratio, for all --layers together")
 

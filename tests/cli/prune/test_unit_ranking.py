@@ -1,5 +1,6 @@
 """``prune units`` by rankings over all layers, in steps, and by training images."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -119,10 +120,13 @@ def test_entropy_takes_the_training_images(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--images", "5"], "--images goes with --criterion entropy"),
+        (["--images", "5"], "--images goes with --criterion entropy and --method genetic"),
         (["--criterion", "l1", "--engine", "torch"], "--engine goes with --criterion entropy"),
         (["--method", "merge", "--steps", "2"], "--steps goes with --method rank"),
         (["--method", "merge", "--criterion", "onorm"], "--criterion goes with --method rank"),
+        (["--method", "merge", "--scope", "global"], "--scope goes with --method rank or genetic"),
+        (["--generations", "3"], "--generations goes with --method genetic"),
+        (["--seed", "3"], "--seed goes with --criterion random and --method genetic"),
         (["--scope", "global", "--ratio", "fc1=0.2"], "--scope global takes one --ratio"),
     ],
 )
@@ -162,3 +166,47 @@ def test_what_cannot_be_done_is_said(
     assert isinstance(result.exception, PruneError)
     assert message in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+ENDS = """
+layer { name: "acc" type: "Accuracy" bottom: "fc3" bottom: "label" top: "acc"
+  include { phase: TEST } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc3" bottom: "label" top: "loss" }
+"""
+
+
+@pytest.mark.real_caffe
+def test_a_genetic_search_is_judged_by_the_last_training_images(
+    files: tuple[str, ...], tmp_path: Path, caffe_python: Path
+) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(path.read_text() + ENDS)
+    told = ("--method", "genetic", "--data", str(tmp_path), "--images", "25", "--seed", "3")
+    engine = ("--engine", "caffe", "--caffe-python", str(caffe_python), "--generations", "4")
+    result = run(files, "--ratio", "0.5", *told, *engine)
+    assert result.exit_code == 0, result.output
+    small = read_caffemodel(tmp_path / "out" / "pruned.caffemodel")
+    assert left(tmp_path / "out") == {"fc1": 6, "fc2": 4, "fc3": 3}
+    images = training_images(read_net(path), path, tmp_path).read(15, 25)
+    values = images.images.reshape(25, -1)
+    for name in ("fc1", "fc2", "fc3"):
+        weights, bias = small.layer(name).blobs
+        values = values @ weights.T + bias
+        values = values if name == "fc3" else np.maximum(values, 0)
+    accuracy = 100 * (values.argmax(axis=1) == images.labels).mean()
+    first, last = map(float, re.findall(r"([0-9.]+) %", result.output)[:2])
+    assert last == pytest.approx(accuracy)
+    assert first <= last
+
+
+def test_a_genetic_search_needs_layers_it_can_follow(
+    files: tuple[str, ...], tmp_path: Path
+) -> None:
+    asked = ("--ratio", "0.5", "--method", "genetic", "--data", str(tmp_path), "--engine", "torch")
+    result = run(files, *asked)
+    assert "no Accuracy or SoftmaxWithLoss layer" in str(result.exception)
+    path = tmp_path / "net.prototxt"
+    path.write_text(path.read_text() + ENDS)
+    assert "holds 40 images, not 41" in str(run(files, *asked, "--images", "41").exception)
+    path.write_text(path.read_text().replace('type: "ReLU"', 'type: "BNLL"'))
+    assert "layer 'relu1' (BNLL) is none of these" in str(run(files, *asked).exception)
