@@ -47,8 +47,15 @@ def data() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with MNIST's four files, packed with gzip or not.",
 )
+@click.option(
+    "--hold-out",
+    default=0,
+    metavar="N",
+    type=click.IntRange(0),
+    help="The last N training images are the test set, to choose settings on; MNIST's own is not.",
+)
 @_force
-def mnist(out: Path, source: Path | None, force: bool) -> None:
+def mnist(out: Path, source: Path | None, hold_out: int, force: bool) -> None:
     """Build MNIST: 60,000 training and 10,000 test images of 28×28.
 
     Without --source the four files are taken from $PYCAFFE_PRUNE_DATA/mnist, where that folder
@@ -59,10 +66,11 @@ def mnist(out: Path, source: Path | None, force: bool) -> None:
     Examples:
       caffe-prune data mnist --out data/mnist
       caffe-prune data mnist --out data/mnist --source ~/Downloads/mnist --force
+      caffe-prune data mnist --out data/mnist-held-out --hold-out 5000
     """
     from data_prep.mnist import build_mnist
 
-    _show(build_mnist(out, source, force=force), out)
+    _show(build_mnist(out, source, hold_out=hold_out, force=force), out)
 
 
 @data.command()

@@ -42,7 +42,6 @@ from pycaffe_prune.share import share_root
 
 __all__ = [
     "BASELINE",
-    "MethodPlan",
     "Plan",
     "as_told_before",
     "assemble",
@@ -65,35 +64,29 @@ BASELINE = MethodRecord(
 
 
 @dataclass(frozen=True)
-class MethodPlan:
-    """A method and the chains that it planned, one for each of its points."""
-
-    method: Method
-    chains: tuple[Chain, ...]
-
-
-@dataclass(frozen=True)
 class Plan:
     """The stages of an experiment."""
 
-    bench: Bench
-    methods: tuple[MethodPlan, ...]
-
-    @property
-    def baselines(self) -> tuple[Baseline, ...]:
-        """Initial trainings, of which the best is pruned."""
-        return self.bench.baselines
+    baselines: tuple[Baseline, ...]
+    """Initial trainings."""
+    benches: tuple[Bench, ...]
+    """One for all of them, of which the best is pruned, or one for each, which all are."""
+    methods: tuple[Method, ...]
 
     @property
     def stages(self) -> list[Stage]:
         """All stages, each after its inputs, in the order in which they had best be run."""
-        planned = (chain.stages for part in self.methods for chain in part.chains)
-        stages = [*self.baselines, *(stage for chain in planned for stage in chain)]
+        planned = (chain for method in self.methods for chain in self.chains(method.called))
+        stages = [*self.baselines, *(stage for chain in planned for stage in chain.stages)]
         return list({stage.key: stage for stage in stages}.values())
 
     def chains(self, method: str) -> tuple[Chain, ...]:
-        """Return the chains of the method that is called so; none where there is no such method."""
-        return self.bench.planned.get(method, ())
+        """Return the chains of the method that is called so; none where there is no such method.
+
+        What does not depend on the initial training is in it once.
+        """
+        found = (chain for bench in self.benches for chain in bench.planned.get(method, ()))
+        return tuple({chain.stages[-1].key: chain for chain in found}.values())
 
 
 def solver_path(spec: ExperimentSpec, toml: Path) -> Path:
@@ -203,12 +196,17 @@ def make_plan(
         for seed in spec.baseline.seeds
     )
     require_engine(spec.methods, engine_name)
-    planned: dict[str, tuple[Chain, ...]] = {}
-    bench = Bench(context, baselines, net, planned)
-    for method in spec.methods:
-        planned[method.called] = tuple(method.chains(bench))
-    parts_of = tuple(MethodPlan(method, planned[method.called]) for method in spec.methods)
-    return Plan(bench, parts_of)
+    each = spec.baseline.prune == "each"
+    groups = [(one,) for one in baselines] if each else [baselines]
+    benches = tuple(_with_chains(spec.methods, Bench(context, group, net)) for group in groups)
+    return Plan(baselines, benches, spec.methods)
+
+
+def _with_chains(methods: Sequence[Method], bench: Bench) -> Bench:
+    for method in methods:
+        chains = {**bench.planned, method.called: tuple(method.chains(bench))}
+        bench = replace(bench, planned=chains)
+    return bench
 
 
 def require_engine(methods: Sequence[Method], engine_name: str) -> None:
@@ -244,10 +242,11 @@ def foresee(plan: Plan) -> Prediction | None:
         FormatError: A file is damaged.
         SurgeryError: The weights are not finite.
     """
-    weights = best(plan.baselines).folder.training.final_weights
+    bench = plan.benches[0]
+    weights = best(bench.baselines).folder.training.final_weights
     if not weights.is_file():
         return None
-    told = (part.method.foresee(plan.bench, weights) for part in plan.methods)
+    told = (method.foresee(bench, weights) for method in plan.methods)
     return next((prediction for prediction in told if prediction is not None), None)
 
 
@@ -282,17 +281,19 @@ def assemble(
             selected=selected,
         )
 
+    each = len(plan.benches) > 1
+    bare = Setting(name=BASELINE.setting)
     points = [
-        point(BASELINE.name, [stage], Setting(name=BASELINE.setting), selected=stage is chosen)
+        point(BASELINE.name, [stage], bare, selected=each or stage is chosen)
         for stage in plan.baselines
     ]
-    for part in plan.methods:
-        winners = _winners(part.chains, outputs)
-        for chain in part.chains:
-            units = outputs[chain.stages[-1].key].units
-            setting = part.method.tell(chain.value, units)
+    for method in plan.methods:
+        chains = plan.chains(method.called)
+        winners = {} if each else _winners(chains, outputs)
+        for chain in chains:
+            setting = method.tell(chain.value, outputs[chain.stages[-1].key].units)
             selected = winners.get(chain.rivals, chain) is chain
-            points.append(point(part.method.called, chain.stages, setting, selected=selected))
+            points.append(point(method.called, chain.stages, setting, selected=selected))
     versions = {"pycaffe-prune": __version__, **next(iter(outputs.values())).versions}
     return ExperimentResult(
         experiment=spec.name,
@@ -308,7 +309,7 @@ def assemble(
         data=data_set,
         settings=spec.model_dump(mode="json"),
         pretrained_sha256=begun.sha256 if begun else None,
-        methods=(BASELINE, *(part.method.record for part in plan.methods)),
+        methods=(BASELINE, *(method.record for method in plan.methods)),
         points=tuple(points),
         prediction=foresee(plan),
     )

@@ -164,7 +164,8 @@ class Point(_Model):
     seed: _Count
     rounds: tuple[Round, ...] = Field(min_length=1)
     selected: bool = True
-    """False for runs of which a better one with another seed is reported (baseline, small)."""
+    """False for runs of which a better one with another seed is reported (baseline, small), which
+    experiments that prune each initial training have not."""
 
     @property
     def alpha(self) -> float | None:
@@ -300,8 +301,14 @@ class ExperimentResult(_Model):
 
     @property
     def baseline(self) -> Point:
-        """The unpruned network that was pruned: the best of the seeds."""
+        """The unpruned network that was pruned: the best of the seeds; of several the first."""
         return self.select("baseline")[0]
+
+    def baseline_of(self, point: Point) -> Point | None:
+        """Return the unpruned network that a point was made from, or is compared with."""
+        found = self.select("baseline")
+        same = (one for one in found if one.seed == point.seed)
+        return next(same, next(iter(found), None))
 
 
 def read_result(path: Path) -> ExperimentResult:

@@ -43,10 +43,13 @@ _MOST_BYTES = 1_000_000
 
 
 class BaselineSpec(Spec):
-    """Initial training (docs/protocol.md): the best of several initialisations is pruned."""
+    """Initial training, from one or several initialisations."""
 
     seeds: Annotated[tuple[Seed, ...], Different] = Field(min_length=1)
     iterations: Iterations
+    prune: Literal["best", "each"] = "best"
+    """Which of them the methods begin with: the best, as in the paper (docs/protocol.md), or each,
+    so that every point is there once for each seed."""
 
 
 class NetSpec(Spec):
@@ -130,7 +133,10 @@ class ExperimentSpec(Spec):
         stages = sum(
             method.most_stages(self.methods[:number]) for number, method in enumerate(self.methods)
         )
-        if (stages := stages + len(self.baseline.seeds)) > _MOST_STAGES:
+        seeds = len(self.baseline.seeds)
+        if (
+            stages := stages * (1 if self.baseline.prune == "best" else seeds) + seeds
+        ) > _MOST_STAGES:
             raise ValueError(f"asks for {stages:,} stages; {_MOST_STAGES:,} are the most")
         return self
 
@@ -141,7 +147,7 @@ _SETTINGS: Mapping[str, TypeAdapter[Any]] = {
     **{name: TypeAdapter(bool) for name in ("encoded", "keep_going", "force")},
     **{
         name: TypeAdapter(Annotated[int, Field(gt=0, lt=1 << 31)])
-        for name in ("limit", "size", "threads")
+        for name in ("hold_out", "limit", "size", "threads")
     },
 }
 """What settings of data sets' builders may be; which of them a builder has, it says itself."""

@@ -31,8 +31,9 @@ class Chain:
     units: tuple[tuple[str, int], ...] | None = None
     """Units of the layers that are smaller than before, where they are known from the start."""
     rivals: str = ""
-    """Chains of a method with the same word here differ in their seeds alone: of these the best is
-    reported, the others are kept beside. Empty: this chain has none."""
+    """Chains of a method with the same word here differ in their seeds alone. Where the experiment
+    prunes the best initial training, the best of these is reported too, the others are kept beside.
+    Empty: this chain has none."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Bench:
 
     context: Context
     baselines: tuple[Baseline, ...]
-    """The best of them is what is pruned."""
+    """The best of them is what is pruned; where each is, there is a bench for each."""
     net: NetParameter
     """The whole net, before anything is pruned."""
     planned: Mapping[str, tuple[Chain, ...]] = field(default_factory=dict)

@@ -61,6 +61,32 @@ def test_the_lmdbs_hold_the_files_images_in_their_order(
     assert verify_manifest(tmp_path / "out") == manifest
 
 
+def test_held_out_images_are_the_last_to_train_on_and_the_test_images_are_not_touched(
+    small_mnist: Small, tmp_path: Path, console: Console
+) -> None:
+    folder, content = small_mnist
+    images, labels = content["train"]
+    count = len(labels) // 3
+    manifest = build_mnist(tmp_path / "out", folder, hold_out=count, console=console)
+    parts = {"train": slice(None, -count), "test": slice(-count, None)}
+    for name, split in manifest.splits.items():
+        found = records(tmp_path / "out" / split.lmdb)
+        assert b"".join(datum.data for datum in found) == images[parts[name]].tobytes()
+        assert [datum.label for datum in found] == labels[parts[name]].tolist()
+    assert manifest.source.endswith(f"the test set is the last {count:,} training images")
+    assert manifest.warnings == []
+    with pytest.raises(DataError, match="choose another --out"):
+        build_mnist(tmp_path / "out", folder, console=console)
+
+
+@pytest.mark.parametrize("count", [-1, 10**6])
+def test_no_more_can_be_held_out_than_there_is(
+    small_mnist: Small, tmp_path: Path, console: Console, count: int
+) -> None:
+    with pytest.raises(DataError, match="training images cannot be held out"):
+        build_mnist(tmp_path / "out", small_mnist[0], hold_out=count, console=console)
+
+
 def test_other_content_than_the_originals_is_told_for_each_lmdb(
     small_mnist: Small, tmp_path: Path, console: Console
 ) -> None:

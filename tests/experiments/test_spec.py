@@ -220,6 +220,26 @@ def test_shares_that_round_to_one_shape_have_its_small_models_in_common(toml, tm
     assert len({stage.key for stage in plan.stages}) == len(plan.stages)
 
 
+def test_where_each_initial_training_is_pruned_every_point_is_there_for_each(
+    toml, tmp_path, data_set
+):
+    def plan():
+        spec = read_experiment(toml)
+        return make_plan(spec, solver_path(spec, toml), tmp_path, tmp_path, data_set, "caffe")
+
+    best = plan()
+    toml.write_text(toml.read_text().replace("[baseline]", '[baseline]\nprune = "each"'))
+    each = plan()
+    for method in ("connections", "units"):
+        assert len(each.chains(method)) == 2 * len(best.chains(method))
+        for chain in each.chains(method):
+            (begun,) = chain.stages[-1].baselines
+            assert all(stage.baselines == (begun,) for stage in chain.stages)
+    small = [[chain.stages[-1].key for chain in one.chains("small")] for one in (best, each)]
+    assert small[0] == small[1]  # nothing of the initial training is in them
+    assert {stage.key for stage in best.baselines} == {stage.key for stage in each.baselines}
+
+
 def test_an_unknown_experiment_is_answered_with_those_there_are():
     with pytest.raises(FormatError, match=r"lenet-5 \(paper, paper-10k, quick\)"):
         find_experiment("lenet-300", "quick")
