@@ -22,6 +22,7 @@ from pycaffe_prune.engines.base import Engine, Event, Observer, TestScore, Train
 from pycaffe_prune.engines.contents import noted_sha256
 from pycaffe_prune.engines.data_shapes import data_shapes
 from pycaffe_prune.engines.job import Job, TrainRequest
+from pycaffe_prune.engines.masking import Masking
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.run_state import ChecksumOf, is_json, remove_partial_files
@@ -275,12 +276,14 @@ class Stage(ABC):
         net: Path,
         weights: Path | None = None,
         mask: Path | None = None,
+        masking: Masking | None = None,
     ) -> TrainResult:
         request = TrainRequest(
             solver=self._solver,
             net=net,
             weights=weights,
             mask=mask,
+            masking=masking,
             data=self.context.data,
             max_iter=self.iterations,
             test_interval=0,
