@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pycaffe_prune.engines.job import EvaluationJob, Job, LoadedWeights, RestoredState
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.run_log import json_lines, plain_line
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.files import write_text
+from pycaffe_prune.formats.right_answers import fault_of_answers
 
 __all__ = [
     "Engine",
@@ -121,6 +122,18 @@ class TestScore(_Test):
     from the first image on, round and round. None: each image once, as above."""
     cycled_images: int | None = None
     """Images in that test, those that come again counted again."""
+    right_answers: str | None = None
+    """Which images were answered right (`formats.right_answers`), of the test after the last
+    iteration only. None where an image has more labels than one, or none, or the order of the
+    images is not that of their source; older versions wrote none."""
+
+    @model_validator(mode="after")
+    def _answers_as_counted(self) -> Self:
+        if self.right_answers is not None:
+            fault = fault_of_answers(self.right_answers, self.images, self.correct)
+            if fault:
+                raise ValueError(fault)
+        return self
 
     @property
     def told(self) -> str:

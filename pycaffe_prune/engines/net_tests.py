@@ -7,7 +7,7 @@ from pycaffe_prune.engines.base import Event
 from pycaffe_prune.engines.job import Job
 from pycaffe_prune.engines.losses import weighted_losses
 from pycaffe_prune.engines.net_data import records, replay_plan
-from pycaffe_prune.engines.test_images import image_count, why_uncounted
+from pycaffe_prune.engines.test_images import image_count, is_in_order, why_uncounted
 from pycaffe_prune.engines.test_plan import (
     NetTest,
     TestPlan,
@@ -106,6 +106,7 @@ def _plan(net: TestNet, plan: TestPlan | None) -> NetTest:
         plan=counted,
         images=image_count(source) if source else 0,
         cycled_images=_cycled(net.batches, source) if source else 0,
+        in_order=source is not None and is_in_order(source),
         batches=net.batches,
         losses=tuple(weighted_losses(net.layers)),
         replay=tuple(replay_plan(layer for layer in net.layers if not layer.bottom)),

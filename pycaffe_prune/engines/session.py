@@ -93,7 +93,7 @@ def follow_training(
     if done["revived"]:
         raise EngineError(f"{folder.path}: {done['revived']} pruned weights are not zero")
     tests = tests_in_log(folder, job.max_iter)
-    scores = [test for test in tests if isinstance(test, TestScore)]
+    scores = [_score(test, job) for test in tests if isinstance(test, TestScore)]
     result = TrainResult(
         engine=engine,
         versions=start["versions"],
@@ -116,6 +116,12 @@ def follow_training(
     if not job.keep_snapshots:
         drop_snapshots(str(folder.snapshots), job.max_iter, 1)
     return result
+
+
+def _score(test: TestScore, job: Job) -> TestScore:
+    """Without the answers of a test that was the last one when fewer iterations were asked for."""
+    is_last = test.iteration == job.max_iter
+    return test if is_last else test.model_copy(update={"right_answers": None})
 
 
 def follow_evaluation(events: Iterator[Event], job: EvaluationJob) -> Iterator[TestScore]:

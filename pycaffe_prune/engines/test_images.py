@@ -9,7 +9,7 @@ from pycaffe_prune.errors import DataError, FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.hdf5_files import rows_shapes
 
-__all__ = ["image_count", "why_uncounted"]
+__all__ = ["image_count", "is_in_order", "why_uncounted"]
 
 _COUNTED = frozenset({"Data", "HDF5Data", "ImageData"})
 
@@ -52,6 +52,12 @@ def image_count(source: LayerParameter) -> int:
     if not count:
         raise DataError(f"layer '{source.name}' ({source.type}): its list holds no images")
     return count
+
+
+def is_in_order(source: LayerParameter) -> bool:
+    """Whether a layer brings its images in the same order each time, from the first one on."""
+    skips = (source.data_param.rand_skip, source.image_data_param.rand_skip)
+    return not (_is_shuffled(source) or any(skips))
 
 
 def _is_shuffled(source: LayerParameter) -> bool:

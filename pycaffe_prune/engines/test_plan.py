@@ -83,6 +83,9 @@ class NetTest(BaseModel):
     """Those that are counted."""
     cycled_images: int = 0
     """Images that the solver's ``test_iter`` batches have, where that is more than there are."""
+    in_order: bool = False
+    """Whether every test has the images in the order of their source, so that the answers of two
+    tests can be set side by side."""
     batches: int = 0
     """The solver's ``test_iter``."""
     losses: tuple[tuple[str, float], ...] = ()

@@ -17,6 +17,7 @@ from pydantic import (
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.migration import as_schema_2
 from pycaffe_prune.formats.files import existing_file, write_text
+from pycaffe_prune.formats.right_answers import fault_of_answers
 from pycaffe_prune.pruning.sizes import ModelSizes
 
 __all__ = [
@@ -87,12 +88,19 @@ class Score(_Model):
     not more."""
     cycled_images: _Some | None = None
     """Images in that test; ``cycled * cycled_images`` were right."""
+    right_answers: str | None = None
+    """Which images were answered right (`formats.right_answers`), of the test after a training
+    only. None: not known, as in results of older versions, or some image has not just one label."""
 
     @model_validator(mode="after")
     def _right_of_counted(self) -> Self:
         counted = self.images if self.counted is None else self.counted
         if self.correct > counted:
             raise ValueError(f"{self.correct} of {counted} labels cannot be right")
+        if self.right_answers is not None:
+            fault = fault_of_answers(self.right_answers, self.images, self.correct)
+            if fault:
+                raise ValueError(fault)
         return self
 
     @property

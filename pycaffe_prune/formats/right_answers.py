@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.errors import FormatError
 
-__all__ = ["MOST_IMAGES", "pack_answers", "unpack_answers"]
+__all__ = ["MOST_IMAGES", "fault_of_answers", "pack_answers", "unpack_answers"]
 
 MOST_IMAGES = 1 << 22
 """Answers of tests of more images are not kept: a line of a log has to hold them."""
@@ -61,6 +61,17 @@ def unpack_answers(text: str, images: int) -> NDArray[np.bool_]:
     if not stream.eof or stream.unused_data:
         raise FormatError(f"the right answers are damaged (cut off, or too long); {_REMEDY}")
     return bits[:images]
+
+
+def fault_of_answers(text: str, images: int, correct: int) -> str | None:
+    """Say why a text is not that of a test of so many images and right answers; None: it is."""
+    try:
+        right = int(unpack_answers(text, images).sum())
+    except FormatError as error:
+        return str(error)
+    if right != correct:
+        return f"the right answers are {right:,}, but {correct:,} were counted; {_REMEDY}"
+    return None
 
 
 def _require_count(images: int) -> None:

@@ -25,6 +25,7 @@ from pycaffe_prune.formats.files import sha256_of, write_text
 from pycaffe_prune.formats.lmdb_images import stored_images
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
+from pycaffe_prune.formats.right_answers import unpack_answers
 from pycaffe_prune.formats.solverstate import read_solverstate
 from pycaffe_prune.pruning.connections import nonzero_where_masked
 from pycaffe_prune.reports.outputs.tensorboard import scalars
@@ -50,7 +51,20 @@ def test_the_final_score_is_the_accuracy_layers_and_the_loss_layers(
     (again,) = engine.evaluate(folder, job)
     assert (again.correct, again.images) == (result.final_test.correct, 297)
     assert again.loss == pytest.approx(result.final_test.loss, rel=1e-6)
+    assert [test.right_answers is None for test in result.tests] == [True, True, False]
+    assert again.right_answers is None
+    found = unpack_answers(result.final_test.right_answers or "", 297)
+    assert found.tolist() == _answers(final, digits / "mnist_test_lmdb").tolist()
     assert [blob.shape for _, blob in final.blobs()] == [(20, 784), (20,), (10, 20), (10,)]
+
+
+def _answers(model: Caffemodel, lmdb: Path) -> np.ndarray:
+    """Which images the small net is right about, by NumPy."""
+    images = list(stored_images(lmdb))
+    values = np.array([image.pixels.reshape(-1) for image in images], np.float32) / 256
+    ((weights, bias), (last, last_bias)) = (model.layer(name).blobs for name in ("ip1", "ip2"))
+    scores = np.maximum(values @ weights.T + bias, 0) @ last.T + last_bias
+    return scores.argmax(axis=1) == [image.label for image in images]
 
 
 @pytest.mark.parametrize("random", [False, True])
@@ -476,6 +490,23 @@ def test_a_run_that_begins_again_because_it_is_shorter_has_its_own_tests_only(
     assert [test.iteration for test in short.tests] == [0, 20, 40]
     alone = train(request_for(max_iter=40, test_interval=20), tmp_path / "alone", engine, ignore)
     assert short.tests == alone.tests
+
+
+def test_only_the_last_test_tells_which_images_were_right(tmp_path, request_for, torch_engine):
+    """Also where it was not the last one when it was made."""
+    (tmp_path / "once").mkdir()
+    asked = [request_for(max_iter=end, test_interval=20) for end in (20, 40)]
+    first, longer = (train(one, tmp_path / "run", torch_engine, ignore) for one in asked)
+    once = train(asked[1], tmp_path / "once", torch_engine, ignore)
+    assert first.final_test.right_answers is not None
+    answers = [test.right_answers for test in once.tests]
+    assert [test.right_answers for test in longer.tests] == answers
+    assert [one is None for one in answers] == [True, True, False]
+    told = RunFolder(tmp_path / "once").result.read_text()
+    damaged = told.replace(answers[-1], answers[-1][:-8] + "AAAAAAA=")
+    RunFolder(tmp_path / "once").result.write_text(damaged)
+    with pytest.raises(PruneError, match="the right answers are"):
+        train(asked[1], tmp_path / "once", torch_engine, ignore)
 
 
 def test_forward_gives_the_blobs_that_numpy_computes(tmp_path, engine, pruned):

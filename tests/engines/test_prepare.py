@@ -58,6 +58,7 @@ def test_the_folder_holds_all_that_a_worker_needs(ask, folder, digits):
     assert solver.net == str(folder.net)
     assert (solver.random_seed, solver.max_iter, solver.base_lr) == (3, 200, pytest.approx(0.01))
     assert (job.tests[0].images, job.batch, job.headline) == (297, 64, 0)
+    assert job.tests[0].in_order
     plan = job.tests[0].plan
     assert plan is not None
     assert (plan.layer, plan.scores, plan.labels) == ("accuracy", "ip2", "label")
@@ -332,7 +333,8 @@ def test_a_shuffled_list_is_tested_in_whole_batches_only(ask, folder, digits, tm
         file["label"] = np.zeros(18, np.float32)
     (data / "list.txt").write_text(f"{data / 'a.h5'}\n")
     _test_by(ask.solver, HDF5.replace("batch_size: 9", "batch_size: 9 shuffle: true"))
-    assert prepare(replace(ask, data=data), folder).tests[0].images == 18
+    (test,) = prepare(replace(ask, data=data), folder).tests
+    assert (test.images, test.in_order) == (18, False)
     _edit(ask.solver, "batch_size: 9", "batch_size: 7")
     job = prepare(replace(ask, data=data), RunFolder(tmp_path / "other"))
     assert (job.tests[0].plan, job.tests[0].untested, job.headline) == (None, None, None)

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from pycaffe_prune.engines.caffe.caffe_worker import testing
 from pycaffe_prune.engines.test_plan import SoftmaxLoss, TestPlan
+from pycaffe_prune.formats import right_answers
 
 SCORES = st.floats(-1e4, 1e4, width=32)
 
@@ -119,7 +120,7 @@ def test_each_image_counts_once_whatever_the_batch_and_wherever_the_cursor_is(
     scores = random.normal(size=(images, 5)).astype(np.float32)
     labels = random.integers(0, 5, images)
     right, lost = testing.judge(scores, labels)[0], testing.softmax_loss(scores, labels)[0]
-    tester = _tester(scores, labels, _plan(batch))
+    tester = _tester(scores, labels, _plan(batch), in_order=True)
     cycling = _tester(scores, labels, _plan(batch), cycled_images=images + more)
     round_and_round = [right[place % images] for place in range(images + more)]
     for _ in range(3):
@@ -130,6 +131,7 @@ def test_each_image_counts_once_whatever_the_batch_and_wherever_the_cursor_is(
             right.sum(),
         )
         assert found["loss"] == pytest.approx(lost / images)
+        assert tester.right_answers == right_answers.pack_answers(right)
         comes_round = -(-images // batch) * batch % images == 0
         assert found["outputs"].keys() == ({"other"} if comes_round else set())
         both = cycling.run()
@@ -194,6 +196,25 @@ def test_where_labels_are_ignored_the_cycled_accuracy_is_the_mean_of_the_batches
         places = [place % 5 for place in range(at, at + 4) if labels[place % 5] != 0]
         shares.append(right[places].mean())
     assert found["cycled"] == pytest.approx(np.mean(shares))
+
+
+def test_answers_by_image_are_told_where_each_image_has_one_label_and_its_place(monkeypatch):
+    scores, labels = np.eye(4, 3, dtype=np.float32), np.array([0, 1, 0, 2])
+    ordered = _tester(scores, labels, _plan(4), in_order=True)
+    cases = {
+        "in any order": _tester(scores, labels, _plan(4)),
+        "ignored": _tester(scores, labels, _plan(4, ignore_label=2), in_order=True),
+        "by pixel": _tester(np.ones((4, 3, 2, 2)), np.ones((4, 1, 2, 2)), _plan(2), in_order=True),
+    }
+    assert ordered.right_answers is None  # of no test yet
+    for tester in (ordered, *cases.values()):
+        tester.run()
+    assert right_answers.unpack_answers(ordered.right_answers, 4).tolist() == [1, 1, 0, 0]
+    assert {name: case.right_answers for name, case in cases.items()} == dict.fromkeys(cases)
+    assert testing._MOST_IMAGES == right_answers.MOST_IMAGES
+    monkeypatch.setattr(testing, "_MOST_IMAGES", 3)
+    ordered.run()
+    assert ordered.right_answers is None
 
 
 def test_another_loss_is_the_mean_of_its_own_blob():

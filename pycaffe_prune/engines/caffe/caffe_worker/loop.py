@@ -65,6 +65,8 @@ def _test_all(solver, testers, job, iteration, emit):
             solver.test_nets[number].share_with(solver.net)
             name = job["tests"][number]["name"]
             found = tester.run()
+            if iteration == job["max_iter"] and tester.right_answers:
+                found["right_answers"] = tester.right_answers
             emit(event="test", iteration=iteration, test_net=number, test_net_name=name, **found)
 
 

@@ -110,6 +110,11 @@ class _Masked:
         with self._masks.shown():
             return self._tester.run()
 
+    @property
+    def right_answers(self):
+        """As the tester's own."""
+        return self._tester.right_answers
+
 
 def _restore(solver, job):
     """Go on from the newest snapshot: weights, history, data position and random numbers."""

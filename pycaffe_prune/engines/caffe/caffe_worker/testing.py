@@ -1,9 +1,13 @@
 """Accuracy and loss over a test set, or the means of a test net's outputs."""
 
+import base64
+import zlib
+
 import numpy as np
 
 _FLT_MIN = np.finfo(np.float32).tiny
 _MOST_VALUES = 100  # of an output blob that is reported
+_MOST_IMAGES = 1 << 22  # whose answers fit a line of a log (`formats.right_answers`)
 
 
 def make_tester(net, told):
@@ -15,7 +19,7 @@ def make_tester(net, told):
         return None
     if told["plan"] is None:
         return MeansTester(net, told["batches"], told["losses"])
-    return Tester(net, told["plan"], told["images"], told["cycled_images"])
+    return Tester(net, told["plan"], told["images"], told["cycled_images"], told["in_order"])
 
 
 class MeansTester:
@@ -26,6 +30,7 @@ class MeansTester:
 
     def __init__(self, net, batches, losses):
         self.net, self.batches, self.losses = net, batches, losses
+        self.right_answers = None
 
     def run(self):
         """Return a dict: batches, loss, finite, outputs.
@@ -59,11 +64,16 @@ class Tester:
 
     What is judged, and how, is the ``plan`` (`engines.test_plan.TestPlan`). An image has one label,
     or one for each pixel: right answers and places are counted by image.
+
+    ``right_answers`` tells of the last test which images were answered right, as
+    `formats.right_answers` writes it; None where the images are not ``in_order``, so that nobody
+    can tell which is which, or have more labels than one, or none.
     """
 
-    def __init__(self, net, plan, images, cycled_images=0):
+    def __init__(self, net, plan, images, cycled_images=0, in_order=False):
         self.net, self.plan, self.images = net, plan, images
-        self.cycled_images = cycled_images
+        self.cycled_images, self.in_order = cycled_images, in_order
+        self.right_answers = None
         self._at = 0  # the image that the next test begins with
 
     def run(self):
@@ -101,6 +111,8 @@ class Tester:
             # Other batches each time otherwise, and others again in a run that was stopped.
             "outputs": {} if start or self._at else means(outputs),
         }
+        of_each = self.in_order and (counted == 1).all() and seen <= _MOST_IMAGES
+        self.right_answers = _packed(right) if of_each else None
         if self.cycled_images:
             cycled = _cycled(right, counted, self.cycled_images, batch)
             found.update(cycled=cycled, cycled_images=self.cycled_images)
@@ -237,6 +249,11 @@ def _true_scores(scores, labels, counted):
             % (labels[wrong][0], scores.shape[1], scores.shape[1] - 1)
         )
     return scores[np.arange(len(labels)), np.where(counted, labels, 0)]
+
+
+def _packed(right):
+    """Write one bit an image, as `formats.right_answers.pack_answers` does."""
+    return base64.b64encode(zlib.compress(np.packbits(right > 0).tobytes())).decode("ascii")
 
 
 def _cycled(right, counted, images, batch):
