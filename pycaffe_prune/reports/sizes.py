@@ -120,12 +120,14 @@ def _deploy(solver: Path) -> NetParameter:
 
 
 def with_units(net: NetParameter, units: Mapping[str, int]) -> NetParameter:
-    """Return the net with other numbers of units in some fully connected layers."""
+    """Return the net with other numbers of units or filters in some layers."""
     changed = NetParameter()
     changed.CopyFrom(net)
     for layer in changed.layer:
         if layer.name in units:
-            layer.inner_product_param.num_output = units[layer.name]
+            is_map = layer.type in ("Convolution", "Deconvolution")
+            param = layer.convolution_param if is_map else layer.inner_product_param
+            param.num_output = units[layer.name]
     return changed
 
 
