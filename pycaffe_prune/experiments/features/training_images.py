@@ -1,6 +1,6 @@
 """The images that a net is trained on, prepared as its Data layer does, for a choice by images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -77,7 +77,12 @@ class TrainingImages:
 
 
 def training_images(
-    net: NetParameter, net_path: Path, data: Path | None, *, trust: bool = False
+    net: NetParameter,
+    net_path: Path,
+    data: Path | None,
+    *,
+    own: Sequence[Path] = (),
+    trust: bool = False,
 ) -> TrainingImages:
     """Find the images that the Data layer of the TRAIN net reads.
 
@@ -85,6 +90,7 @@ def training_images(
         net: In the V2 form, in its state; it stays as it is.
         net_path: Where it was read from.
         data: Folder that holds the net's LMDBs; None: the working directory.
+        own: Other folders below which the net may have files read.
         trust: Whether the net is the user's own.
 
     Raises:
@@ -101,7 +107,7 @@ def training_images(
             f"of that net are: {named}; give a train_val net whose images are in an LMDB"
         )
     found = NetParameter(layer=sources)
-    folder = DataFolder(data, Readable.of(net_path, data, trust=trust))
+    folder = DataFolder(data, Readable.of(net_path, data, own, trust=trust))
     resolve_databases(found, net_path, folder)
     (layer,) = found.layer
     _require_followed(layer, net_path)
