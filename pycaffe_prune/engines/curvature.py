@@ -54,6 +54,10 @@ class CurvatureRequest:
     device: str = "cpu"
     threads: int = 1
     state: StateWish = OWN_STATE
+    own: tuple[Path, ...] = ()
+    """As `TrainRequest.own`."""
+    trust: bool = False
+    """Whether the net is the user's own, and may have any file read (`net.trust`)."""
 
 
 class CurvatureJob(BaseModel):
@@ -112,7 +116,8 @@ def measured_curvature(
 def _prepared_net(request: CurvatureRequest) -> NetParameter:
     """The layers of the phase TRAIN, with absolute paths to its data."""
     net = read_net_in_state(request.net, request.state)
-    refuse_untrusted(net, request.net)
+    if not request.trust:
+        refuse_untrusted(net, request.net)
     refuse_repeated_names(net)
     state = NetState.of(net, TRAIN)
     train = layers_in_state(net, state)
@@ -122,7 +127,7 @@ def _prepared_net(request: CurvatureRequest) -> NetParameter:
             f"{request.net}: its phase TRAIN reads no training images, by which second derivatives "
             "are measured; give the net that was trained, with its Data, ImageData or HDF5Data"
         )
-    readable = Readable.of(request.net, request.data, trust=False)
+    readable = Readable.of(request.net, request.data, request.own, trust=request.trust)
     net, files = resolved_net(net, DataFolder(request.data, readable))
     refuse_faulty_data(net, files, [state])
     train = layers_in_state(net, state)

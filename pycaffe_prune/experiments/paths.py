@@ -26,6 +26,11 @@ class StageFolder:
         return self.path / "net.prototxt"
 
     @property
+    def solver(self) -> Path:
+        """The solver, where it is another one than the experiment's."""
+        return self.path / "solver.prototxt"
+
+    @property
     def pretrained(self) -> Path:
         """The weights that the initial training begins with; gone when the stage is done."""
         return self.path / "pretrained.caffemodel"
