@@ -236,6 +236,7 @@ def try_command(
         count.trials += 1
         found = outcome(folder)
         count.leftovers += [path for path in found if ".partial" in path]
+        count.leftovers += [path.name for path in (folder.parent / "temporary").iterdir()]
         count.different += sorted(
             path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path)
         )

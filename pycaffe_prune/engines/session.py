@@ -1,6 +1,5 @@
 """What an engine does around the work of its processes: logging events, moving files."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -37,6 +36,7 @@ from pycaffe_prune.formats.prototxt import (
     refuse_carried,
     write_prototxt,
 )
+from pycaffe_prune.formats.temporary import temporary_folder
 from pycaffe_prune.net.trust import refuse_untrusted, untrusted_layers
 
 __all__ = [
@@ -174,8 +174,8 @@ def forward_by_files(
         outputs=tuple(outputs),
         module_folders=module_folders() if trust else (),
     )
-    with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
-        folder = RunFolder(Path(name))
+    with temporary_folder() as place:
+        folder = RunFolder(place)
         write_prototxt(folder.net, net)
         arrays = {f"i{place}": array for place, array in enumerate(inputs.values())}
         np.savez(folder.path / "inputs.npz", allow_pickle=False, **arrays)

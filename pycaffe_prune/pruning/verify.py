@@ -4,7 +4,6 @@ Both get the same input, through every judge at hand: the real Caffe, and OpenCV
 """
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pycaffe_prune.errors import EngineError, FormatError, PruneError, SurgeryEr
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
+from pycaffe_prune.formats.temporary import temporary_folder
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.graph import with_state
@@ -242,9 +242,9 @@ def verify(
     uses = _common_uses(models)
     data = source(_common_inputs(models, outputs, shapes or {}), uses)
     require_indices(data, uses)
-    with tempfile.TemporaryDirectory(prefix="caffe-prune-") as folder:
+    with temporary_folder() as folder:
         prepared = [
-            _prepare(model, data, outputs, Path(folder, name), trust)
+            _prepare(model, data, outputs, folder / name, trust)
             for model, name in zip(models, ("first", "second"), strict=True)
         ]
         judged, refused = [], []

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from pycaffe_prune.engines.solver_nets import solver_nets
 from pycaffe_prune.engines.stored_runs import StoredRuns
 from pycaffe_prune.errors import EngineError, PruneError
 from pycaffe_prune.formats.prototxt import read_solver
+from pycaffe_prune.formats.temporary import temporary_folder
 
 __all__ = ["NamedEngine", "parse_engines", "verify_engines"]
 
@@ -96,9 +96,7 @@ def verify_engines(
     with ExitStack() as stack:
         engines = [_engine(wish, wishes, iterations, out, stack) for wish in wishes]
         stack.enter_context(stop_on_signal(lambda: _stop(engines)))
-        folder = out or Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="caffe-prune-"))
-        )
+        folder = out or stack.enter_context(temporary_folder())
 
         def watch(engine: str) -> AbstractContextManager[Observer]:
             return training_progress(engine, iterations)

@@ -16,7 +16,6 @@ Fusion of layers and Winograd convolution are off: they cost digits.
 """
 
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +32,7 @@ from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.carried import carried_fields, carry
 from pycaffe_prune.formats.forks import fork_part, is_known
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
+from pycaffe_prune.formats.temporary import temporary_folder
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fork_forms import stock_form
 from pycaffe_prune.net.inference import inference_net
@@ -79,8 +79,8 @@ def forward(
     several = [top for layer in part.layer if len(layer.top) > 1 for top in layer.top]
     for name in dict.fromkeys((*outputs, *several)):
         part.layer.add(name=_AFTER + name, type="Power", bottom=[name], top=[_AFTER + name])
-    with tempfile.TemporaryDirectory(prefix="caffe-prune-") as folder:
-        prototxt, caffemodel = Path(folder, "net.prototxt"), Path(folder, "net.caffemodel")
+    with temporary_folder() as folder:
+        prototxt, caffemodel = folder / "net.prototxt", folder / "net.caffemodel"
         write_prototxt(prototxt, part)
         write_caffemodel(caffemodel, model)
         with _one_sentence():

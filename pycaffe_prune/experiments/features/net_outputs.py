@@ -1,7 +1,6 @@
 """Blobs of a trained net for its training images, batch by batch."""
 
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.formats.prototxt import write_prototxt
+from pycaffe_prune.formats.temporary import temporary_folder
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.inference import inference_net, input_shapes
 from pycaffe_prune.net.shapes import infer_shapes
@@ -71,8 +71,8 @@ def net_outputs(
         refuse_unhonoured(layer, "features")
     require_fitting(part, model)
     size = _images_at_a_time(part, blobs)
-    with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
-        path, weights = Path(name) / "net.prototxt", Path(name) / "net.caffemodel"
+    with temporary_folder() as folder:
+        path, weights = folder / "net.prototxt", folder / "net.caffemodel"
         write_prototxt(path, part)
         write_caffemodel(weights, model)
         for batch in images.batches(wanted.start, len(wanted), size):

@@ -1,7 +1,6 @@
 """The frozen part of a net: its layers from the image up to a blob, whose values are features."""
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
+from pycaffe_prune.formats.temporary import temporary_folder
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.inference import inference_net, input_shapes
@@ -79,8 +79,8 @@ class Trunk:
         Raises:
             EngineError: The engine failed.
         """
-        with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
-            net = Path(name) / "trunk.prototxt"
+        with temporary_folder() as folder:
+            net = folder / "trunk.prototxt"
             write_prototxt(net, self.net)
             (found,) = engine.forward(net, self.weights, {self.data: images}, [self.blob])
         maps = found if self.grid is None else pool_to_grid(found, self.grid)

@@ -1,7 +1,6 @@
 """Accuracy against pruning rate, one layer at a time, without retraining."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, write_caffemod
 from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.formats.mask import Mask
 from pycaffe_prune.formats.prototxt import read_net, refuse_carried
+from pycaffe_prune.formats.temporary import temporary_folder
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.fit import require_fitting
 from pycaffe_prune.net.graph import NetState, layers_in_state
@@ -148,8 +148,8 @@ def plan(request: SensitivityRequest, out: Path) -> Analysis:
     refuse_carried(net, request.net, "an engine")
     model = read_weights(request.weights)
     require_fitting(net, model)
-    with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
-        trial = RunFolder(Path(name))
+    with temporary_folder() as place:
+        trial = RunFolder(place)
         job = prepare_evaluation(
             request.net,
             [],
