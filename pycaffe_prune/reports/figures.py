@@ -3,7 +3,7 @@
 Like `sensitivity_figure` it imports matplotlib, which takes a second; no other module does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from textwrap import fill
 from typing import Literal, NamedTuple
@@ -26,7 +26,19 @@ from pycaffe_prune.reports.plot import (
 from pycaffe_prune.reports.rows import accuracy_title
 from pycaffe_prune.shown import shown
 
-__all__ = ["DPI", "GRID", "INK", "SIZE", "draw", "png", "saved", "style_axes", "svg", "words"]
+__all__ = [
+    "DPI",
+    "GRID",
+    "INK",
+    "SIZE",
+    "STYLES",
+    "draw",
+    "png",
+    "saved",
+    "style_axes",
+    "svg",
+    "words",
+]
 
 
 class _Style(NamedTuple):
@@ -37,7 +49,7 @@ class _Style(NamedTuple):
 
 
 # Okabe and Ito's colours, which people with any common colour blindness tell apart
-_PRESET_STYLES = (
+_PRESETSTYLES = (
     _Style("#0072b2", "o", 7),
     _Style("#d55e00", "s", 6.5),
     _Style("#009e73", "^", 8),
@@ -48,18 +60,18 @@ _PRESET_STYLES = (
     _Style("#8c6d31", "p", 8),
 )
 _METHOD_MARKERS = ("D", "v", "P", "X", "p", "<", ">", "*")
-_METHOD_COLORS = [style.color for style in (*_PRESET_STYLES[3:], *_PRESET_STYLES[:3])]
-_METHOD_STYLES = [
+_METHOD_COLORS = [style.color for style in (*_PRESETSTYLES[3:], *_PRESETSTYLES[:3])]
+_METHODSTYLES = [
     _Style(color, marker, 7.5, dash)
     for dash in ("-", "--")
     for color, marker in zip(_METHOD_COLORS, _METHOD_MARKERS, strict=True)
 ]
-_STYLES = {
+STYLES: Mapping[str, _Style] = {
     "units": _Style("#d55e00", "s", 6.5),
     "connections": _Style("#0072b2", "o", 7),
     "small": _Style("#009e73", "^", 8),
-    **dict(zip(PRESET_KINDS, _PRESET_STYLES, strict=True)),
-    **dict(zip(METHOD_KINDS, _METHOD_STYLES, strict=True)),
+    **dict(zip(PRESET_KINDS, _PRESETSTYLES, strict=True)),
+    **dict(zip(METHOD_KINDS, _METHODSTYLES, strict=True)),
 }
 INK = "#222222"
 GRID = "#dddddd"
@@ -164,7 +176,7 @@ def style_axes(axes: Axes, x: Axis, y: Axis, accuracy_name: str | None) -> None:
 
 
 def _draw_curve(axes: Axes, curve: Curve, plot: Plot) -> None:
-    style = _STYLES[curve.kind]
+    style = STYLES[curve.kind]
     shown = [row for row in curve.points if plot.shows(row)]
     axes.plot(
         [row.reduction for row in curve.points],

@@ -5,10 +5,11 @@ And what they would show if each preset of an experiment gave a curve: `preset_p
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import cycle
 from math import ceil, floor, log10
+from statistics import fmean
 
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.paper.figures_and_tables import FIGURES, TABLE_5, Axis
@@ -147,12 +148,32 @@ def _plot(result: ExperimentResult, axes: str, x: Axis, y: Axis) -> Plot:
 
 def _content(result: ExperimentResult) -> tuple[tuple[Curve, ...], float | None]:
     shown = [row for row in rows(result) if row.selected]
+    if len(result.select("baseline")) > 1:
+        shown = _over_seeds(shown)
     curves = (
         Curve(kind, result.title_of(name), tuple(row for row in shown if row.method == name))
         for name, kind in curve_kinds(result).items()
     )
     baselines = [row.after for row in shown if row.method == "baseline"]
     return tuple(curve for curve in curves if curve.points), next(iter(baselines), None)
+
+
+def _over_seeds(found: Iterable[Row]) -> list[Row]:
+    """One row for each setting: the mean of its seeds, where each initial training was pruned."""
+    alike: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in found:
+        alike[row.method, row.parameter].append(row)
+    means = (
+        same[0]
+        if len(same) == 1
+        else replace(
+            same[0],
+            reduction=fmean(row.reduction for row in same),
+            after=fmean(row.after for row in same),
+        )
+        for same in alike.values()
+    )
+    return sorted(means, key=lambda row: row.reduction)
 
 
 def curve_kinds(result: ExperimentResult) -> dict[str, str]:

@@ -42,6 +42,8 @@ def test_a_point_is_either_shown_or_named_in_the_caption(
     result = data.draw(any_result)
     plot = plot_of(result)
     selected = [row for row in rows(result) if row.selected and row.method != "baseline"]
+    if len(result.select("baseline")) > 1:  # each was pruned: a point is a setting, over its seeds
+        selected = list({(row.method, row.parameter): row for row in selected}.values())
     assert len(plot.inside) + len(plot.outside) == len(selected)
     words = caption(plot)
     for row in plot.outside:

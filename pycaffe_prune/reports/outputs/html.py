@@ -17,6 +17,8 @@ from markupsafe import Markup
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.path_names import as_component
 from pycaffe_prune.reports.charts import Chart, chart, size_charts
+from pycaffe_prune.reports.methods.curves import method_curves
+from pycaffe_prune.reports.methods.tables import methods_grid
 from pycaffe_prune.reports.paper.claims import NOTES
 from pycaffe_prune.reports.paper.compare import compared_from
 from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, SOURCE
@@ -71,6 +73,9 @@ class _Run:
     from_rate: str
     shapes: Grid
     sizes: Grid
+    methods: Grid
+    methods_figure: str | None
+    """An SVG as the page takes it (``data:``); None: nets were not measured."""
     rounds: Grid
     facts: Mapping[str, Sequence[tuple[str, str]]]
     command: str
@@ -95,6 +100,9 @@ def flatten(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
+        elif name == "methods" and isinstance(value, list | tuple):
+            for table in filter(lambda table: isinstance(table, Mapping), value):
+                yield from flatten(table, f"{table.get('name') or table.get('kind')}.")
         elif isinstance(value, list | tuple):
             yield prefix + name, ", ".join(map(str, value))
         else:
@@ -157,7 +165,7 @@ def _tally(judged: Sequence[Judged]) -> str:
     return f"Of {len(judged)} claims: {listed}" if judged else "No claims are judged"
 
 
-def _run(number: int, result: ExperimentResult) -> _Run:
+def _run(number: int, result: ExperimentResult, methods_svg: bytes | None) -> _Run:
     plot = plot_of(result)
     judged = judge(result)
     network = NETWORKS.get(result.experiment)
@@ -182,6 +190,8 @@ def _run(number: int, result: ExperimentResult) -> _Run:
         from_rate=f"{percent(compared_from(result)):g}",
         shapes=shapes_grid(result),
         sizes=sizes_grid(result),
+        methods=methods_grid(result),
+        methods_figure=None if methods_svg is None else b64encode(methods_svg).decode(),
         rounds=rounds_grid(result),
         facts=_facts(result),
         command=command(result),
@@ -214,13 +224,21 @@ def _script() -> Markup:
     return Markup('"use strict";\n' + "\n".join(parts))  # noqa: S704  (files of this package)
 
 
-def render_html(results: Sequence[ExperimentResult]) -> str:
+def render_html(results: Sequence[ExperimentResult], method_figures: Sequence[bytes] = ()) -> str:
     """Return the page of one or several results.
 
     It asks nothing of the network. Its script adds zoom and downloads; all else is there without.
     A browser runs that script alone: the page's policy names its checksum.
+
+    Args:
+        results: The finished experiments.
+        method_figures: Of each result that has `method_curves`, their figure as SVG.
     """
-    runs = [_run(number, result) for number, result in enumerate(results, 1)]
+    left = iter(method_figures)
+    runs = [
+        _run(number, result, next(left, None) if method_curves(result) else None)
+        for number, result in enumerate(results, 1)
+    ]
     names = list(dict.fromkeys(result.title for result in results))
     return (
         _templates()

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 
 from pycaffe_prune.experiments.result import ExperimentResult
+from pycaffe_prune.reports.methods.curves import method_curves
+from pycaffe_prune.reports.methods.tables import methods_grid
 from pycaffe_prune.reports.paper.claims import NOTES
 from pycaffe_prune.reports.paper.judge import judge, judge_together
 from pycaffe_prune.reports.plot import caption, plot_of, preset_plots
@@ -27,7 +29,10 @@ __all__ = ["markdown"]
 
 
 def markdown(
-    results: Sequence[ExperimentResult], figures: Sequence[str], preset_figures: Sequence[str]
+    results: Sequence[ExperimentResult],
+    figures: Sequence[str],
+    preset_figures: Sequence[str],
+    method_figures: Sequence[str] = (),
 ) -> str:
     """Return the report of one or several results.
 
@@ -35,6 +40,7 @@ def markdown(
         results: The finished experiments.
         figures: Of each result, the name of its figure, a file beside the report.
         preset_figures: The same of each of `preset_plots`.
+        method_figures: The same of each result that has `method_curves`.
     """
     parts = ["# The paper beside ours"]
     together = judge_together(results)
@@ -42,8 +48,10 @@ def markdown(
     parts += _section(f"Presets side by side ({PRESETS_NOTE})", presets_grid(results))
     for plot, figure in zip(preset_plots(results), preset_figures, strict=True):
         parts += [f"![{_escape(plot.title)}]({figure})", _escape(caption(plot))]
+    left = iter(method_figures)
     for result, figure in zip(results, figures, strict=True):
         parts += _result(result, figure)
+        parts += _methods(result, next(left)) if method_curves(result) else []
     parts += _section("Table 1: parameters of networks", table_1_grid())
     return "\n\n".join(parts) + "\n"
 
@@ -71,6 +79,14 @@ def _result(result: ExperimentResult, figure: str) -> list[str]:
     parts += _section("Accuracy against size", sizes_grid(result))
     parts += _section("Weights by layer", weights_grid(result))
     return parts
+
+
+def _methods(result: ExperimentResult, figure: str) -> list[str]:
+    return [
+        "### All methods, by what is left of the whole net",
+        f"![Accuracy of all methods against kept weights and bytes]({figure})",
+        _table(methods_grid(result)),
+    ]
 
 
 def _judge(result: ExperimentResult) -> str:

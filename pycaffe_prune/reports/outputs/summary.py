@@ -6,6 +6,7 @@ from dataclasses import asdict
 from fractions import Fraction
 
 from pycaffe_prune.experiments.result import ExperimentResult
+from pycaffe_prune.reports.methods.curves import method_curves
 from pycaffe_prune.reports.paper.claims import NOTES
 from pycaffe_prune.reports.paper.compare import compare_shapes, compare_units
 from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, TABLE_1
@@ -54,6 +55,7 @@ def _result(result: ExperimentResult) -> dict[str, object]:
             for row in compare_units(result)
         ],
         "small_models_against_unit_pruning": [asdict(row) for row in compare_shapes(result)],
+        "methods": [asdict(curve) for curve in method_curves(result)],
         "sizes": [asdict(row) for row in size_rows(result)],
         "papers_weights": [] if network is None else [row._asdict() for row in network.layers],
         "table_5": _table_5(result),

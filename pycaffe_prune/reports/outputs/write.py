@@ -7,6 +7,7 @@ from rich.console import Console
 
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.formats.files import atomic_write, write_text
+from pycaffe_prune.reports.methods.curves import method_curves
 from pycaffe_prune.reports.outputs.html import render_html
 from pycaffe_prune.reports.outputs.markdown import markdown
 from pycaffe_prune.reports.outputs.summary import report_json
@@ -26,8 +27,9 @@ def write_reports(results: Sequence[ExperimentResult], out: Path) -> Path:
 
     A figure is called ``figure.png`` and ``figure.svg``; those of several results are numbered, in
     their order: ``figure-1.png``. Where presets of an experiment differ, ``presets-1.png`` and so
-    on show their curves together. Everything is made before anything is written, and each file
-    replaces its predecessor whole.
+    on show their curves together, and where nets were measured ``methods.png`` (or
+    ``methods-1.png``) has all methods against what is left of the net. Everything is made before
+    anything is written, and each file replaces its predecessor whole.
 
     Args:
         results: The finished experiments, at least one.
@@ -40,6 +42,8 @@ def write_reports(results: Sequence[ExperimentResult], out: Path) -> Path:
         PruneError: The folder cannot be written to, or the disk is full.
     """
     from pycaffe_prune.reports.figures import png, svg
+    from pycaffe_prune.reports.methods.figure import png as methods_png
+    from pycaffe_prune.reports.methods.figure import svg as methods_svg
 
     several = len(results) > 1
     names = [f"figure-{number}" if several else "figure" for number in range(1, len(results) + 1)]
@@ -50,14 +54,22 @@ def write_reports(results: Sequence[ExperimentResult], out: Path) -> Path:
     pictures: dict[str, bytes] = {}
     for name, plot in (plots | plots_of_presets).items():
         pictures |= {f"{name}.png": png(plot), f"{name}.svg": svg(plot)}
+    of_methods = {
+        name.replace("figure", "methods"): result
+        for name, result in zip(names, results, strict=True)
+        if method_curves(result)
+    }
+    for name, result in of_methods.items():
+        pictures |= {f"{name}.png": methods_png(result), f"{name}.svg": methods_svg(result)}
     texts = {
         "report.md": markdown(
             results,
             [f"{name}.png" for name in plots],
             [f"{name}.png" for name in plots_of_presets],
+            [f"{name}.png" for name in of_methods],
         ),
         "report.json": report_json(results),
-        "report.html": render_html(results),
+        "report.html": render_html(results, [pictures[f"{name}.svg"] for name in of_methods]),
     }
     for name, content in pictures.items():
         with atomic_write(out / name) as temporary:

@@ -46,7 +46,7 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one(
     page = write_report(typical, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def fail(_: object) -> str:
+    def fail(*_: object) -> str:
         raise PruneError("no")
 
     monkeypatch.setattr("pycaffe_prune.reports.outputs.write.render_html", fail)
