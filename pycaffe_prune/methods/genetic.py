@@ -78,6 +78,10 @@ class GeneticStage(UnitPoint):
             "seed": self.seed,
         }
 
+    @property
+    def label(self) -> str:  # noqa: D102  (see Stage)
+        return super().label + ("-over-all" if self.scope == "all" else "")
+
     def choose(
         self, net: NetParameter, model: Caffemodel, engine: Engine
     ) -> tuple[Caffemodel, Kept]:

@@ -133,7 +133,8 @@ class HeStep(Retraining):
     def label(self) -> str:  # noqa: D102  (see Stage)
         named = "-".join(f"{name}-{ratio:g}" for name, ratio in self.shares)
         number, rounds = self.round
-        step = f"-step{number}" if rounds > 1 else ""
+        step = f"-step{number}-of-{rounds}" if rounds > 1 else ""
+        step += f"-in-{self.at_once}" if self.at_once > 1 else ""
         return f"{self.ranking.criterion}-{self.ranking.scope}-{named}{step}"
 
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:  # noqa: D102

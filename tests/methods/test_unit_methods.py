@@ -37,6 +37,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "entropy": {"kind": "he2014", "scope": "all", "steps": 2, "images": 200},
     "steps": {"kind": "he2014", "criterion": "onorm", "steps": 2, "retrained": "each-step"},
     "merge": {"kind": "merge"},
+    "spread": {"kind": "spread"},
     "random": {"kind": "random-units", "seeds": [3]},
     "genetic": {"kind": "genetic", "images": 300, "generations": 3, "population": 6},
 }

@@ -42,6 +42,7 @@ from pycaffe_prune.pruning.genetic import GeneticSearch
 from pycaffe_prune.pruning.merging import left_out_of_merging, merge_units
 from pycaffe_prune.pruning.selection import chooses_all
 from pycaffe_prune.pruning.sharing import one_of_each, shared_blobs
+from pycaffe_prune.pruning.spreading import left_out_of_spreading, spread_units
 from pycaffe_prune.pruning.units import (
     Kept,
     delete_units,
@@ -56,7 +57,12 @@ from pycaffe_prune.screen import echo
 
 __all__ = ["units"]
 
-_RANK, _MERGE, _GENETIC = "rank", "merge", "genetic"
+_RANK, _MERGE, _SPREAD, _GENETIC = "rank", "merge", "spread", "genetic"
+_CHANGING = {
+    _MERGE: (left_out_of_merging, merge_units),
+    _SPREAD: (left_out_of_spreading, spread_units),
+}
+"""Methods that change weights of units that stay."""
 _OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
 
 
@@ -95,10 +101,11 @@ _OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
 )
 @click.option(
     "--method",
-    type=click.Choice([_RANK, _MERGE, _GENETIC]),
+    type=click.Choice([_RANK, _MERGE, _SPREAD, _GENETIC]),
     default=_RANK,
     show_default=True,
-    help="Delete the lowest by --criterion, merge units that are much alike, or search for the set "
+    help="Delete the lowest by --criterion, merge units that are much alike, "
+    "spread those that go over all that stay, or search for the set "
     "with which the net is right on most training images.",
 )
 @click.option(
@@ -207,8 +214,7 @@ def units(
     definition, model = read_model(net, weights, state)
     whole = of_all_states(net, definition, model)
     candidates = of_chosen_state(_with_units(whole, model), definition, state)
-    reasons = left_out_of_merging if method == _MERGE else left_out_of_units
-    left_out = reasons(whole, model)
+    left_out = _CHANGING.get(method, (left_out_of_units,))[0](whole, model)
     wanted = _ratios(ratios, whole, model, layers, candidates, left_out)
     wish = EngineWish(engine, caffe_python, device, tf32=False, trust=trust)
     told = Images(net, state, data, images, wish)
@@ -221,7 +227,7 @@ def units(
         search = GeneticSearch(population, generations)
         chosen = evolved_units(whole, model, wanted, scope, search, seed, told)
     else:
-        source, chosen = merge_units(whole, model, wanted)
+        source, chosen = _CHANGING[method][1](whole, model, wanted)
     kept = chosen
     if exact_lrn:
         kept = keep_lrn_neighbours(whole, model, chosen)
@@ -243,7 +249,7 @@ def units(
 
 def _refuse_idle(method: str, criterion: str, scope: str, ratios: Sequence[str]) -> None:
     """Refuse options that what is asked for would not follow."""
-    if method == _MERGE:
+    if method in _CHANGING:
         refuse_idle("goes with --method rank or genetic", "scope", "masked", "exact_lrn")
     if method != _RANK:
         refuse_idle("goes with --method rank", "criterion", "steps")
