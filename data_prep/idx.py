@@ -89,7 +89,13 @@ def parse_idx(content: bytes | memoryview, name: str) -> NDArray[np.uint8]:
             f"{name}: {found - expected} bytes too many after the {_text(shape)} values that "
             "its header promises. Get the file again."
         )
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+    try:
+        return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+    except ValueError as error:  # no values, in dimensions of which others are too large, or many
+        raise DataError(
+            f"{name}: its header promises {len(shape)} dimensions, {_text(shape[:4])} …, in which "
+            "no images lie. Get the file again."
+        ) from error
 
 
 def read_labelled_images(images: Path, labels: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

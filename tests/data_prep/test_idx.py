@@ -1,4 +1,5 @@
 import gzip
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,16 @@ def test_a_header_that_promises_the_impossible_is_an_error_not_an_allocation(
 ) -> None:
     with pytest.raises(DataError, match="truncated"):
         parse_idx(b"\0\0\x08\x03" + b"\xff" * 12 + bytes(100), "huge")
+
+
+@pytest.mark.parametrize(
+    "shape", [(3690987525, 4294967167, 0), (5, 0, *[4294967295] * 16), (1,) * 70]
+)
+def test_dimensions_in_which_nothing_can_lie_are_an_error(shape: tuple[int, ...]) -> None:
+    header = bytes((0, 0, 8, len(shape))) + b"".join(size.to_bytes(4, "big") for size in shape)
+    content = header + bytes(math.prod(shape))
+    with pytest.raises(DataError, match="in which no images lie"):
+        parse_idx(content, "x")
 
 
 def test_damaged_gzip_and_missing_files_name_the_file(tmp_path: Path, idx_bytes: Write) -> None:
