@@ -10,6 +10,8 @@ from data_prep.lmdb_writer import lmdb_content_checksum, lmdb_count
 from data_prep.mean import TRAINING_IMAGES
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.files import sha256_of, write_text
+from pycaffe_prune.path_names import why_no_component
+from pycaffe_prune.shown import shown
 
 __all__ = [
     "MANIFEST_NAME",
@@ -28,6 +30,12 @@ DataSetName = Literal["digits", "features", "flowers102", "mnist"]
 SplitName = Literal["train", "test"]
 _BUILDERS = ("mnist", "flowers102", "digits")  # commands of `caffe-prune data`
 _STRICT = {"extra": "forbid"}  # for pydantic, which reads manifests: an unknown field is an error
+
+
+def _require_component(name: str, where: str) -> None:
+    """Names that lie in the data set's folder, and lead nowhere else."""
+    if why := why_no_component(name):
+        raise ValueError(f"{where}: '{shown(name)}' {why}")
 
 
 def _require_sha256(value: str, name: str) -> None:
@@ -60,6 +68,7 @@ class Split:
     def __post_init__(self) -> None:
         if self.count < 1 or min(self.shape) < 1 or min(self.label_histogram, default=0) < 0:
             raise ValueError("count, shape or label_histogram is out of range")
+        _require_component(self.lmdb, "lmdb")
         _require_sha256(self.sha256, "sha256")
 
 
@@ -98,6 +107,7 @@ class Manifest:
     def __post_init__(self) -> None:
         if len(self.splits) < 2:
             raise ValueError("splits are not both there")
+        _require_component(self.mean, "mean")
         _require_sha256(self.mean_sha256, "mean_sha256")
 
 
