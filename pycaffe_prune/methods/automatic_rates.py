@@ -19,7 +19,12 @@ from pycaffe_prune.experiments.result import Setting
 from pycaffe_prune.experiments.settings import Different, Iterations
 from pycaffe_prune.experiments.stages import Stage, StageOutput
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.caffemodel import (
+    BlobKey,
+    Caffemodel,
+    read_caffemodel,
+    write_caffemodel,
+)
 from pycaffe_prune.formats.files import sha256_of, write_text
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.prototxt import write_prototxt
@@ -36,9 +41,17 @@ from pycaffe_prune.pruning.budget_ways import (
 )
 from pycaffe_prune.pruning.counts import weight_counts
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
-from pycaffe_prune.pruning.units import delete_units, prunable_layers, unit_counts
+from pycaffe_prune.pruning.selection import connection_layers
+from pycaffe_prune.pruning.sharing import first_of_each, shared_blobs
+from pycaffe_prune.pruning.units import (
+    delete_units,
+    prunable_layers,
+    unit_counts,
+    units_together,
+)
+from pycaffe_prune.pruning.weight_blobs import weights_of
 
-__all__ = ["AutomaticRates", "RatesStage"]
+__all__ = ["AutomaticRates", "RatesStage", "connection_places", "unit_sizes"]
 
 _Rate = Annotated[float, Field(gt=0, lt=1)]
 _Budget = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -156,11 +169,17 @@ class RatesStage(Retraining):
         )
         quantity, prunes = self.method.quantity, self.method.prunes
         budget, _ = budget_of(net, model, quantity, self.budget, inputs)
-        sizes = self._sizes(net, model)
+        counted = self.context.layers
         if prunes == "connections":
-            places = {name: ((name, 0),) for name in sizes}
+            places = connection_places(net, model, self.method.layers or counted)
+            sizes = {
+                name: sum(model.layer(name).blobs[index].size for _, index in keys)
+                for name, keys in places.items()
+            }
             way = way_of_connections(net, model, places, quantity, inputs)
         else:
+            free = tuple(name for name in prunable_layers(net, model) if name in counted)
+            sizes = unit_sizes(net, model, self.method.layers or free or counted)
             way = way_of_units(net, model, sizes, quantity, self.method.criterion, inputs)
         rates = self._rates(folder, engine, model, way, sizes, budget)
         pruned = way.prune(rates)
@@ -182,19 +201,6 @@ class RatesStage(Retraining):
         kept = weight_counts(model, self.context.layers)
         kept |= {name: left for name, left in pruned.kept.items() if name in kept}
         return self._found(folder, observe, result, kept, None)
-
-    def _sizes(self, net: NetParameter, model: Caffemodel) -> dict[str, int]:
-        """Weights or units of the layers that are pruned."""
-        if self.method.prunes == "connections":
-            return weight_counts(model, self.method.layers or self.context.layers)
-        counts, free = unit_counts(net, model), prunable_layers(net, model)
-        chosen = self.method.layers or tuple(one for one in self.context.layers if one in free)
-        if fixed := [name for name in chosen if name not in free]:
-            raise FormatError(
-                f"automatic-rates: no unit of layer '{fixed[0]}' can be deleted; the layers of "
-                f"which some can: {', '.join(free)}"
-            )
-        return {name: counts[name] for name in chosen}
 
     def _rates(
         self,
@@ -239,3 +245,40 @@ class RatesStage(Retraining):
         units = {name: int(keep.sum()) for name, keep in pruned.units.items()}
         kept = weight_counts(small, self.context.layers)
         return self._found(folder, observe, result, kept, units)
+
+
+def connection_places(
+    net: NetParameter, model: Caffemodel, names: Sequence[str]
+) -> dict[str, list[BlobKey]]:
+    """Return the matrices of each layer; those that layers share in the first of them alone.
+
+    Raises:
+        FormatError: A layer has none.
+    """
+    types = dict(connection_layers(net, model))
+    if strange := [name for name in names if name not in types]:
+        raise FormatError(
+            f"automatic-rates: layer '{strange[0]}' has no connections to prune; the layers that "
+            f"have: {', '.join(types)}"
+        )
+    places: dict[str, list[BlobKey]] = {}
+    for key in first_of_each(shared_blobs(net), weights_of(names, types, model)):
+        places.setdefault(key[0], []).append(key)
+    return places
+
+
+def unit_sizes(net: NetParameter, model: Caffemodel, names: Sequence[str]) -> dict[str, int]:
+    """Return the units of each layer; layers that lose theirs together are in it once.
+
+    Raises:
+        FormatError: No unit of a layer can be deleted.
+    """
+    counts, free = unit_counts(net, model), prunable_layers(net, model)
+    if fixed := [name for name in names if name not in free]:
+        raise FormatError(
+            f"automatic-rates: no unit of layer '{fixed[0]}' can be deleted; the layers of which "
+            f"some can: {', '.join(free)}"
+        )
+    together = {name: group for group in units_together(net, model) for name in group}
+    first = {together[name]: name for name in reversed(names)}
+    return {name: counts[name] for name in names if name in first.values()}

@@ -6,19 +6,22 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from google.protobuf import text_format
 
 from data_prep.digits import build_digits
 from pycaffe_prune.cli import cli
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.rate_curves import on_training_images
 from pycaffe_prune.experiments.result import ExperimentResult, read_result
-from pycaffe_prune.formats.caffe_pb2 import TEST
+from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.mask import read_mask
 from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.methods.automatic_rates import connection_places, unit_sizes
 from pycaffe_prune.methods.registry import method_of
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.pruning.budget import dense_amount
 from pycaffe_prune.share import share_root
+from tests.pruning.random_nets import random_weights
 
 EXPERIMENT = """
 name = "rates"
@@ -130,3 +133,34 @@ def test_the_test_phase_is_given_the_training_images_and_nothing_else_changes() 
 def test_settings_that_make_no_sense_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         method_of({**TABLE, **changed})
+
+
+def test_layers_that_cannot_be_pruned_are_refused_by_name() -> None:
+    net = read_net(share_root() / "prototxt" / "lenet" / "deploy.prototxt")
+    model = random_weights(net, 0)
+    assert connection_places(net, model, ["conv1", "ip1"]) == {
+        "conv1": [("conv1", 0)],
+        "ip1": [("ip1", 0)],
+    }
+    assert unit_sizes(net, model, ["conv1", "ip1"]) == {"conv1": 20, "ip1": 500}
+    with pytest.raises(FormatError, match=r"'pool1' has no connections .*: conv1, conv2, ip1, ip2"):
+        connection_places(net, model, ["ip1", "pool1"])
+    with pytest.raises(FormatError, match=r"no unit of layer 'ip2' .*: conv1, conv2, ip1"):
+        unit_sizes(net, model, ["ip1", "ip2"])
+
+
+def test_layers_that_lose_their_units_together_have_one_rate() -> None:
+    text = (
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 4 } } }'
+        + "".join(
+            f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" '
+            "inner_product_param { num_output: 6 } }"
+            for name, bottom in (("a", "data"), ("b", "data"), ("out", "sum"))
+        ).replace(
+            'layer { name: "out"',
+            'layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum" } '
+            'layer { name: "out"',
+        )
+    )
+    net = text_format.Parse(text, NetParameter())
+    assert unit_sizes(net, random_weights(net, 0), ["b", "a"]) == {"b": 6}
