@@ -88,4 +88,4 @@ def test_presets_of_one_experiment_stand_side_by_side(
     assert presets_grid([typical, result_of([], experiment="lenet-5")]).lines == ()
     first, second = presets_grid([typical, other]).lines
     assert second[:2] == ("LeNet-300-100, other", "Another reading.")
-    assert first[2:] == second[2:] == ("97.90", "0.9", "80.02", "97.48", "5 of 5")
+    assert first[2:] == second[2:] == ("97.90", "0.9", "80.02", "97.48", "3 of 5")

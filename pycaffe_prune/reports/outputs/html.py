@@ -23,6 +23,7 @@ from pycaffe_prune.reports.paper.claims import NOTES
 from pycaffe_prune.reports.paper.compare import compared_from
 from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, SOURCE
 from pycaffe_prune.reports.paper.judge import Judged, judge, judge_together
+from pycaffe_prune.reports.paper.weigh import noise_note
 from pycaffe_prune.reports.plot import own_plot, plot_of, preset_plots
 from pycaffe_prune.reports.rows import accuracy_name, percent, sample_warning
 from pycaffe_prune.reports.sizes import size_rows
@@ -60,6 +61,7 @@ class _Run:
     note: str | None
     judged: Sequence[Judged]
     tally: str
+    noise: str
     charts: Sequence[Chart]
     size_charts: Sequence[Chart]
     judge: str
@@ -179,6 +181,7 @@ def _run(number: int, result: ExperimentResult, methods_svg: bytes | None) -> _R
         note=NOTES.get(result.experiment),
         judged=judged,
         tally=_tally(judged),
+        noise=noise_note(result),
         charts=[chart(plot), *([chart(own_plot(result))] if plot.outside and few else [])],
         size_charts=size_charts(size_rows(result), plot) if few else [],
         judge="" if judge_name is None else f", accuracy in '{judge_name}'",

@@ -8,6 +8,7 @@ from pycaffe_prune.reports.methods.curves import method_curves
 from pycaffe_prune.reports.methods.tables import methods_grid
 from pycaffe_prune.reports.paper.claims import NOTES
 from pycaffe_prune.reports.paper.judge import judge, judge_together
+from pycaffe_prune.reports.paper.weigh import noise_note
 from pycaffe_prune.reports.plot import caption, plot_of, preset_plots
 from pycaffe_prune.reports.rows import accuracy_name, sample_warning
 from pycaffe_prune.reports.tables import (
@@ -68,7 +69,9 @@ def _result(result: ExperimentResult, figure: str) -> list[str]:
         f"{result.data.test_images:,} test images{_judge(result)}. Rates count FC weights only. "
         '"Before" and "after": the last round\'s training. Differences in points.'
     )
-    parts += _section("Ours beside the paper", claims_grid(judge(result)))
+    judged = judge(result)
+    parts += _section("Ours beside the paper", claims_grid(judged))
+    parts += [noise_note(result)] if judged else []
     title = f"Accuracy against the reduction of FC weights{_judge(result)}"
     parts.append(f"![{title}]({figure})")
     parts.append(_escape(caption(plot_of(result))))

@@ -20,6 +20,7 @@ _MOST_ROWS = 500
 _STYLES: dict[Verdict, str] = {
     "reproduced": "bold green",
     "not reproduced": "bold red",
+    "within noise": "bold yellow",
     "not run": "bold yellow",
 }
 

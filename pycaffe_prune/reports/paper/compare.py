@@ -1,7 +1,8 @@
 """Methods held against each other at the same reduction or shape, and rows of table 5.
 
-All comparisons are made on exact fractions (correct of images, kept of weights): a verdict changes
-sides exactly at its threshold, whatever the rounding of the numbers that are shown.
+All comparisons are made on exact fractions (correct of images, kept of weights): which of two is
+above does not hang on the rounding of the numbers that are shown. What of it is more than noise,
+`reports.paper.judge` says.
 """
 
 from bisect import bisect_left
@@ -24,7 +25,6 @@ __all__ = [
     "compared_from",
     "curve_of",
     "from_compared",
-    "losses",
     "on_curve",
     "same_shapes",
     "why_not_comparable",
@@ -202,9 +202,3 @@ def same_shapes(result: ExperimentResult) -> list[tuple[Point, Point]]:
         if small is not None:
             pairs.append((point, small))
     return pairs
-
-
-def losses(points: Sequence[Point], baseline: Point) -> list[Knot]:
-    """Return a curve of what is lost to the baseline (share, positive when lost)."""
-    top = accuracy_of(baseline)
-    return [(rate, top - value, name) for rate, value, name in curve_of(points)]

@@ -1,40 +1,45 @@
-"""Ours beside the paper: each claim judged by a stated rule, with the numbers it rests on."""
+"""Ours beside the paper: each claim judged by a stated rule, with the numbers it rests on.
+
+Which intervals are taken, and why, is said in ``docs/verdicts.md``.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import takewhile
-from statistics import median
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pycaffe_prune.experiments.result import ExperimentResult, Point
+from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.once import once
 from pycaffe_prune.reports.paper.claims import CLAIMS, CROSS_CLAIMS, Claim
 from pycaffe_prune.reports.paper.compare import (
     accuracy_of,
-    compare_units,
-    curve_of,
-    from_compared,
-    losses,
-    on_curve,
-    same_shapes,
+    compared_from,
     why_not_comparable,
 )
 from pycaffe_prune.reports.paper.table5 import judge_predicted, judge_rows
-from pycaffe_prune.reports.rows import (
-    baseline_of,
-    papers_accuracy,
-    parameter,
-    percent,
-    reduction,
+from pycaffe_prune.reports.paper.weigh import (
+    Net,
+    Verdict,
+    around,
+    from_reduction,
+    hull,
+    less_loss,
+    nets_of,
+    shown_interval,
+    shown_net,
+    verdict_on_all,
+    verdict_on_one,
 )
+from pycaffe_prune.reports.rows import baseline_of, papers_accuracy, percent, reduction
+from pycaffe_prune.reports.uncertainty.intervals import Interval, t_interval, wilson
+from pycaffe_prune.reports.uncertainty.trials import Side, compare, shared_level, side_of
 
 __all__ = ["Judged", "Verdict", "judge", "judge_together", "kept_up_to"]
 
-Verdict = Literal["reproduced", "not reproduced", "not run"]
-
 _HALF_POINT = Fraction("0.005")
 _POINT = Fraction("0.01")
+_NINETY = Fraction("0.9")
 _SLACK = Fraction("0.001")  # how far small models may lie below unit pruning and still equal it
 
 
@@ -91,162 +96,182 @@ def judge_together(results: Sequence[ExperimentResult]) -> list[Judged]:
     return found
 
 
-def _verdict(held: bool) -> Verdict:
-    return "reproduced" if held else "not reproduced"
-
-
-def _show(point: Point) -> str:
-    return (
-        f"{percent(accuracy_of(point)):.2f} % at a reduction of {percent(reduction(point)):.2f} % "
-        f"({parameter(point)})"
-    )
-
-
-def _baseline(result: ExperimentResult) -> Fraction:
-    return accuracy_of(result.baseline)
-
-
 def _at_least(least: str) -> _Rule:
     """The unpruned network reaches ``least`` %."""
 
     def test(result: ExperimentResult) -> _Finding:
-        seeds = [point for point in result.points if point.method == "baseline"]
-        of = "one seed" if len(seeds) == 1 else f"best of {len(seeds)} seeds"
-        value = papers_accuracy(result.baseline)
-        return _verdict(value * 100 >= Fraction(least)), f"Measured: {percent(value):.2f} % ({of})."
+        shares = [papers_accuracy(one) for one in result.points if one.method == "baseline"]
+        middle = sum(shares, Fraction(0)) / len(shares)
+        images = result.baseline.rounds[-1].after.images
+        if len(shares) > 1:
+            interval, of = t_interval([*map(float, shares)]), f"mean of {len(shares)} seeds"
+        else:
+            interval, of = wilson(float(middle * images), images), "one seed"
+        best = percent(papers_accuracy(result.baseline))
+        return verdict_on_one(side_of(interval, Fraction(least) / 100), "above"), (
+            f"Measured: {percent(middle):.2f} % ({of}; {percent(interval.low):.2f} to "
+            f"{percent(interval.high):.2f} %); the one that was pruned: {best:.2f} %."
+        )
 
-    return _Rule(f"The unpruned network reaches at least {least} %.", test)
+    return _Rule(
+        f"The unpruned network reaches at least {least} %: the interval of the mean over the seeds "
+        "(with one seed Wilson's, over the images) lies above or below that.",
+        test,
+    )
 
 
 def _judge_connections(result: ExperimentResult) -> _Finding:
-    points = from_compared(result, result.select("connections"))
-    if not points:
+    nets = from_reduction(nets_of(result, "connections"), compared_from(result))
+    if not nets:
         return "not run", "No connection-pruned point has a reduction of 90 % or more."
-    top = _baseline(result)
-    held = [point for point in points if top - accuracy_of(point) <= _HALF_POINT]
-    shown = max(held or points, key=lambda point: (accuracy_of(point), reduction(point)))
-    return _verdict(bool(held)), (
-        f"{len(held)} of {len(points)} measured points from 90 % on lose at most 0.5 points; the "
-        f"best: {_show(shown)}, baseline {percent(top):.2f} % "
-        f"({percent(accuracy_of(shown) - top):+.2f} points)."
+    found = nets[0].against_baseline()
+    return verdict_on_one(side_of(found.interval, -_HALF_POINT), "above"), (
+        f"{shown_net(nets[0])}, to the baseline {percent(found.difference):+.2f} points "
+        f"({shown_interval(found.interval)})."
     )
 
 
-def _judge_units_below(result: ExperimentResult) -> _Finding:
-    found = compare_units(result)
-    points = from_compared(result, result.select("units"))
-    if not found:
-        return "not run", (
-            f"None of the {len(points)} unit-pruned points from 90 % on lies within the measured "
-            "connection curve."
+class _Against(NamedTuple):
+    """Unit pruning minus the connection-pruned nets on both sides of its reduction."""
+
+    net: Net
+    low: float
+    """The measured differences, least and greatest."""
+    high: float
+    interval: Interval
+
+
+def _against_connections(result: ExperimentResult) -> list[_Against]:
+    connections = nets_of(result, "connections")
+    pairs = [
+        (net, around(connections, net.reduction))
+        for net in from_reduction(nets_of(result, "units"), compared_from(result))
+    ]
+    compared = [(net, beside) for net, beside in pairs if beside]
+    found = []
+    for net, beside in compared:
+        level = shared_level(len(compared))
+        rows = [compare(net.trials, other.trials, level) for other in beside]
+        gaps = [float(row.difference) for row in rows]
+        interval = hull([row.interval for row in rows])
+        found.append(_Against(net, min(gaps), max(gaps), interval))
+    return found
+
+
+def _judge_units(wanted: Side) -> Callable[[ExperimentResult], _Finding]:
+    def test(result: ExperimentResult) -> _Finding:
+        found = _against_connections(result)
+        if not found:
+            least = percent(compared_from(result))
+            return "not run", (
+                f"No unit-pruned point from {least:.0f} % on lies within the connection curve."
+            )
+        intervals = [row.interval for row in found]
+        low, high = min(row.low for row in found), max(row.high for row in found)
+        return verdict_on_all(intervals, wanted), (
+            f"{_tally(intervals, 'connection pruning')}. Measured, units minus connections: "
+            f"{percent(low):+.2f} to {percent(high):+.2f} points."
         )
-    below = sum(row.below for row in found)
-    interpolated = sum(row.interpolated for row in found)
-    gaps = [percent(-row.gap) for row in found]
-    return _verdict(below == len(found)), (
-        f"Below at {below} of {len(found)} points ({len(points) - len(found)} more lie outside "
-        f"the overlap). Connections minus units: {min(gaps):+.2f} to {max(gaps):+.2f} points; the "
-        f"connection value is interpolated between measured points at {interpolated} of the "
-        f"{len(found)} and measured at {len(found) - interpolated}."
-    )
+
+    return test
 
 
-def _judge_units_above(result: ExperimentResult) -> _Finding:
-    found = compare_units(result)
-    if not found:
-        return "not run", "No unit-pruned point from 80 % on lies within the connection curve."
-    mean = sum((row.gap for row in found), Fraction(0)) / len(found)
-    above = sum(row.gap > 0 for row in found)
-    gaps = [percent(row.gap) for row in found]
-    images = result.baseline.rounds[-1].after.images
-    return _verdict(mean > 0 and 2 * above > len(found)), (
-        f"Above at {above} of {len(found)} points; units minus connections: mean "
-        f"{percent(mean):+.2f} points, {min(gaps):+.2f} to {max(gaps):+.2f}. One of the "
-        f"{images:,} test images is {100 / images:.2f} points."
+def _tally(intervals: Sequence[Interval], what: str, threshold: Fraction | float = 0) -> str:
+    """How many comparisons are clear: of which ``what`` lies below, above, or is within noise."""
+    sides = [side_of(interval, threshold) for interval in intervals]
+    return (
+        f"Of {len(sides)} compared, {sides.count('below')} clearly below {what}, "
+        f"{sides.count('above')} clearly above, {sides.count('within noise')} within noise"
     )
 
 
 def _judge_all_below(result: ExperimentResult) -> _Finding:
-    pruned = [*result.select("connections"), *result.select("units")]
-    points = from_compared(result, pruned)
-    if not points:
+    pruned = [(nets_of(result, name), name) for name in ("connections", "units")]
+    nets = [
+        (net, name)
+        for found, name in pruned
+        for net in from_reduction(found, compared_from(result))
+    ]
+    if not nets:
         return "not run", "No pruned network has a reduction of 80 % or more."
-    below = [point for point in points if accuracy_of(point) < _baseline(result)]
-    top = max(points, key=accuracy_of)
-    return _verdict(len(below) == len(points)), (
-        f"{len(below)} of {len(points)} lie below {percent(_baseline(result)):.2f} %; the best: "
-        f"{result.title_of(top.method)}, {_show(top)}."
+    level = shared_level(len(nets))
+    intervals = [net.against_baseline(level).interval for net, _ in nets]
+    top, name = max(nets, key=lambda pair: pair[0].accuracy)
+    baseline = percent(accuracy_of(result.baseline))
+    return verdict_on_all(intervals, "below"), (
+        f"{_tally(intervals, f'the baseline of {baseline:.2f} %')}; the best: "
+        f"{result.title_of(name)}, {shown_net(top)}."
     )
 
 
 def _judge_small(result: ExperimentResult) -> _Finding:
-    pairs = same_shapes(result)
+    shapes = {net.units: net for net in nets_of(result, "small")}
+    pairs = [(net, shapes[net.units]) for net in nets_of(result, "units") if net.units in shapes]
     if not pairs:
         return "not run", "No small model has the shape of a unit-pruned network."
-    differences = [accuracy_of(small) - accuracy_of(units) for units, small in pairs]
-    mean = sum(differences, Fraction(0)) / len(differences)
+    level = shared_level(len(pairs))
+    found = [compare(small.trials, units.trials, level) for units, small in pairs]
+    intervals = [row.interval for row in found]
     listed = ", ".join(
-        f"{percent(gap):+.2f} ({parameter(units)})"
-        for gap, (units, _) in zip(differences, pairs, strict=True)
+        f"{percent(row.difference):+.2f} ({units.name})"
+        for row, (units, _) in zip(found, pairs, strict=True)
     )
-    return _verdict(mean >= -_SLACK), (
-        f"Measured: mean difference {percent(mean):+.2f} points over {len(pairs)} shapes: {listed}."
+    return verdict_on_all(intervals, "above", -_SLACK), (
+        f"{_tally(intervals, 'unit pruning less 0.1 points', -_SLACK)}. Measured, mean of the "
+        f"small model's seeds minus unit pruning: {listed}."
     )
-
-
-def _kept(result: ExperimentResult, points: Sequence[Point], loss: Fraction) -> list[Point]:
-    """The points, by rising reduction, before the first that loses more than ``loss``."""
-    top = _baseline(result)
-    return list(takewhile(lambda point: top - accuracy_of(point) <= loss, points))
 
 
 def kept_up_to(result: ExperimentResult) -> Fraction | None:
     """Return the reduction up to which connection pruning loses at most 0.5 points; None: at none.
 
-    That of the last measured point, by rising reduction, before the first that loses more.
+    As measured, noise or not: that of the last point, by rising reduction, before the first that
+    loses more.
     """
     if baseline_of(result) is None:
         return None
-    kept = _kept(result, result.select("connections"), _HALF_POINT)
+    least = accuracy_of(result.baseline) - _HALF_POINT
+    points = result.select("connections")
+    kept = list(takewhile(lambda point: accuracy_of(point) >= least, points))
     return reduction(kept[-1]) if kept else None
 
 
 def _judge_keeps(result: ExperimentResult) -> _Finding:
-    points = result.select("connections")
-    if not points:
+    nets = nets_of(result, "connections")
+    if not nets:
         return "not run", "The result holds no connection-pruned point."
-    kept = _kept(result, points, _HALF_POINT)
-    if not kept:
-        return "not reproduced", f"Already the first measured point loses more: {_show(points[0])}."
-    ours = f"Measured: up to {percent(reduction(kept[-1])):.2f} % ({parameter(kept[-1])})."
-    curve = curve_of([kept[-1], *points[len(kept) : len(kept) + 1]])
-    if len(curve) > 1:
-        (low, first, _), (high, second, _) = curve
-        share = (first - (_baseline(result) - _HALF_POINT)) / (first - second)
-        ours += f" Interpolated to the next point: {percent(low + (high - low) * share):.2f} %."
-    return "reproduced", f"{ours} {_units_keep(result)}"
+    first = side_of(nets[0].against_baseline().interval, -_HALF_POINT)
+    units = nets_of(result, "units")
+    told = f"Connection pruning: {_kept(nets)}."
+    told += f" Unit pruning: {_kept(units)}." if units else " Unit pruning was not run."
+    return verdict_on_one(first, "above"), told
 
 
-def _units_keep(result: ExperimentResult) -> str:
-    points = result.select("units")
-    kept = _kept(result, points, _HALF_POINT)
-    if kept:
-        return f"Unit pruning, measured: up to {percent(reduction(kept[-1])):.2f} %."
-    if points:
-        return f"Unit pruning loses more at its first point already: {_show(points[0])}."
-    return "Unit pruning was not run."
+def _kept(nets: Sequence[Net]) -> str:
+    sides = [side_of(net.against_baseline().interval, -_HALF_POINT) for net in nets]
+    kept = len(list(takewhile(lambda side: side == "above", sides)))
+    unsure = len(list(takewhile(lambda side: side != "below", sides)))
+    clearly = (
+        f"clearly up to {percent(nets[kept - 1].reduction):.2f} %" if kept else "clearly at none"
+    )
+    if unsure > kept:
+        return f"{clearly}, within noise up to {percent(nets[unsure - 1].reduction):.2f} %"
+    return clearly
 
 
 def _judge_one_point(result: ExperimentResult) -> _Finding:
-    points = result.select("connections")
-    if not points or reduction(points[-1]) < Fraction("0.9"):
+    nets = nets_of(result, "connections")
+    at = next((place for place, net in enumerate(nets) if net.reduction >= _NINETY), None)
+    if at is None:
         return "not run", "No connection-pruned network has a reduction of 90 % or more."
-    kept = _kept(result, points, _POINT)
-    top = f"baseline {percent(_baseline(result)):.2f} %"
-    if not kept:
-        return "not reproduced", f"Already the first loses more: {_show(points[0])}, {top}."
-    return _verdict(reduction(kept[-1]) >= Fraction("0.9")), (
-        f"Measured: up to {percent(reduction(kept[-1])):.2f} % ({_show(kept[-1])}; {top})."
+    found = [net.against_baseline(shared_level(at + 1)) for net in nets[: at + 1]]
+    sides = [side_of(row.interval, -_POINT) for row in found]
+    last = found[-1]
+    verdict = "not reproduced" if "below" in sides else verdict_on_one(sides[-1], "above")
+    return verdict, (
+        f"{shown_net(nets[at])}, to the baseline {percent(last.difference):+.2f} points "
+        f"({shown_interval(last.interval)}); of {at + 1} points up to there "
+        f"{sides.count('below')} clearly lose more than 1 point."
     )
 
 
@@ -255,31 +280,52 @@ def _judge_losses(less: ExperimentResult, more: ExperimentResult) -> _Finding:
         reason = why_not_comparable(result)
         if reason is not None:
             return "not run", f"{result.title}: {reason}"
-    held, told = [], []
+    verdicts, told = [], []
     for method in ("connections", "units"):
-        other = losses(more.select(method), more.baseline)
-        own = losses(from_compared(less, less.select(method)), less.baseline)
-        pairs = [(loss, on_curve(other, rate)) for rate, loss, _ in own]
-        gaps = [loss - at[0] for loss, at in pairs if at is not None]
-        if gaps:
-            held.append(median(gaps) < 0)
-            told.append(
-                f"{less.title_of(method)}: less at {sum(gap < 0 for gap in gaps)} of {len(gaps)} "
-                f"points, {less.title}'s loss minus {more.title}'s: median "
-                f"{percent(median(gaps)):+.2f} points ({percent(min(gaps)):+.2f} to "
-                f"{percent(max(gaps)):+.2f})"
-            )
-    if not held:
+        own = from_reduction(nets_of(less, method), compared_from(less))
+        pairs = [(net, around(nets_of(more, method), net.reduction)) for net in own]
+        pairs = [(net, beside) for net, beside in pairs if beside]
+        if pairs:
+            level = shared_level(len(pairs))
+            intervals = [
+                hull(
+                    [
+                        less_loss(net.against_baseline(level), other.against_baseline(level))
+                        for other in beside
+                    ]
+                )
+                for net, beside in pairs
+            ]
+            verdicts.append(verdict_on_all(intervals, "below"))
+            told.append(f"{less.title_of(method)}: {_tally(intervals, 'zero')}")
+    if not verdicts:
         return "not run", "The two results have no reduction from 90 % on in common."
     presets = f"{less.title} {less.preset}, {more.title} {more.preset}"
-    return _verdict(all(held)), f"{'; '.join(told)}. Presets: {presets}."
+    return _together(verdicts), (
+        f"{less.title}'s loss minus {more.title}'s, by method. {'; '.join(told)}. "
+        f"Presets: {presets}."
+    )
 
 
+def _together(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the verdict on a claim that is to hold for each of several methods."""
+    if "not reproduced" in verdicts:
+        return "not reproduced"
+    return "within noise" if "within noise" in verdicts else "reproduced"
+
+
+_BESIDE = (
+    "against the connection-pruned networks on both sides of its reduction; nothing is compared "
+    "beyond the ends."
+)
+_MOST = (
+    "The claim holds when that is clear of more than half, and the opposite of none; it fails when "
+    "the opposite is clear of one."
+)
 _LOSES_LESS = (
-    "At every measured LeNet-5 point with a reduction of 90 % or more, the loss against its own "
-    "baseline is set against LeNet-300-100's at the same reduction (a straight line between "
-    "measured points, nothing beyond the ends). The claim holds when the median difference is "
-    "below zero for each method that both have."
+    "Every LeNet-5 network with a reduction of 90 % or more is to lose less against its own "
+    "baseline than the LeNet-300-100 networks on both sides of its reduction. "
+    f"{_MOST} It is to hold for each method that both have."
 )
 
 _RULES = {
@@ -287,46 +333,46 @@ _RULES = {
     "baseline-5": _at_least("98.9"),
     "baseline-caffenet": _at_least("90.8"),
     "connections-90": _Rule(
-        "At least one measured connection-pruned point with a reduction of 90 % or more lies at "
-        "most 0.5 points below our baseline.",
+        "The connection-pruned network nearest to a reduction of 90 %, at it or beyond, clearly "
+        "loses at most 0.5 points to our baseline.",
         _judge_connections,
     ),
     "units-below": _Rule(
-        "Every unit-pruned point with a reduction of 90 % or more lies below the connection "
-        "curve. Between its measured points the curve is a straight line; unit points beyond its "
-        "ends are not compared.",
-        _judge_units_below,
+        "Every unit-pruned network with a reduction of 90 % or more is to lie below, "
+        f"{_BESIDE} {_MOST}",
+        _judge_units("below"),
     ),
     "units-above": _Rule(
-        "Over the unit-pruned points with a reduction of 80 % or more, unit pruning minus the "
-        "connection curve is above zero on average and at more than half of the points. Between "
-        "measured points the curve is a straight line; nothing is compared beyond its ends.",
-        _judge_units_above,
+        "Every unit-pruned network with a reduction of 80 % or more is to lie above, "
+        f"{_BESIDE} {_MOST}",
+        _judge_units("above"),
     ),
     "all-below": _Rule(
-        "Every measured pruned network with a reduction of 80 % or more is less accurate than our "
-        "baseline.",
+        "Every pruned network with a reduction of 80 % or more is to lie below our baseline. "
+        f"{_MOST}",
         _judge_all_below,
     ),
     "small-model": _Rule(
-        "The mean of small model minus unit pruning, over all shapes that both have, is at least "
-        "-0.1 points.",
+        "Of every shape that both have, the small model (the mean of its seeds) is to lie at most "
+        f"0.1 points below unit pruning. {_MOST}",
         _judge_small,
     ),
     "keeps-baseline": _Rule(
-        "The rate is that of the last measured point, by rising reduction, before the first that "
-        "lies more than 0.5 points below our baseline; the claim holds when there is one.",
+        "The connection-pruned network with the least reduction clearly loses at most 0.5 points "
+        "to our baseline; up to which reduction all do is told.",
         _judge_keeps,
     ),
     "keeps-one-point": _Rule(
-        "The last measured point, by rising reduction, before the first that lies more than 1 "
-        "point below our baseline has a reduction of 90 % or more.",
+        "The connection-pruned network nearest to a reduction of 90 %, at it or beyond, clearly "
+        "loses at most 1 point to our baseline, and none with a lesser reduction clearly loses "
+        "more.",
         _judge_one_point,
     ),
     "table-5": _Rule(
         "A row is reproduced when each of its four rates lies within 1 point of ours and the "
-        "accuracy lost against the own baseline within 0.5 points. The claim holds when all 14 "
-        "rows are; rows that were not run leave it open unless another row failed.",
+        "accuracy lost against the own baseline within 0.5 points, as printed: noise is not "
+        "counted. The claim holds when all 14 rows are; rows that were not run leave it open "
+        "unless another row failed.",
         judge_rows,
     ),
     "table-5-predicted": _Rule(

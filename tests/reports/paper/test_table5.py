@@ -146,10 +146,10 @@ def test_a_network_from_scratch_is_not_the_papers(result_of: MakeResult) -> None
     tuned = result_of(points, **FINE_TUNED)
     found = {entry.claim.name: entry.verdict for entry in judge(tuned)}
     assert found == {
-        "baseline-caffenet": "reproduced",
+        "baseline-caffenet": "within noise",  # one seed, 1,020 images
         "units-above": "not run",
-        "all-below": "reproduced",
-        "keeps-one-point": "reproduced",
+        "all-below": "within noise",  # 1,020 images cannot tell the first rows apart
+        "keeps-one-point": "within noise",
         "table-5": "reproduced",
         "table-5-predicted": "not run",
     }
