@@ -1,6 +1,5 @@
 """Second derivatives of the loss by each weight, measured on training images in a worker."""
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, write_caffemodel
 from pycaffe_prune.formats.files import write_text
 from pycaffe_prune.formats.prototxt import write_prototxt
+from pycaffe_prune.formats.temporary import temporary_folder
 from pycaffe_prune.net.fit import refuse_repeated_names
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.loading import new_layers
@@ -98,8 +98,8 @@ def measured_curvature(
     batches = request.batches
     if request.kind == "fisher":
         batches *= _one_image_a_batch(net)
-    with tempfile.TemporaryDirectory(prefix="caffe-prune-") as name:
-        folder = RunFolder(Path(name))
+    with temporary_folder() as place:
+        folder = RunFolder(place)
         write_prototxt(folder.net, net)
         weights = folder.path / "weights.caffemodel"
         write_caffemodel(weights, request.model)
