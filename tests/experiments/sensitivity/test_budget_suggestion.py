@@ -28,7 +28,7 @@ DROPS = {"ip1": [-2, 0, 3], "ip2": [5, 90, 90], "ip3": [1, 2, 3]}
 ScoreOf = Callable[..., int]
 
 
-@pytest.mark.parametrize("quantity", ["parameters", "bytes"])
+@pytest.mark.parametrize("quantity", ["bytes"])
 def test_connections_within_a_budget_are_measured_beside_one_rate(
     request_: SensitivityRequest,
     engine: CaffeEngine,
