@@ -19,6 +19,7 @@ from pycaffe_prune.path_names import as_component
 from pycaffe_prune.reports.charts import Chart, chart, size_charts
 from pycaffe_prune.reports.methods.curves import method_curves
 from pycaffe_prune.reports.methods.tables import methods_grid
+from pycaffe_prune.reports.methods.winners import winners_grid
 from pycaffe_prune.reports.paper.claims import NOTES
 from pycaffe_prune.reports.paper.compare import compared_from
 from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, SOURCE
@@ -76,6 +77,7 @@ class _Run:
     shapes: Grid
     sizes: Grid
     methods: Grid
+    winners: Grid
     methods_figure: str | None
     """An SVG as the page takes it (``data:``); None: nets were not measured."""
     rounds: Grid
@@ -194,6 +196,7 @@ def _run(number: int, result: ExperimentResult, methods_svg: bytes | None) -> _R
         shapes=shapes_grid(result),
         sizes=sizes_grid(result),
         methods=methods_grid(result),
+        winners=winners_grid(result),
         methods_figure=None if methods_svg is None else b64encode(methods_svg).decode(),
         rounds=rounds_grid(result),
         facts=_facts(result),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.methods.curves import method_curves
 from pycaffe_prune.reports.methods.tables import methods_grid
+from pycaffe_prune.reports.methods.winners import winners_grid
 from pycaffe_prune.reports.paper.claims import NOTES
 from pycaffe_prune.reports.paper.judge import judge, judge_together
 from pycaffe_prune.reports.paper.weigh import noise_note
@@ -89,6 +90,7 @@ def _methods(result: ExperimentResult, figure: str) -> list[str]:
         "### All methods, by what is left of the whole net",
         f"![Accuracy of all methods against kept weights and bytes]({figure})",
         _table(methods_grid(result)),
+        *_section("Who wins", winners_grid(result)),
     ]
 
 

@@ -91,6 +91,8 @@ def test_the_report_shows_all_methods_and_the_same_result_gives_the_same_figure(
     svg = (tmp_path / "a" / "methods.svg").read_bytes()
     assert svg == (tmp_path / "b" / "methods.svg").read_bytes()
     assert b"method-connections" in svg
+    for name, mark in (("report.md", "### Who wins"), ("report.html", "<h4>Who wins</h4>")):
+        assert mark in (tmp_path / "a" / name).read_text()
     for name, mark in (("report.md", "](methods.png)"), ("report.html", 'class="methods"')):
         text = (tmp_path / "a" / name).read_text()
         assert mark in text
