@@ -312,12 +312,6 @@ class ExperimentResult(_Model):
         """The unpruned network that was pruned: the best of the seeds; of several the first."""
         return self.select("baseline")[0]
 
-    def baseline_of(self, point: Point) -> Point | None:
-        """Return the unpruned network that a point was made from, or is compared with."""
-        found = self.select("baseline")
-        same = (one for one in found if one.seed == point.seed)
-        return next(same, next(iter(found), None))
-
 
 def read_result(path: Path) -> ExperimentResult:
     """Read an experiment's ``result.json``.

@@ -126,16 +126,17 @@ class Row:
 @once
 def rows(result: ExperimentResult) -> Sequence[Row]:
     """Return a row for every point: by method, then selected ones first, by rising reduction."""
+    first = baseline_of(result)
+    tops = {point.seed: point for point in reversed(result.select("baseline"))}
     order = [record.name for record in result.methods]
     points = sorted(
         result.points,
         key=lambda point: (order.index(point.method), reduction(point), not point.selected),
     )
-    return [_row(result, point) for point in points]
+    return [_row(result, point, tops.get(point.seed, first)) for point in points]
 
 
-def _row(result: ExperimentResult, point: Point) -> Row:
-    baseline = result.baseline_of(point)
+def _row(result: ExperimentResult, point: Point, baseline: Point | None) -> Row:
     top = None if baseline is None else accuracy(baseline.rounds[-1].after)
     last = point.rounds[-1]
     after = accuracy(last.after)
