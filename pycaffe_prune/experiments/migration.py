@@ -75,7 +75,8 @@ def _ratios(settings: Mapping[str, Any]) -> list[float]:
 
 
 def _has_known_method(point: object) -> bool:
-    return isinstance(point, dict) and point.get("method") in _TITLES
+    method = point.get("method") if isinstance(point, dict) else None
+    return isinstance(method, str) and method in _TITLES
 
 
 def _point(point: object, ratios: list[float]) -> object:
@@ -85,7 +86,7 @@ def _point(point: object, ratios: list[float]) -> object:
     method, units, alpha = point.get("method"), point.get("units"), point.get("alpha")
     value, text = None, ""
     if alpha is not None:
-        value, text = alpha, f"α = {alpha:g}" if isinstance(alpha, (int, float)) else str(alpha)
+        value, text = alpha, f"α = {alpha:g}" if isinstance(alpha, float) else f"α = {alpha}"
     elif isinstance(units, dict):
         text = ", ".join(f"{layer} {kept}" for layer, kept in units.items())
         value = ratios.pop() if method == "units" and ratios else None

@@ -71,7 +71,10 @@ def test_a_result_of_schema_1_is_written_as_one_of_schema_2_and_stays_that(tmp_p
     assert read_result(tmp_path / "result.json") == result
 
 
-@pytest.mark.parametrize("harm", [{"points": 3}, {"settings": []}, {"points": [[], {}, None]}])
+@pytest.mark.parametrize(
+    "harm",
+    [{"points": 3}, {"settings": []}, {"points": [[], {}, None]}, {"points": [{"method": []}]}],
+)
 def test_what_is_damaged_is_one_sentence(tmp_path: Path, harm: dict[str, object]) -> None:
     path = tmp_path / "result.json"
     path.write_text(json.dumps(json.loads(COMMITTED[0].read_text()) | harm))

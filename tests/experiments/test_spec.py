@@ -47,16 +47,15 @@ def test_every_experiment_plans_as_many_stages_as_it_says(name, preset, tmp_path
     toml = find_experiment(name, preset)
     spec = read_experiment(toml)
     solver, again = solver_path(spec, toml), retraining_solver_path(spec, toml)
-    plan = make_plan(spec, solver, tmp_path, tmp_path, data_set, "caffe", retraining_solver=again)
-    methods = tables(spec)
-    seeds = len(methods["small"].seeds) if "small" in methods else 0
-    parts = [
-        len(spec.baseline.seeds),
-        len(methods["connections"].alphas) * methods["connections"].rounds,
-        len(methods["units"].ratios) * (1 + seeds),
-    ]
+    able = {"caffe"}.intersection(*(method.engines for method in spec.methods)) or {"torch"}
+    plan = make_plan(spec, solver, tmp_path, tmp_path, data_set, *able, retraining_solver=again)
+    most = sum(
+        method.most_stages(spec.methods[:number]) for number, method in enumerate(spec.methods)
+    ) + len(spec.baseline.seeds)
     keys = {stage.key for stage in plan.stages}
-    assert len(plan.stages) == len(keys) == sum(parts)
+    assert len(plan.stages) == len(keys) <= most
+    if tables(spec).keys() <= {"connections", "units", "small"}:
+        assert len(keys) == most
     assert list(tmp_path.iterdir()) == []
 
 
@@ -185,9 +184,9 @@ def test_a_variant_of_a_file_that_is_not_there_or_of_a_variant_is_refused(toml):
         (
             'kind = "small"',
             'kind = "smal"',
-            "methods: no method is of the kind 'smal'; there are: connections, ",
+            "methods: no method is of the kind 'smal'; there are: .*connections, ",
         ),
-        ('kind = "small"', "", "methods: no kind is given; there are: connections, "),
+        ('kind = "small"', "", "methods: no kind is given; there are: .*connections, "),
         (
             'kind = "small"',
             'kind = "small"\nof = "unit"',

@@ -221,7 +221,7 @@ def schedule_here(folder: RunFolder) -> dict[str, list[int]]:
     """The iterations of what happens in a run, by kind."""
     solver, happened = torch_solver(folder), defaultdict(list)
     run = SimpleNamespace(step=solver.step, net=solver.net, test_nets=solver.test_nets)
-    testers = [SimpleNamespace(run=dict) for _ in solver.test_nets]
+    testers = [SimpleNamespace(run=dict, right_answers=None) for _ in solver.test_nets]
     job = job_of(folder) | {"tests": [{"name": str(place)} for place in range(len(testers))]}
 
     def emit(*, event: str, iteration: int, **_: object) -> None:
