@@ -46,7 +46,8 @@ from pycaffe_prune.experiments.sensitivity.suggestion import suggest
 from pycaffe_prune.net.state_wish import StateWish
 from pycaffe_prune.pruning.budget import Quantity, parse_budget
 from pycaffe_prune.pruning.criteria.units import UNIT_CRITERIA
-from pycaffe_prune.reports.sensitivity.tables import print_sensitivity, write_figures
+from pycaffe_prune.reports.sensitivity.tables import print_sensitivity
+from pycaffe_prune.reports.sensitivity.write import write_figures
 from pycaffe_prune.screen import echo
 
 

@@ -1,6 +1,4 @@
-"""A sensitivity analysis as tables and as files."""
-
-from pathlib import Path
+"""A sensitivity analysis as tables."""
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -12,7 +10,6 @@ from pycaffe_prune.experiments.sensitivity.result import (
     SensitivityResult,
     Suggestion,
 )
-from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.reports.rows import accuracy, percent
 from pycaffe_prune.screen import plain
 
@@ -23,7 +20,6 @@ __all__ = [
     "sample_note",
     "sensitivity_table",
     "suggestion_table",
-    "write_figures",
 ]
 
 _WIDE = 200
@@ -172,16 +168,3 @@ def budget_table(suggestion: BudgetSuggestion, pruned: str) -> Table:
     table.add_row(counted, "", *(cell for net in both for cell in ("", f"{net.amount:,}")))
     table.add_row("accuracy %", "", *(cell for net in both for cell in ("", _percent(net.score))))
     return table
-
-
-def write_figures(result: SensitivityResult, out: Path) -> None:
-    """Write ``sensitivity.png`` and ``sensitivity.svg`` into ``out``.
-
-    Raises:
-        PruneError: The folder cannot be written to, or the disk is full.
-    """
-    from pycaffe_prune.reports.sensitivity.figure import png, svg
-
-    for name, content in {"sensitivity.png": png(result), "sensitivity.svg": svg(result)}.items():
-        with atomic_write(out / name) as temporary:
-            temporary.write_bytes(content)

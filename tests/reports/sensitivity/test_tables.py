@@ -9,7 +9,8 @@ from rich.console import Console
 
 from pycaffe_prune.experiments.sensitivity.result import SensitivityResult, read_sensitivity
 from pycaffe_prune.reports.sensitivity.figure import draw, png, svg
-from pycaffe_prune.reports.sensitivity.tables import print_sensitivity, sample_note, write_figures
+from pycaffe_prune.reports.sensitivity.tables import print_sensitivity, sample_note
+from pycaffe_prune.reports.sensitivity.write import write_figures
 from pycaffe_prune.share import share_root
 
 SVG = "{http://www.w3.org/2000/svg}"
