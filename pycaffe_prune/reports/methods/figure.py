@@ -6,8 +6,10 @@ from textwrap import fill
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pycaffe_prune.experiments.result import ExperimentResult
+from pycaffe_prune.reports.charts import size_text
 from pycaffe_prune.reports.figures import DPI, GRID, INK, STYLES, saved, words
 from pycaffe_prune.reports.methods.curves import (
     MethodCurve,
@@ -28,6 +30,8 @@ _BELOW = 3.0
 """Points of accuracy below the unpruned net's that the axis shows at most ..."""
 _LOST = 10.0
 """... or as far below it as most curves stay, up to so many."""
+_ROOM = 1.25
+"""Factor beside the outermost points."""
 
 
 def png(result: ExperimentResult) -> bytes:
@@ -46,11 +50,15 @@ def _draw(result: ExperimentResult) -> Figure:
     curves, begun = method_curves(result), unpruned(result)
     judged = accuracy_title(accuracy_name(result))
     panels = figure.subplots(1, len(_MEASURES), sharey=True)
+    low, top = _limits(curves, begun)
     for axes, (name, measure) in zip(panels, _MEASURES.items(), strict=True):
         _draw_panel(axes, curves, begun, measure)
         axes.set_xlabel(name, fontsize=12, color=INK)
+        near = [point for curve in curves for point in curve.points if point.accuracy >= low]
+        places = [place for place in map(measure, near) if place > 0] or [1.0]
+        axes.set_xlim(max(places) * _ROOM, min(places) / _ROOM)
     panels[0].set_ylabel(shown(judged), fontsize=12, color=INK, parse_math=False)
-    _limit(panels[0], curves, begun)
+    panels[0].set_ylim(low, top)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=10)
     seeds = max(point.seeds for curve in curves for point in curve.points)
@@ -101,7 +109,9 @@ def _draw_panel(
     if begun is not None:
         label = f"unpruned ({begun.accuracy:.2f} %)"
         axes.axhline(begun.accuracy, color=INK, linestyle=(0, (6, 3)), linewidth=1.4, label=label)
-    axes.invert_xaxis()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size_text(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, which="both", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=10, colors=INK)
@@ -109,11 +119,11 @@ def _draw_panel(
         axes.spines[side].set_visible(False)
 
 
-def _limit(axes: Axes, curves: Sequence[MethodCurve], begun: MethodPoint | None) -> None:
-    """Show what is near the unpruned net's accuracy: one dead net would flatten all curves."""
+def _limits(curves: Sequence[MethodCurve], begun: MethodPoint | None) -> tuple[float, float]:
+    """Accuracies near the unpruned net's: one dead net would flatten all curves."""
     found = sorted(point.accuracy for curve in curves for point in curve.points)
     top = max([*found, *([] if begun is None else [begun.highest])])
     middle = found[len(found) // 4]
     low = max(min(middle, top - _BELOW), top - _LOST)
     margin = 0.05 * (top - low)
-    axes.set_ylim(low - margin, top + margin)
+    return low - margin, top + margin
