@@ -13,7 +13,11 @@ from pycaffe_prune.experiments.spec import ExperimentSpec, read_experiment
 from pycaffe_prune.methods.registry import methods
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = sorted((ROOT / "results").glob("*/result.json"))
+COMMITTED = [
+    path
+    for path in sorted((ROOT / "results").glob("*/result.json"))
+    if json.loads(path.read_text())["schema_version"] == 1
+]
 OLD_TOML = """
 name = "old"
 preset = "one"
