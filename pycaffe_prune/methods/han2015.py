@@ -17,7 +17,7 @@ from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.formats.mask import MaskFile, read_mask, write_mask
 from pycaffe_prune.formats.prototxt import read_solver, write_prototxt
-from pycaffe_prune.methods.base import Bench, Chain, Method
+from pycaffe_prune.methods.base import Bench, Chain, Method, Retraining
 from pycaffe_prune.pruning.connections import apply_masks, layer_thresholds, prune_connections
 from pycaffe_prune.pruning.dead import delete_dead
 from pycaffe_prune.pruning.retraining import scaled_dropout, training_only, with_rate
@@ -90,7 +90,7 @@ class Han2015(Method):
 
 
 @dataclass(frozen=True, eq=False)
-class Turn(Stage):
+class Turn(Retraining):
     """Some layers pruned and retrained, while the others of those that are pruned are fixed."""
 
     baselines: tuple[Baseline, ...]
@@ -139,7 +139,7 @@ class Turn(Stage):
         pruned, masks = prune_connections(current, limits, earlier)
         net = scaled_dropout(self.context.read_net(), pruned, masks)
         write_prototxt(folder.net, training_only(net, factors, pruned) if self.alone else net)
-        write_prototxt(folder.solver, with_rate(read_solver(self.context.solver), self.rate))
+        write_prototxt(folder.solver, with_rate(read_solver(super()._solver), self.rate))
         write_caffemodel(folder.pruned, pruned)
         told = {"factors": factors, "round": self.round}
         write_mask(folder.mask, MaskFile(masks, sha256_of(source), "han2015", told))
