@@ -21,7 +21,6 @@ from pycaffe_prune.engines.job import (
     EvaluationJob,
     Job,
     ReadFile,
-    SolverSettings,
     TrainRequest,
 )
 from pycaffe_prune.engines.losses import weighted_losses
@@ -36,6 +35,7 @@ from pycaffe_prune.engines.net_data import (
 from pycaffe_prune.engines.net_files import NetFile, net_files
 from pycaffe_prune.engines.net_tests import TestNet, headline_of, plan_tests
 from pycaffe_prune.engines.readable import Readable
+from pycaffe_prune.engines.resolved_solver import resolved_solver, solver_settings
 from pycaffe_prune.engines.restoring import Restored, read_restored
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.solver_nets import solver_nets, test_states, with_nets
@@ -71,10 +71,7 @@ __all__ = [
     "prepare",
     "prepare_evaluation",
     "resolved_net",
-    "solver_settings",
 ]
-
-_NEVER = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     """
     solver = read_solver(request.solver)
     refuse_carried(solver, request.solver, "training")
-    resolved = _resolved_solver(solver, request)
+    resolved = resolved_solver(solver, request)
     nets = solver_nets(request, resolved)
     net, files = resolved_net(nets.net, _data_folder(request, nets.source))
     _name_losses(net)
@@ -300,42 +297,6 @@ def _refuse_other_run(
         )
 
 
-def _resolved_solver(solver: SolverParameter, request: TrainRequest) -> SolverParameter:
-    """The solver, but for its nets, as the engine runs it: the worker tests and takes snapshots."""
-    resolved = SolverParameter()
-    resolved.CopyFrom(solver)
-    resolved.snapshot_prefix = "snapshot"
-    resolved.snapshot = 0
-    resolved.snapshot_after_train = False
-    resolved.snapshot_format = SolverParameter.BINARYPROTO
-    resolved.test_interval = _NEVER
-    resolved.test_initialization = False
-    resolved.display = 0
-    resolved.ClearField("weights")  # the worker loads them: see `initial_weights.weights_files`
-    if request.test_interval is None:
-        if solver.test_iter and solver.test_interval < 1:
-            raise FormatError(
-                f"{request.solver}: has test_iter and test_interval {solver.test_interval}, at "
-                "which Caffe ends; give it a test_interval of 1 or more, or --test-interval N"
-            )
-    elif not resolved.test_iter:
-        apart = len(resolved.test_net) + len(resolved.test_net_param)
-        resolved.test_iter.extend([1] * max(1, apart))
-    if request.max_iter is not None:
-        resolved.max_iter = request.max_iter
-    for name in ("iter_size", "average_loss"):
-        if (value := getattr(resolved, name)) < 1:
-            raise FormatError(f"{request.solver}: {name} is {value}; it has to be 1 or more")
-    # 0 where it is asked for: the weights are then what the fillers, or the files, make them.
-    if resolved.max_iter < (0 if request.max_iter is not None else 1):
-        raise FormatError(f"{request.solver}: max_iter is {resolved.max_iter}; give --max-iter N")
-    if request.seed is not None:
-        resolved.random_seed = request.seed
-    elif resolved.random_seed < 0:
-        resolved.random_seed = 1
-    return resolved
-
-
 def _job(
     request: TrainRequest,
     original: SolverParameter,
@@ -382,19 +343,6 @@ def _read_file(file: NetFile) -> ReadFile:
         field=f"{file.message}.{file.field}",
         told=file.told,
         sha256=file.content.sha256,
-    )
-
-
-def solver_settings(solver: SolverParameter) -> SolverSettings:
-    """Return what the solver's learning rate depends on."""
-    return SolverSettings(
-        lr_policy=solver.lr_policy,
-        base_lr=solver.base_lr,
-        gamma=solver.gamma,
-        power=solver.power,
-        stepsize=solver.stepsize,
-        stepvalue=tuple(solver.stepvalue),
-        max_iter=solver.max_iter,
     )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pycaffe_prune.engines.caffe.caffe_worker.loop import learning_rate
-from pycaffe_prune.engines.prepare import solver_settings
+from pycaffe_prune.engines.resolved_solver import solver_settings
 from pycaffe_prune.experiments.result import LayerRate, PredictedRates, Prediction
 from pycaffe_prune.formats.caffe_pb2 import SolverParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel

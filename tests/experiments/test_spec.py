@@ -3,7 +3,7 @@
 import pytest
 
 from pycaffe_prune.engines.caffe.caffe_worker.loop import learning_rate
-from pycaffe_prune.engines.prepare import solver_settings
+from pycaffe_prune.engines.resolved_solver import solver_settings
 from pycaffe_prune.engines.solver_nets import net_of_solver
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.reproduce import (

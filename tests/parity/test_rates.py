@@ -7,7 +7,7 @@ from google.protobuf import text_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pycaffe_prune.engines.prepare import solver_settings
+from pycaffe_prune.engines.resolved_solver import solver_settings
 from pycaffe_prune.engines.torch.rates import RatePolicy
 from pycaffe_prune.formats.caffe_pb2 import SolverParameter, SolverState
 from pycaffe_prune.formats.solverstate import read_solverstate

@@ -8,7 +8,7 @@ from google.protobuf import text_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pycaffe_prune.engines.prepare import solver_settings
+from pycaffe_prune.engines.resolved_solver import solver_settings
 from pycaffe_prune.engines.torch.rates import RatePolicy
 from pycaffe_prune.engines.torch.snapshots import read_snapshot
 from pycaffe_prune.engines.torch.updates import ParamGroup, bias_correction, make_update

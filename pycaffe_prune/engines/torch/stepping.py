@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pycaffe_prune.engines.prepare import solver_settings
+from pycaffe_prune.engines.resolved_solver import solver_settings
 from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.rates import RatePolicy
 from pycaffe_prune.engines.torch.updates import bias_correction

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from pycaffe_prune.engines.caffe.caffe_worker import loop
 from pycaffe_prune.engines.caffe.caffe_worker.masks import Masks
 from pycaffe_prune.engines.caffe.caffe_worker.snapshots import require_whole
-from pycaffe_prune.engines.prepare import solver_settings
+from pycaffe_prune.engines.resolved_solver import solver_settings
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.prototxt import read_solver
