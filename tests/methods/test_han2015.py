@@ -111,7 +111,9 @@ def test_layers_are_retrained_in_turns(folder: Path, turns: list[Path]) -> None:
         before = after
 
 
-def test_the_rate_is_a_tenth_of_the_retraining_solvers_and_dropout_falls_with_the_root(turns: list[Path]) -> None:
+def test_the_rate_is_a_tenth_of_the_retraining_solvers_and_dropout_falls_with_the_root(
+    turns: list[Path],
+) -> None:
     for place in turns:
         assert read_solver(place / "solver.prototxt").base_lr == pytest.approx(0.004)
         mask = read_mask(place / "kept.mask.h5").masks.get(("ip2", 0), np.ones(1, np.bool_))
