@@ -1,9 +1,10 @@
-"""``caffe-prune prune``: connections, units or dead units of a model, files to files."""
+"""``caffe-prune prune``: connections, units, dead units or ranks of a model, files to files."""
 
 import click
 
 from pycaffe_prune.cli.prune.connections import connections
 from pycaffe_prune.cli.prune.dead import dead
+from pycaffe_prune.cli.prune.low_rank import low_rank
 from pycaffe_prune.cli.prune.units import units
 
 
@@ -21,9 +22,10 @@ class _WithMethods(click.Group):
 
 @click.group(cls=_WithMethods)
 def prune() -> None:
-    """Prune connections (zeros and a mask), units (a smaller net), or what is dead already."""
+    """Prune connections (zeros and a mask), units (a smaller net), what is dead, or the rank."""
 
 
 prune.add_command(connections)
 prune.add_command(units)
 prune.add_command(dead)
+prune.add_command(low_rank)
