@@ -16,7 +16,15 @@ import cv2
 import h5py
 import lmdb
 import numpy as np
-from fuzz_results import draw_result, repack_json, report_result, small_result
+from fuzz_results import (
+    draw_result,
+    draw_sensitivity,
+    repack_json,
+    report_result,
+    show_sensitivity,
+    small_result,
+    small_sensitivity,
+)
 from google.protobuf import text_format
 
 from data_prep.idx import read_labelled_images
@@ -296,7 +304,7 @@ def make_formats(folder: Path) -> list[Format]:
     hdf5 = made(lambda path: write_hdf5_weights(path, model))
     npz = made(lambda path: write_npz(path, model))
     sparse = made(lambda path: write_sparse(path, model))
-    result = small_result()
+    result, found = small_result(), small_sensitivity()
     tensors = made(lambda path: write_safetensors(path, model))
     return [
         *(
@@ -342,6 +350,12 @@ def make_formats(folder: Path) -> list[Format]:
         Format("manifest", json.dumps(manifest).encode(), "manifest.json", _read_manifest, {}),
         Format("report of a result", result, "result.json", report_result, {}, repack_json, True),
         Format("figure of a result", result, "result.json", draw_result, {}, repack_json, True),
+        *(
+            Format(
+                f"{what} of sensitivities", found, "sensitivity.json", read, {}, repack_json, True
+            )
+            for what, read in (("table", show_sensitivity), ("figure", draw_sensitivity))
+        ),
         *(
             Format(f"{what} HDF5", content, "a.h5", read, {}, None, True)
             for what, content, read in (

@@ -1,4 +1,4 @@
-"""An experiment's result.json: a small one, how its values are harmed, and all that reads it."""
+"""Results as JSON: small ones, how their values are harmed, and all that reads them."""
 
 import io
 import json
@@ -8,15 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from pycaffe_prune.experiments.result import read_result
+from pycaffe_prune.experiments.sensitivity.result import read_sensitivity
 from pycaffe_prune.reports.outputs.html import render_html
 from pycaffe_prune.reports.outputs.markdown import markdown
 from pycaffe_prune.reports.outputs.summary import report_json
 from pycaffe_prune.reports.outputs.write import print_summary
 from pycaffe_prune.reports.plot import plot_of, preset_plots
+from pycaffe_prune.reports.sensitivity.tables import print_sensitivity
 from pycaffe_prune.screen import Screen
 from pycaffe_prune.share import share_root
 
-__all__ = ["draw_result", "repack_json", "report_result", "small_result"]
+__all__ = [
+    "draw_result",
+    "draw_sensitivity",
+    "repack_json",
+    "report_result",
+    "show_sensitivity",
+    "small_result",
+    "small_sensitivity",
+]
 
 _Harm = Callable[[bytes], bytes]
 _ODD: tuple[Any, ...] = (
@@ -35,6 +45,18 @@ def small_result() -> bytes:
         first.setdefault(point["method"], point)
         first[point["method"]].update(rounds=point["rounds"][-1:], selected=True)
     content.update(points=[*first.values()])
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def small_sensitivity() -> bytes:
+    """An analysis of two layers at three rates, with its suggestion."""
+    path = share_root() / "results/sensitivity-lenet/sensitivity.json"
+    content = json.loads(path.read_bytes())
+    settings = content["settings"]
+    settings.update(layers=settings["layers"][:2], rates=settings["rates"][:3])
+    names = {layer["layer"] for layer in settings["layers"]}
+    points = [one for one in content["points"] if one["layer"] in names]
+    content.update(points=[one for one in points if one["rate"] in settings["rates"]])
     return json.dumps(content, separators=(",", ":")).encode()
 
 
@@ -91,3 +113,18 @@ def draw_result(path: Path) -> object:
     from pycaffe_prune.reports.figures import svg
 
     return svg(plot_of(read_result(path)))
+
+
+def show_sensitivity(path: Path) -> object:
+    """Print an analysis as `caffe-prune sensitivity` does."""
+    screen = Screen(width=120)
+    screen.file = io.StringIO()
+    print_sensitivity(read_sensitivity(path), screen)
+    return screen.file.getvalue()
+
+
+def draw_sensitivity(path: Path) -> object:
+    """Draw the figure of an analysis."""
+    from pycaffe_prune.reports.sensitivity.figure import svg
+
+    return svg(read_sensitivity(path))
