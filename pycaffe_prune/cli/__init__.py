@@ -24,6 +24,7 @@ _COMMANDS = {
         "Show layers, shapes, parameters and MACs of nets and weights.",
     ),
     "prune": ("prune.command:prune", "Prune connections or units of a model."),
+    "quantize": ("quantize:quantize", "Put the weights of a model on few levels."),
     "report": ("report:report", "Make tables, figures and an HTML page from a finished run."),
     "reproduce": ("reproduce.command:reproduce", "Run a whole experiment of the paper."),
     "sensitivity": ("sensitivity:sensitivity", "Measure accuracy against pruning rate by layer."),

@@ -20,11 +20,12 @@ from pycaffe_prune.cli.options import (
     verify_option,
 )
 from pycaffe_prune.cli.progress import console, training_progress
+from pycaffe_prune.cli.quantize import read_rule
 from pycaffe_prune.cli.test_lines import output_lines
 from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.masking import read_masking
+from pycaffe_prune.engines.masking import FewBits, Masking, read_masking
 from pycaffe_prune.engines.run import train as run
 from pycaffe_prune.engines.run_state import ChecksumOf
 from pycaffe_prune.formats.prototxt import read_solver
@@ -45,6 +46,23 @@ def _files(
     return tuple(Path(part) for part in parts)
 
 
+def _masking(file: Path | None, rules: tuple[str, ...]) -> Masking | None:
+    if file and rules:
+        raise click.UsageError(
+            "--quantize and --masking: give one of them; a file of the kind few_bits says the same"
+        )
+    if not rules:
+        return read_masking(file) if file else None
+    wished = {}
+    for text in rules:
+        layer, equals, rule = text.rpartition("=")
+        if not equals or layer in wished:
+            told = f"layer '{layer}' is named twice" if equals else f"'{text}' is not LAYER=RULE"
+            raise click.BadParameter(told, param_hint="--quantize")
+        wished[layer] = read_rule(rule, text)
+    return FewBits.of(wished)
+
+
 @click.command()
 @click.option("--solver", type=text_path_type, required=True, help="Solver prototxt.")
 @click.option("--out", type=text_path_type, required=True, help="Folder of the run.")
@@ -60,6 +78,13 @@ def _files(
 @click.option("--mask", type=text_path_type, help="Mask file: pruned weights stay exactly zero.")
 @click.option(
     "--masking", type=text_path_type, help="TOML file: masks that change while the net trains."
+)
+@click.option(
+    "--quantize",
+    multiple=True,
+    metavar="LAYER=RULE",
+    help="Passes use this layer's weights on few levels: 1bits to 8bits, 3bits:min-max, binary, "
+    "ternary; repeatable.",
 )
 @click.option("--data", type=text_path_type, help="Folder that holds the net's LMDBs.")
 @click.option(
@@ -93,6 +118,7 @@ def train(
     restore: Path | None,
     mask: Path | None,
     masking: Path | None,
+    quantize: tuple[str, ...],
     data: Path | None,
     max_iter: int | None,
     snapshot: int | None,
@@ -129,6 +155,8 @@ def train(
           --weights trunk.caffemodel.h5,head.caffemodel
       caffe-prune train --solver S --data data/mnist --out runs/surgery \\
           --weights runs/base/final.caffemodel --masking surgery.toml
+      caffe-prune train --solver S --data data/mnist --out runs/few \\
+          --weights runs/base/final.caffemodel --quantize ip1=2bits --quantize ip2=ternary
       caffe-prune train --solver LOWER_RATE --data data/mnist --out runs/on \\
           --restore snapshots/lenet_iter_5000.solverstate --max-iter 10000
     """
@@ -142,7 +170,7 @@ def train(
         more_weights=weights[1:],
         restore=restore,
         mask=mask,
-        masking=read_masking(masking) if masking else None,
+        masking=_masking(masking, quantize),
         data=data,
         max_iter=max_iter,
         snapshot=snapshot,

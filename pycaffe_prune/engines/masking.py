@@ -1,11 +1,12 @@
-"""How masks change while a net trains: data that a request and a job carry.
+"""How weights change between passes and updates: data that a request and a job carry.
 
-A mask is made anew before the passes of an iteration, so the last one needs an iteration after it.
-Masks that a run begins with are where those of the same blobs begin; of other blobs they stay.
+Either masks change. A mask is made anew before the passes of an iteration, so the last one needs an
+iteration after it; masks that a run begins with are where those of the same blobs begin, of other
+blobs they stay. Or masks stay, and passes use weights on few levels.
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -26,10 +27,12 @@ from pycaffe_prune.formats.files import existing_file
 from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.shapes import infer_shapes
+from pycaffe_prune.pruning.few_bits import LevelRule
 from pycaffe_prune.pruning.gradual import CubicSchedule
 
 __all__ = [
     "DynamicSurgery",
+    "FewBits",
     "GradualMagnitude",
     "Masking",
     "MovingBlob",
@@ -69,8 +72,13 @@ class _Masking(BaseModel):
 
     @property
     def keys(self) -> tuple[BlobKey, ...]:
-        """The blobs whose masks change, in the order in which they are stored."""
+        """The blobs that it is about, in the order in which they are stored."""
         return tuple(blob.key for blob in self.blobs)
+
+    @property
+    def moves_masks(self) -> bool:
+        """Whether a run leaves other masks than it began with."""
+        return True
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -143,9 +151,37 @@ class GradualMagnitude(_Masking):
         return self
 
 
-Masking = Annotated[DynamicSurgery | GradualMagnitude, Field(discriminator="kind")]
+class _FewBitsBlob(MovingBlob, LevelRule):
+    """A blob of which passes use a copy on few levels."""
+
+
+class FewBits(_Masking):
+    """Weights on few levels for all passes, with a straight-through gradient (`pruning.few_bits`).
+
+    The dense weights get the gradient of those on levels, which are made anew before each pass. A
+    mask stays as it is.
+    """
+
+    kind: Literal["few_bits"] = "few_bits"
+    blobs: tuple[_FewBitsBlob, ...] = Field(min_length=1)
+
+    @classmethod
+    def of(cls, rules: Mapping[str, LevelRule]) -> Self:
+        """Return it for the weights (blob 0) of some layers, each with its own rule."""
+        blobs = tuple(
+            _FewBitsBlob(layer=layer, **rule.model_dump()) for layer, rule in rules.items()
+        )
+        return cls(blobs=blobs)
+
+    @property
+    def moves_masks(self) -> bool:
+        """Whether a run leaves other masks than it began with."""
+        return False
+
+
+Masking = Annotated[DynamicSurgery | FewBits | GradualMagnitude, Field(discriminator="kind")]
 _MASKING: TypeAdapter[Masking] = TypeAdapter(Masking)
-_WHAT = "a TOML file that says how masks change"
+_WHAT = "a TOML file that says how masks or weights change"
 
 
 def read_masking(path: Path) -> Masking:
@@ -169,9 +205,14 @@ def read_masking(path: Path) -> Masking:
 
 
 def require_fitting_masking(
-    masking: Masking, net: NetParameter, inputs: Mapping[str, Shape], solver: Path, max_iter: int
+    masking: Masking,
+    net: NetParameter,
+    inputs: Mapping[str, Shape],
+    solver: Path,
+    max_iter: int,
+    masked: Collection[BlobKey] = (),
 ) -> None:
-    """See that a net has the blobs whose masks are to change, and a run the time for it.
+    """See that a net has the blobs that a masking is about, and a run the time for it.
 
     Args:
         masking: How they change.
@@ -179,10 +220,12 @@ def require_fitting_masking(
         inputs: Shapes of blobs that its prototxt does not tell, as for `infer_shapes`.
         solver: The run's, to begin sentences with.
         max_iter: Iterations of the run.
+        masked: The blobs that it begins with masks of.
 
     Raises:
         FormatError: The run ends before the last change.
-        SurgeryError: There is no such blob, or two are one and the same.
+        SurgeryError: There is no such blob, two are one and the same, or a mask is given to one by
+            the name of another layer that shares it.
     """
     if isinstance(masking, GradualMagnitude) and masking.schedule.last >= max_iter:
         raise FormatError(
@@ -195,20 +238,33 @@ def require_fitting_masking(
     types = {layer.name: layer.type for layer in layers}
     for name, index in masking.keys:
         if name not in types:
-            raise SurgeryError(
-                f"a mask is to change of layer '{name}', which the net does not have"
-            )
+            raise SurgeryError(f"the masking names layer '{name}', which the net does not have")
         if types[name] == "BatchNorm":
             raise SurgeryError(
-                f"layer '{name}' (BatchNorm) holds statistics of its input, no weights whose mask "
-                "could change"
+                f"layer '{name}' (BatchNorm) holds statistics of its input, no weights that a "
+                "masking could be about"
             )
         if not around[name].problem and index >= len(around[name].params):
             raise SurgeryError(
-                f"a mask is to change of layer '{name}', blob {index}, which the layer "
+                f"the masking names layer '{name}', blob {index}, which the layer "
                 f"({types[name]}) does not have"
             )
-    _refuse_shared(masking.keys, blob_owners(layers))
+    owners = blob_owners(layers)
+    _refuse_shared(masking.keys, owners)
+    _refuse_masks_by_other_names(masking.keys, masked, owners)
+
+
+def _refuse_masks_by_other_names(
+    keys: Sequence[BlobKey], masked: Collection[BlobKey], owners: Mapping[BlobKey, BlobKey]
+) -> None:
+    named = {owners.get(key, key): key for key in keys}
+    for key in masked:
+        own = named.get(owners.get(key, key), key)
+        if own != key and own not in masked:
+            raise SurgeryError(
+                f"layers '{own[0]}' and '{key[0]}' share one blob; the masking names the one, the "
+                f"mask the other: let the masking name '{key[0]}'"
+            )
 
 
 def _refuse_shared(keys: Sequence[BlobKey], owners: Mapping[BlobKey, BlobKey]) -> None:
@@ -217,7 +273,7 @@ def _refuse_shared(keys: Sequence[BlobKey], owners: Mapping[BlobKey, BlobKey]) -
         owner = owners.get(key, key)
         if owner in seen:
             raise SurgeryError(
-                f"layers '{seen[owner][0]}' and '{key[0]}' share one blob, whose mask is to change "
-                "twice; name one of them"
+                f"layers '{seen[owner][0]}' and '{key[0]}' share one blob, which the masking "
+                "names twice; name one of them"
             )
         seen[owner] = key

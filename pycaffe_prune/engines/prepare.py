@@ -138,7 +138,7 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     loaded, new = load_list(net, files_used, _inputs(net, TRAIN))
     if mask:
         require_fitting_mask(net, loaded, mask)
-    _require_masking(request, net, resolved)
+    _require_masking(request, net, resolved, mask)
     tests = [
         TestNet(name, layers_in_state(net, state), batches)
         for name, state, batches in zip(
@@ -227,16 +227,23 @@ def prepare_evaluation(
     return job
 
 
-def _require_masking(request: TrainRequest, net: NetParameter, solver: SolverParameter) -> None:
+def _require_masking(
+    request: TrainRequest, net: NetParameter, solver: SolverParameter, mask: MaskFile | None
+) -> None:
     if request.masking is None:
         return
-    if request.restore:
+    if request.restore and request.masking.moves_masks:
         raise FormatError(
             f"{request.restore}: a run whose masks change cannot go on from another's state, "
             "which tells nothing of masks; begin with its --weights, and a --mask"
         )
     require_fitting_masking(
-        request.masking, net, _inputs(net, TRAIN), request.solver, solver.max_iter
+        request.masking,
+        net,
+        _inputs(net, TRAIN),
+        request.solver,
+        solver.max_iter,
+        mask.masks if mask else (),
     )
 
 

@@ -104,7 +104,7 @@ def follow_training(
         means=tuple(test for test in tests if isinstance(test, TestMeans)),
         loss_weights=tuple(dict(test.losses) for test in job.tests),
         weights_sha256=sha256_of(folder.final_weights),
-        mask_sha256=write_final_mask(folder, job) if job.masking else None,
+        mask_sha256=_mask_left(folder, job),
         revived=done["revived"],
         seconds=seconds_in_log(folder),
         loaded=job.loaded,
@@ -116,6 +116,11 @@ def follow_training(
     if not job.keep_snapshots:
         drop_snapshots(str(folder.snapshots), job.max_iter, 1)
     return result
+
+
+def _mask_left(folder: RunFolder, job: Job) -> str | None:
+    moves = job.masking is not None and job.masking.moves_masks
+    return write_final_mask(folder, job) if moves else None
 
 
 def _score(test: TestScore, job: Job) -> TestScore:

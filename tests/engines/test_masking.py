@@ -6,19 +6,22 @@ from google.protobuf import text_format
 from pydantic import ValidationError
 
 from pycaffe_prune.engines.job import Job
-from pycaffe_prune.engines.masking import DynamicSurgery, GradualMagnitude, read_masking
+from pycaffe_prune.engines.masking import DynamicSurgery, FewBits, GradualMagnitude, read_masking
 from pycaffe_prune.engines.prepare import prepare
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import PruneError
+from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.pruning.few_bits import level_rule
 
 SURGERY = DynamicSurgery.of({"ip1": 1.0, "ip2": 0.5}, stop=100)
 GRADUAL = GradualMagnitude.of({"ip1": 0.9}, every=10, changes=5)
+FEW_BITS = FewBits.of({"ip1": level_rule("3bits:min-max"), "ip2": level_rule("ternary")})
 
 
 def test_a_masking_travels_in_the_job_and_comes_back(tmp_path, request_for):
-    for masking in (SURGERY, GRADUAL):
+    for masking in (SURGERY, GRADUAL, FEW_BITS):
         folder = RunFolder(tmp_path / masking.kind)
         job = prepare(request_for(masking=masking), folder)
         assert job.masking == masking
@@ -89,6 +92,13 @@ def test_statistics_shared_blobs_and_states_to_go_on_from_are_refused(
             request_for(solver, masking=DynamicSurgery.of({"ip2": 1, "twin": 1}, stop=5)),
             RunFolder(tmp_path / "run"),
         )
+    whole = {("twin", 0): np.ones((10, 20), np.bool_)}
+    write_mask(tmp_path / "m.h5", MaskFile(whole, "0" * 64, "threshold"))
+    with pytest.raises(PruneError, match=r"names the one, the mask the other: .* name 'twin'"):
+        prepare(
+            request_for(solver, masking=FEW_BITS, mask=tmp_path / "m.h5"),
+            RunFolder(tmp_path / "run"),
+        )
 
 
 def test_a_state_to_go_on_from_tells_nothing_of_masks(tmp_path, request_for, torch_engine):
@@ -146,14 +156,22 @@ def test_a_file_says_how_masks_change(tmp_path):
     assert read_masking(path) == SURGERY
 
 
+def test_a_file_says_which_levels_there_are(tmp_path):
+    path = tmp_path / "few.toml"
+    blobs = ('layer = "ip1"\nrule = "min-max"\nbits = 3', 'layer = "ip2"\nrule = "ternary"')
+    path.write_text('kind = "few_bits"' + "".join(f"\n[[blobs]]\n{blob}" for blob in blobs))
+    assert read_masking(path) == FEW_BITS
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (TOML.replace("dynamic_surgery", "magic"), "'magic'.*'dynamic_surgery', 'gradual'"),
+        (TOML.replace("dynamic_surgery", "magic"), "'magic'.*'dynamic_surgery'.*'gradual'"),
+        ('kind = "few_bits"\n[[blobs]]\nlayer = "a"\nrule = "mse"', "'mse' needs bits, 1 to 8"),
         (TOML.replace("stop = 100", ""), "dynamic_surgery.stop: Field required"),
         (TOML.replace("c = 0.5", 'c = "x"'), "blobs.1.c: .*valid number"),
         (TOML.replace("ip2", "ip1"), "layer 'ip1', blob 0 is named twice"),
-        ("kind =", "a TOML file that says how masks change is needed"),
+        ("kind =", "a TOML file that says how masks or weights change is needed"),
         ("stop = 1", "Unable to extract tag using discriminator 'kind'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The laws of masks that change while a net trains, in both engines."""
+"""The laws of masks that change while a net trains, and of few levels, in both engines."""
 
 import shutil
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pycaffe_prune.engines.base import Engine, Event, TrainResult
 from pycaffe_prune.engines.caffe.caffe_worker.mask_state import read_mask_state
 from pycaffe_prune.engines.caffe.caffe_worker.snapshots import remove_snapshot
 from pycaffe_prune.engines.job import TrainRequest
-from pycaffe_prune.engines.masking import DynamicSurgery, GradualMagnitude, Masking
+from pycaffe_prune.engines.masking import DynamicSurgery, FewBits, GradualMagnitude, Masking
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
@@ -20,6 +20,7 @@ from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel,
 from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.formats.mask import MaskFile, read_mask, write_mask
 from pycaffe_prune.pruning.connections import apply_masks
+from pycaffe_prune.pruning.few_bits import level_rule, on_few_levels
 from pycaffe_prune.pruning.gradual import CubicSchedule
 from tests.engines.conftest import NET, SOLVER
 
@@ -29,8 +30,10 @@ MASKINGS: dict[str, Masking] = {
     "gradual": GradualMagnitude.of(
         {"ip1": 0.9, "ip2": 0.6}, begin=4, every=5, changes=7, initial=0.1
     ),
+    "few bits": FewBits.of({"ip1": level_rule("2bits"), "ip2": level_rule("ternary")}),
 }
-kinds = pytest.mark.parametrize("kind", sorted(MASKINGS))
+all_kinds = pytest.mark.parametrize("kind", sorted(MASKINGS))
+kinds = pytest.mark.parametrize("kind", ["gradual", "surgery"])
 SHAPES = {("ip1", 0): (20, 784), ("ip1", 1): (20,), ("ip2", 0): (10, 20), ("ip2", 1): (10,)}
 MOVING = [("ip1", 0), ("ip2", 0)]
 
@@ -110,11 +113,11 @@ def killed_halfway(made: Run, folder: Path) -> None:
     shutil.copytree(made.folder.path, folder)
     left = RunFolder(folder)
     for path in (left.result, left.final_weights, left.final_mask):
-        path.unlink()
+        path.unlink(missing_ok=True)  # weights on few levels leave no mask
     remove_snapshot(str(left.snapshots), END)
 
 
-@kinds
+@all_kinds
 def test_training_in_two_parts_is_training_in_one_bit_for_bit(kind, engine, whole, run, tmp_path):
     one = whole(engine.name, kind)
     killed_halfway(one, tmp_path / "run")
@@ -145,6 +148,60 @@ def test_what_is_tested_at_the_end_is_what_is_left(engine, whole, run, tmp_path)
 
     assert again.result.first_test.correct == made.result.final_test.correct
     assert again.result.first_test.loss == pytest.approx(made.result.final_test.loss, rel=1e-5)
+
+
+def dense_weights(made: Run, iteration: int) -> Caffemodel:
+    prefix = made.folder.snapshots / f"snapshot_iter_{iteration}"
+    assert not prefix.with_name(f"{prefix.name}.masks.npz").exists()
+    return read_caffemodel(Path(f"{prefix}.caffemodel"))
+
+
+def test_few_bits_leave_levels_and_keep_dense_weights_in_snapshots(engine, whole):
+    made = whole(engine.name, "few bits")
+    dense = dense_weights(made, END)
+
+    assert made.result.mask_sha256 is None
+    assert not made.folder.final_mask.exists()
+    for blob in MASKINGS["few bits"].blobs:
+        ours, theirs = (model.layer(blob.layer).blobs[0] for model in (made.model, dense))
+        assert len(np.unique(ours)) == blob.count < len(np.unique(theirs))
+        assert np.array_equal(on_few_levels(theirs, blob), ours)
+    for key in (("ip1", 1), ("ip2", 1)):
+        assert np.array_equal(made.model.layer(key[0]).blobs[1], dense.layer(key[0]).blobs[1])
+    assert made.result.final_test.accuracy > made.result.first_test.accuracy
+    first = dense_weights(made, 1).layer("ip1").blobs[0]
+    moved = np.abs(first - dense.layer("ip1").blobs[0])
+    assert (moved > 0).mean() > 0.5  # the gradient goes straight through
+
+
+@pytest.mark.real_caffe
+def test_engines_agree_on_few_bits(whole):
+    caffe, torch = whole("caffe", "few bits"), whole("torch", "few bits")
+    for at in (1, 10):
+        for key, blob in dense_weights(caffe, at).blobs():
+            ours = dense_weights(torch, at).layer(key[0]).blobs[key[1]]
+            assert np.abs(ours - blob).max() < 1e-5
+    for blob in MASKINGS["few bits"].blobs:
+        ours, theirs = (model.layer(blob.layer).blobs[0] for model in (torch.model, caffe.model))
+        # Rounding decides on what lies between two levels; from there on gradients part
+        assert (np.abs(ours - theirs) > 1e-4).mean() < 0.01
+    assert torch.result.final_test.accuracy == pytest.approx(
+        caffe.result.final_test.accuracy, abs=0.02
+    )
+
+
+def test_few_bits_of_a_pruned_net_keep_its_mask(engine, run, small, tmp_path):
+    random = np.random.default_rng(1)
+    start = {key: random.random(SHAPES[key]) < 0.5 for key in MOVING}
+    write_mask(tmp_path / "start.mask.h5", MaskFile(start, "0" * 64, "random"))
+    rules = FewBits.of({"ip1": level_rule("2bits:min-max"), "ip2": level_rule("binary")})
+    made = run(engine, tmp_path / "run", masking=rules, mask=tmp_path / "start.mask.h5", max_iter=9)
+
+    for blob in rules.blobs:
+        ours, kept = made.model.layer(blob.layer).blobs[0], start[blob.key]
+        assert (ours[~kept].view(np.int32) == 0).all()
+        assert len(np.unique(ours[kept])) == blob.count
+    assert made.result.revived == 0
 
 
 def snapshot(made: Run, iteration: int) -> tuple[Caffemodel, list[np.ndarray]]:

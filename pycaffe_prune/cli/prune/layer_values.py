@@ -1,15 +1,16 @@
 """Options that give one value to all layers or one to each: ``V`` and ``LAYER=V``, repeatable."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeVar
 
 import click
 
 from pycaffe_prune.pruning.selection import select_layers
 
-__all__ = ["layer_values"]
+__all__ = ["layer_values", "layer_wishes"]
 
-
+_Value = TypeVar("_Value")
 _NO_REASONS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -19,6 +20,17 @@ def layer_values(
     chosen: str | None,
     left_out: Mapping[str, str] = _NO_REASONS,
 ) -> dict[str, float]:
+    """Return the number of each layer that gets one, as `layer_wishes`."""
+    return layer_wishes(texts, candidates, chosen, _number, left_out)
+
+
+def layer_wishes(
+    texts: Sequence[str],
+    candidates: Sequence[tuple[str, str]],
+    chosen: str | None,
+    read: Callable[[str, str], _Value],
+    left_out: Mapping[str, str] = _NO_REASONS,
+) -> dict[str, _Value]:
     """Return the value of each layer that gets one, in the candidates' order.
 
     Args:
@@ -27,6 +39,7 @@ def layer_values(
             of equals the last.
         candidates: Name and type of each layer that may be named.
         chosen: The layers that a plain V is for, as `select_layers` takes them.
+        read: Gets V, and the whole text for a sentence; raises `click.BadParameter`.
         left_out: Why other layers are none of the candidates, as for `select_layers`.
 
     Raises:
@@ -34,12 +47,12 @@ def layer_values(
         click.BadParameter: A text is neither form.
     """
     names = {name for name, _ in candidates}
-    plain: dict[str, float] = {}
-    broad: dict[str, float] = {}
-    exact: dict[str, float] = {}
+    plain: dict[str, _Value] = {}
+    broad: dict[str, _Value] = {}
+    exact: dict[str, _Value] = {}
     for text in texts:
-        layer, equals, number = text.rpartition("=")
-        value = _number(number, text)
+        layer, equals, part = text.rpartition("=")
+        value = read(part, text)
         if not equals:
             plain = dict.fromkeys(select_layers(candidates, chosen, left_out), value)
         elif layer in names:

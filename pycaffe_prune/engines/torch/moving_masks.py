@@ -1,14 +1,20 @@
-"""Masks that change while a net trains: Dynamic Network Surgery and gradual magnitude."""
+"""Masks that change while a net trains, and weights on few levels for its passes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pycaffe_prune.engines.masking import DynamicSurgery, GradualMagnitude, Masking
+from pycaffe_prune.engines.masking import (
+    DynamicSurgery,
+    FewBits,
+    GradualMagnitude,
+    Masking,
+)
 from pycaffe_prune.engines.torch.masks import Masks
 from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.updates import Update
@@ -20,6 +26,7 @@ from pycaffe_prune.pruning.dynamic_surgery import (
     surgery_draw,
     surgery_limits,
 )
+from pycaffe_prune.pruning.few_bits import on_few_levels
 from pycaffe_prune.pruning.gradual import gradual_mask
 
 __all__ = ["MovingMasks", "make_moving"]
@@ -30,7 +37,7 @@ _SIGN = 31
 
 
 class MovingMasks(ABC):
-    """Some masks of a net that change; others stay.
+    """What changes weights between passes and updates: some masks of a net, or levels.
 
     Args:
         net: What is trained.
@@ -46,6 +53,8 @@ class MovingMasks(ABC):
         self, net: Net, update: Update, masking: Masking, start: Mapping[BlobKey, Mask]
     ) -> None:
         self._net, self._update = net, update
+        self.moves_masks = masking.moves_masks
+        """Whether a snapshot needs the masks beside it."""
         self._keys = [net.owner(key) for key in masking.keys]
         self._weights = [net.parameters.view(net.parameters.data, key) for key in self._keys]
         self.limits: Sequence[Limits] = ()
@@ -58,7 +67,7 @@ class MovingMasks(ABC):
 
     @abstractmethod
     def begin(self, iteration: int) -> None:
-        """Make masks anew where that is due; to be called before the passes of each iteration."""
+        """Make masks and weights anew where due; to be called before the passes of an iteration."""
 
     @abstractmethod
     def settle(self) -> None:
@@ -171,7 +180,40 @@ class _Piece:
         self.show()
 
 
-class _Surgery(MovingMasks):
+class _DenseCopies(MovingMasks):
+    """Layers have weights of their own memory, made of the dense ones that the solver updates."""
+
+    def __init__(
+        self, net: Net, update: Update, masking: Masking, start: Mapping[BlobKey, Mask]
+    ) -> None:
+        super().__init__(net, update, masking, start)
+        if self._frozen(masking, start):
+            self.masks.zero(net.parameters.data)
+            update.keep(self.masks.bits)
+        self._shown = [dense.clone() for dense in self._weights]
+        for key, shown in zip(self._keys, self._shown, strict=True):
+            net.redirect(key, shown)
+
+    def _take_dense(self) -> None:
+        """Take the dense weights from the layers: a snapshot that was loaded has those."""
+        for dense, shown in zip(self._weights, self._shown, strict=True):
+            dense.copy_(shown)
+
+    def to_go_on_with(self, weights: Caffemodel) -> Caffemodel:
+        dense = dict(zip(self._keys, self._weights, strict=True))
+        held = {
+            (layer.name, index) for layer in weights.layers for index in range(len(layer.blobs))
+        }
+        return weights.with_blobs(
+            {
+                key: dense[owner].reshape(weights.layer(key[0]).blobs[key[1]].shape).cpu().numpy()
+                for key in held
+                if (owner := self._net.owner(key)) in dense
+            }
+        )
+
+
+class _Surgery(_DenseCopies):
     """Dynamic Network Surgery: layers have the masked weights, the solver the dense ones."""
 
     def __init__(
@@ -184,19 +226,13 @@ class _Surgery(MovingMasks):
     ) -> None:
         super().__init__(net, update, masking, start)
         self._masking, self._seed = masking, seed
-        if len(start) > len(set(start) & set(masking.keys)):
-            self.masks.zero(net.parameters.data)
-            update.keep(self.masks.bits)
         self._bits = [torch.full_like(dense, -1, dtype=torch.int32) for dense in self._weights]
         for key, bits in zip(masking.keys, self._bits, strict=True):
             if key in start:
                 _write(bits, start[key])
-        self._shown = [dense.clone() for dense in self._weights]
         self._pieces = [
             _pieces(*three) for three in zip(self._weights, self._bits, self._shown, strict=True)
         ]
-        for key, shown in zip(self._keys, self._shown, strict=True):
-            net.redirect(key, shown)
         self.settle()
 
     def _frozen(self, masking: Masking, start: Mapping[BlobKey, Mask]) -> Mapping[BlobKey, Mask]:
@@ -230,30 +266,60 @@ class _Surgery(MovingMasks):
 
     def restore(self, kept: Sequence[Mask], limits: Sequence[Limits]) -> int:
         self.limits = limits
-        for dense, shown in zip(self._weights, self._shown, strict=True):
-            dense.copy_(shown)  # a snapshot holds the dense weights
+        self._take_dense()
         for bits, mask in zip(self._bits, kept, strict=True):
             _write(bits, mask)
         self.settle()
         return self.masks.revived()
 
-    def to_go_on_with(self, weights: Caffemodel) -> Caffemodel:
-        dense = dict(zip(self._keys, self._weights, strict=True))
-        held = {
-            (layer.name, index) for layer in weights.layers for index in range(len(layer.blobs))
-        }
-        return weights.with_blobs(
-            {
-                key: dense[owner].reshape(weights.layer(key[0]).blobs[key[1]].shape).cpu().numpy()
-                for key in held
-                if (owner := self._net.owner(key)) in dense
-            }
-        )
-
     def revived(self) -> int:
         lost = zip(self._shown, self._bits, strict=True)
         return self.masks.revived() + sum(
             int(torch.count_nonzero(shown[bits == 0])) for shown, bits in lost
+        )
+
+
+class _FewBits(_DenseCopies):
+    """Layers have weights on few levels, the solver the dense ones; masks stay.
+
+    The levels are found on the host: a GPU waits for it in each iteration.
+    """
+
+    kept: ClassVar[list[Mask]] = []
+
+    def __init__(
+        self, net: Net, update: Update, masking: FewBits, start: Mapping[BlobKey, Mask]
+    ) -> None:
+        super().__init__(net, update, masking, start)
+        self._blobs = [
+            (blob, start.get(blob.key), dense, shown)
+            for blob, dense, shown in zip(masking.blobs, self._weights, self._shown, strict=True)
+        ]
+        self.settle()
+
+    def _frozen(self, masking: Masking, start: Mapping[BlobKey, Mask]) -> Mapping[BlobKey, Mask]:  # noqa: ARG002
+        return start
+
+    def begin(self, iteration: int) -> None:  # noqa: ARG002  (each is alike)
+        self.settle()
+
+    def settle(self) -> None:
+        for rule, kept, dense, shown in self._blobs:
+            values = dense.cpu().numpy().reshape(shown.shape if kept is None else kept.shape)
+            moved = on_few_levels(values, rule, kept)
+            shown.copy_(torch.from_numpy(moved).view(shown.shape))
+
+    def restore(self, kept: Sequence[Mask], limits: Sequence[Limits]) -> int:  # noqa: ARG002
+        self._take_dense()
+        alive = self.masks.revived()
+        self.settle()
+        return alive
+
+    def revived(self) -> int:
+        return self.masks.revived() + sum(
+            int(np.count_nonzero(shown.cpu().numpy().reshape(kept.shape)[~kept]))
+            for _, kept, _, shown in self._blobs
+            if kept is not None
         )
 
 
@@ -287,4 +353,6 @@ def make_moving(
     """
     if isinstance(masking, DynamicSurgery):
         return _Surgery(net, update, masking, start, seed)
+    if isinstance(masking, FewBits):
+        return _FewBits(net, update, masking, start)
     return _Gradual(net, update, masking, start)

@@ -81,7 +81,7 @@ class Solver:
         self.stepping.renew()
 
     def follow(self, masking: Masking, start: Mapping[BlobKey, NDArray[np.bool_]]) -> None:
-        """Let masks change while the net trains, from now on.
+        """Let masks change, or weights lie on few levels, while the net trains, from now on.
 
         Args:
             masking: How they change.
@@ -129,7 +129,8 @@ class Solver:
         weights = self.net.weights
         if self.moving:
             weights = self.moving.to_go_on_with(weights)
-            write_mask_state(str(prefix), self.moving.kept, self.moving.limits)
+            if self.moving.moves_masks:
+                write_mask_state(str(prefix), self.moving.kept, self.moving.limits)
         write_snapshot(prefix, weights, self.iter, history, step)
 
     def restore(self, state: Path) -> None:
@@ -152,7 +153,9 @@ class Solver:
         self.net.seek(self.iter * self.param.iter_size)
         self._zero_masked()
         if self.moving:
-            alive = self.moving.restore(*read_mask_state(str(state.with_suffix(""))))
+            moves = self.moving.moves_masks
+            found_masks = read_mask_state(str(state.with_suffix(""))) if moves else ([], [])
+            alive = self.moving.restore(*found_masks)
             if alive:
                 raise EngineError(
                     f"{state}: {alive} masked weights are not zero; it is damaged, remove it"

@@ -9,22 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pycaffe_prune.engines.masking import DynamicSurgery, GradualMagnitude
+from pycaffe_prune.engines.masking import DynamicSurgery, FewBits, GradualMagnitude
 from pycaffe_prune.engines.torch import moving_masks
 from pycaffe_prune.engines.torch.pack import pack_key
 from pycaffe_prune.engines.torch.solver import Solver
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.pruning.dynamic_surgery import surgery_mask
+from pycaffe_prune.pruning.few_bits import level_rule, on_few_levels
 from tests.engines.torch.training_nets import make_solver, small_net
 
 SURGERY = DynamicSurgery.of({"conv": 0.2, "ip1": 0.5}, stop=9, gamma=0.05)
 GRADUAL = GradualMagnitude.of({"conv": 0.5, "ip1": 0.9}, every=2, changes=4, initial=0.2)
+FEW_BITS = FewBits.of({"conv": level_rule("3bits"), "ip1": level_rule("ternary")})
 KINDS = {
     "SGD": 'momentum: 0.9 lr_policy: "fixed" iter_size: 2',
     "Adam": 'type: "Adam" momentum: 0.9 momentum2: 0.99 base_lr: 0.002 lr_policy: "fixed"',
     "clipped": 'momentum: 0.9 lr_policy: "fixed" clip_gradients: 0.5',
 }
-both = pytest.mark.parametrize("masking", [SURGERY, GRADUAL], ids=["surgery", "gradual"])
+each = pytest.mark.parametrize(
+    "masking", [SURGERY, GRADUAL, FEW_BITS], ids=["surgery", "gradual", "few bits"]
+)
 
 
 def solver_for(digits: Path, kind: str = "SGD") -> Solver:
@@ -50,7 +54,7 @@ def test_the_rule_on_bits_is_that_on_numbers(weights, kept, one, other):
     np.testing.assert_array_equal(shown.numpy(), np.where(mask, weights, np.float32(0)))
 
 
-@both
+@each
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_in_parts_and_over_a_snapshot_is_the_run(kind, masking, digits, tmp_path):
     whole, parts, resumed = (solver_for(digits, kind) for _ in range(3))
@@ -89,6 +93,20 @@ def test_layers_have_masked_weights_and_the_solver_dense_ones(digits, tmp_path):
     assert (statistics != solver.net.params["normal"][0].data).any()
 
 
+def test_layers_have_few_levels_and_what_is_masked_is_no_level(digits):
+    solver = solver_for(digits)
+    kept = np.random.default_rng(3).random(solver.net.params["ip1"][0].shape) < 0.3
+    solver.follow(FEW_BITS, {("ip1", 0): kept})
+    solver.step(3)
+    for blob, mask in zip(FEW_BITS.blobs, (None, kept), strict=True):
+        shown = solver.net.params[blob.layer][0].data
+        dense = solver.net.parameters.view(solver.net.parameters.data, blob.key).numpy()
+        dense = dense.reshape(shown.shape)
+        np.testing.assert_array_equal(shown, on_few_levels(dense, blob, mask))
+        assert mask is None or not dense[~mask].any()
+    assert solver.moving.revived() == 0
+
+
 def test_what_a_gradual_mask_prunes_has_no_history(digits):
     solver = solver_for(digits, "Adam")
     solver.follow(GRADUAL, {})
@@ -102,7 +120,7 @@ def test_what_a_gradual_mask_prunes_has_no_history(digits):
             assert (view[mask] != 0).mean() > 0.9
 
 
-@both
+@each
 def test_runs_whose_masks_change_are_not_packed(masking, digits):
     solver = make_solver(small_net(digits))
     assert pack_key(solver)
@@ -110,7 +128,7 @@ def test_runs_whose_masks_change_are_not_packed(masking, digits):
     assert pack_key(solver) is None
 
 
-@both
+@each
 def test_start_masks_that_do_not_fit_are_refused(masking, digits):
     with pytest.raises(SurgeryError, match="layer 'ip1', blob 0: the mask is 2x2, the weights"):
         solver_for(digits).follow(masking, {("ip1", 0): np.ones((2, 2), np.bool_)})

@@ -1,4 +1,4 @@
-"""Masks of a solver of pycaffe that change while it trains.
+"""What changes the weights of a solver of pycaffe between passes and updates: masks, or levels.
 
 The rules are those of `pruning.dynamic_surgery` and `pruning.gradual`, said again for a Python that
 cannot import them; a test holds them against each other. On a GPU the weights go through the host.
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from .few_bits import on_few_levels
 from .mask_state import read_mask_state, write_mask_state
 from .masks import Masks, as_bits, start_masks
 from .snapshots import SNAPSHOT
@@ -17,7 +18,7 @@ _WORD = 2**64 - 1
 
 def make_moving(net, job):
     """Return the masks of a job whose ``masking`` says how they change."""
-    kinds = {"dynamic_surgery": Surgery, "gradual": Gradual}
+    kinds = {"dynamic_surgery": Surgery, "few_bits": FewBits, "gradual": Gradual}
     return kinds[job["masking"]["kind"]](net, job)
 
 
@@ -82,12 +83,35 @@ class Gradual(_Moving):
         yield
 
 
-class Surgery(_Moving):
-    """Dynamic Network Surgery: passes use the masked weights, updates the dense ones."""
+class _DenseCopies(_Moving):
+    """Passes use weights that are made of the dense ones, which updates move."""
 
     def __init__(self, net, job):
         super().__init__(net, job)
         self._dense = [np.empty_like(self._blobs[place].data) for place in self._places]
+
+    def _show(self):
+        for number, (place, dense) in enumerate(zip(self._places, self._dense)):
+            np.copyto(dense, self._blobs[place].data)
+            self._show_one(number, place, self._blobs[place].data)
+
+    def _hide(self):
+        for place, dense in zip(self._places, self._dense):
+            np.copyto(self._blobs[place].data, dense)
+
+    @contextmanager
+    def shown(self):
+        """Show them meanwhile: for tests, and for the weights that the run leaves."""
+        self._show()
+        yield
+        self._hide()
+
+
+class Surgery(_DenseCopies):
+    """Dynamic Network Surgery: passes use the masked weights, updates the dense ones."""
+
+    def __init__(self, net, job):
+        super().__init__(net, job)
         self._zeroed = [place for place in self._zeroed if place not in self._places]
 
     def begin(self, iteration):
@@ -103,29 +127,42 @@ class Surgery(_Moving):
                 if surgery_draw(self._seed, iteration, number) < chance:
                     kept = operated(self._blobs[place].data, self._bits[place] != 0, limits)
                     self._bits[place] = as_bits(kept)
-        self._mask()
+        self._show()
 
-    def _mask(self):
-        for place, dense in zip(self._places, self._dense):
-            np.copyto(dense, self._blobs[place].data)
-            self._zero(self._blobs[place].data, place)
-
-    def _unmask(self):
-        for place, dense in zip(self._places, self._dense):
-            np.copyto(self._blobs[place].data, dense)
+    def _show_one(self, _number, place, weights):
+        self._zero(weights, place)
 
     def zero_gradients(self):
         """Put the dense weights back, and zero the gradients where masks stay; before an update."""
-        self._unmask()
+        self._hide()
         for place in self._zeroed:
             self._zero(self._blobs[place].diff, place)
 
-    @contextmanager
-    def shown(self):
-        """Mask the weights meanwhile: for tests, and for those that the run leaves."""
-        self._mask()
-        yield
-        self._unmask()
+
+class FewBits(_DenseCopies):
+    """Passes use weights on few levels, updates the dense ones; masks stay."""
+
+    def begin(self, _iteration):
+        """Put the weights on their levels; before each iteration."""
+        self._show()
+
+    def _show_one(self, number, place, weights):
+        told, kept = self._told["blobs"][number], self._bits[place] != 0
+        weights[...] = on_few_levels(
+            weights, told["rule"], told["bits"], None if kept.all() else kept
+        )
+
+    def zero_gradients(self):
+        """Put the dense weights back, and zero the masked gradients; before an update."""
+        self._hide()
+        super().zero_gradients()
+
+    def save(self, _iteration):
+        """Write what a snapshot needs besides weights and state: nothing."""
+
+    def resume(self, _iteration):
+        """Go on with the dense weights of a snapshot, or with those that were loaded."""
+        Masks.resume(self, _iteration)
 
 
 def shrunk(weights, kept, share):
