@@ -35,6 +35,7 @@ from data_prep.mat_file import read_mat
 from data_prep.warp import decode
 from pycaffe_prune.engines.contents import lmdb_content
 from pycaffe_prune.experiments.spec import find_experiment, read_experiment
+from pycaffe_prune.formats import wire
 from pycaffe_prune.formats.caffe_pb2 import Datum, NetParameter
 from pycaffe_prune.formats.caffemodel import (
     Caffemodel,
@@ -42,6 +43,7 @@ from pycaffe_prune.formats.caffemodel import (
     read_caffemodel,
     write_caffemodel,
 )
+from pycaffe_prune.formats.compressed.file import MAGIC, read_compressed, write_compressed
 from pycaffe_prune.formats.datum import decode_datum, read_image
 from pycaffe_prune.formats.hdf5 import (
     read_hdf5_solverstate,
@@ -268,6 +270,21 @@ def _repack_safetensors(content: bytes, harm: Callable[[bytes], bytes]) -> bytes
     return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
+def _repack_compressed(content: bytes, harm: Callable[[bytes], bytes]) -> bytes:
+    """Harm one section, and give it the length and checksum that it then has."""
+    sections, at = [], len(MAGIC) + 1
+    while at < len(content):
+        size, at = wire.read_varint(memoryview(content), at, len(content))
+        sections.append(content[at + 4 : at + 4 + size])
+        at += 4 + size
+    chosen = len(harm(b"0" * 64)) % len(sections)
+    sections[chosen] = harm(sections[chosen])
+    return content[: len(MAGIC) + 1] + b"".join(
+        wire.encode_varint(len(section)) + struct.pack("<I", zlib.crc32(section)) + section
+        for section in sections
+    )
+
+
 def _written(folder: Path, write: Callable[[Path], object]) -> bytes:
     path = folder / "made"
     write(path)
@@ -305,6 +322,7 @@ def make_formats(folder: Path) -> list[Format]:
     npz = made(lambda path: write_npz(path, model))
     sparse = made(lambda path: write_sparse(path, model))
     result, found = small_result(), small_sensitivity()
+    compressed = made(lambda path: write_compressed(path, model))
     tensors = made(lambda path: write_safetensors(path, model))
     return [
         *(
@@ -321,6 +339,7 @@ def make_formats(folder: Path) -> list[Format]:
         ),
         Format("solverstate", solverstate, "a", read_solverstate, {}),
         Format("sparse npz", sparse, "a.npz", read_sparse, {}, _repack_zip),
+        Format("compressed", compressed, "a.cpz", read_compressed, {}, _repack_compressed),
         Format("npz", npz, "a.npz", read_npz, {}, _repack_zip),
         Format("safetensors", tensors, "a", read_safetensors, {}, _repack_safetensors),
         *(
@@ -329,6 +348,7 @@ def make_formats(folder: Path) -> list[Format]:
                 ("caffemodel", caffemodel, None),
                 ("npz", sparse, _repack_zip),
                 ("safetensors", tensors, _repack_safetensors),
+                ("compressed", compressed, _repack_compressed),
             )
         ),
         Format("mean binaryproto", made(lambda p: write_mean(p, mean)), "a", read_mean, {}),

@@ -12,6 +12,7 @@ __all__ = ["main"]
 
 # name: (module and attribute, the line that --help shows)
 _COMMANDS = {
+    "compress": ("compress.command:compress", "Store a model in fewer bytes."),
     "convert": (
         "convert.command:convert",
         "Convert models between formats, and nets for a new task.",

@@ -192,8 +192,8 @@ def named_blobs(model: Caffemodel) -> dict[BlobKey, Blob]:
     for (name, index), blob in model.blobs():
         if (name, index) in blobs:
             raise FormatError(
-                f"two layers are called '{name}', which only a .caffemodel or a .sparse.npz can "
-                "hold; rename one"
+                f"two layers are called '{name}', which only a .caffemodel, a .sparse.npz or a "
+                ".cpz can hold; rename one"
             )
         blobs[name, index] = blob
     return blobs

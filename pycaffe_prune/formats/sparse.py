@@ -19,7 +19,6 @@ layer *l*, both counted from 0, is ``l/b/values`` (float32) with ``l/b/gaps`` (u
 import math
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -29,27 +28,22 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.blobs import Blob, require_count
-from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import (
     Caffemodel,
     Layer,
     naming_blob,
-    read_caffemodel,
-    require_text,
 )
 from pycaffe_prune.formats.files import atomic_write, existing_file
 from pycaffe_prune.formats.limits import Budget
-from pycaffe_prune.formats.npz import arrays_size, read_arrays, write_arrays, zipped_size
+from pycaffe_prune.formats.npz import arrays_size, read_arrays, write_arrays
+from pycaffe_prune.formats.outline import LayerOutline, outline_bytes, read_outline
 
 __all__ = [
     "DEFINITIONS",
-    "LayerNonZeros",
-    "StorageSizes",
     "expected_bytes",
     "from_gaps",
     "read_sparse",
     "sparse_size",
-    "storage_sizes",
     "to_gaps",
     "write_sparse",
 ]
@@ -140,14 +134,7 @@ def expected_bytes(values: int, kept: int) -> int:
 
 
 def _members(model: Caffemodel) -> Iterator[tuple[str, NDArray[np.generic]]]:
-    definitions = NetParameter()
-    definitions.CopyFrom(model.net)
-    for layer in model.layers:
-        added = definitions.layer.add()
-        added.CopyFrom(layer.param)
-        for blob in layer.blobs:
-            added.blobs.add().shape.dim.extend(blob.shape)
-    yield DEFINITIONS, np.frombuffer(definitions.SerializeToString(), np.uint8)
+    yield DEFINITIONS, np.frombuffer(outline_bytes(model), np.uint8)
     for layer_index, layer in enumerate(model.layers):
         for blob_index, blob in enumerate(layer.blobs):
             place = f"{layer_index}/{blob_index}"
@@ -169,9 +156,14 @@ def write_sparse(path: Path, model: Caffemodel) -> None:
         write_arrays(file, _members(model))
 
 
-def sparse_size(model: Caffemodel) -> int:
-    """Return how many bytes `write_sparse` writes; nothing is written."""
-    return arrays_size(_members(model), zipfile.ZIP_STORED)
+def sparse_size(model: Caffemodel, compression: int = zipfile.ZIP_STORED) -> int:
+    """Return how many bytes `write_sparse` writes; nothing is written.
+
+    Args:
+        model: The weights.
+        compression: ``zipfile.ZIP_DEFLATED``: as if its members were deflated.
+    """
+    return arrays_size(_members(model), compression)
 
 
 def read_sparse(path: Path) -> Caffemodel:
@@ -184,36 +176,22 @@ def read_sparse(path: Path) -> Caffemodel:
     budget = Budget(existing_file(path, _WHAT).stat().st_size)
     members = read_arrays(path, _WHAT, budget)
     try:
-        net = _definitions(members)
+        net, outlines = read_outline(_taken(members, DEFINITIONS, np.uint8).tobytes())
         layers = tuple(
-            _layer(members, index, param, budget) for index, param in enumerate(net.layer)
+            _layer(members, index, outline, budget) for index, outline in enumerate(outlines)
         )
         _require_none_left(members)
     except (FormatError, DecodeError, EncodeError, MemoryError) as error:
         raise FormatError(f"{path}: {error}; {_WHAT} is needed") from error
-    net.ClearField("layer")
     return Caffemodel(layers, net)
 
 
-def _definitions(members: Members) -> NetParameter:
-    net = NetParameter.FromString(_taken(members, DEFINITIONS, np.uint8).tobytes())
-    net.SerializeToString()  # parsing does not ask for required fields, writing does
-    require_text(net, "a net")
-    for layer in net.layer:
-        require_text(layer, "a layer")
-    return net
-
-
-def _layer(members: Members, index: int, definition: LayerParameter, budget: Budget) -> Layer:
-    param = LayerParameter()
-    param.CopyFrom(definition)
-    param.ClearField("blobs")
+def _layer(members: Members, index: int, outline: LayerOutline, budget: Budget) -> Layer:
     blobs = []
-    for blob_index, proto in enumerate(definition.blobs):
-        with naming_blob(param.name, blob_index):
-            shape = tuple(proto.shape.dim)
+    for blob_index, shape in enumerate(outline.shapes):
+        with naming_blob(outline.param.name, blob_index):
             blobs.append(_blob(members, f"{index}/{blob_index}", shape, budget))
-    return Layer(param, tuple(blobs))
+    return Layer(outline.param, tuple(blobs))
 
 
 def _blob(members: Members, place: str, shape: tuple[int, ...], budget: Budget) -> Blob:
@@ -239,52 +217,3 @@ def _taken(members: Members, name: str, dtype: type[_T]) -> NDArray[_T]:
 def _require_none_left(members: Members) -> None:
     if members:
         raise FormatError(f"has members that no layer names, {min(members)} first")
-
-
-@dataclass(frozen=True)
-class LayerNonZeros:
-    """How much of one layer's blobs is not zero."""
-
-    name: str
-    values: int
-    non_zeros: int
-
-
-@dataclass(frozen=True)
-class StorageSizes:
-    """What a model takes on disk, in bytes, in the four forms that one may compare."""
-
-    dense: int
-    """The caffemodel."""
-    dense_zip: int
-    """The caffemodel in a zip archive (deflate)."""
-    sparse: int
-    """The sparse form (``.sparse.npz``)."""
-    sparse_zip: int
-    """The sparse form with its members deflated."""
-    layers: tuple[LayerNonZeros, ...]
-    """Those with blobs."""
-
-
-def storage_sizes(path: Path) -> StorageSizes:
-    """Measure a caffemodel's storage; nothing is written, and no packed form is held in memory.
-
-    Raises:
-        FormatError: As `read_caffemodel`.
-    """
-    model = read_caffemodel(path)
-    return StorageSizes(
-        dense=path.stat().st_size,
-        dense_zip=zipped_size(path),
-        sparse=sparse_size(model),
-        sparse_zip=arrays_size(_members(model), zipfile.ZIP_DEFLATED),
-        layers=tuple(
-            LayerNonZeros(
-                layer.name,
-                sum(blob.size for blob in layer.blobs),
-                sum(int(np.count_nonzero(blob)) for blob in layer.blobs),
-            )
-            for layer in model.layers
-            if layer.blobs
-        ),
-    )

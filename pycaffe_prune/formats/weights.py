@@ -6,6 +6,7 @@ from pathlib import Path
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.blobs import mapped_file
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.compressed.file import MAGIC, read_compressed, write_compressed
 from pycaffe_prune.formats.hdf5 import read_hdf5_weights, write_hdf5_weights
 from pycaffe_prune.formats.npz import holds_array
 from pycaffe_prune.formats.sparse import DEFINITIONS, read_sparse, write_sparse
@@ -30,18 +31,19 @@ _WRITERS: dict[str, _Writer] = {
     ".sparse.npz": write_sparse,
     ".npz": write_npz,
     ".safetensors": write_safetensors,
+    ".cpz": write_compressed,
     ".h5": write_hdf5_weights,
     ".caffemodel": write_caffemodel,
 }
-_FORMS = "a .caffemodel, .caffemodel.h5, .sparse.npz, .npz or .safetensors"
+_FORMS = "a .caffemodel, .caffemodel.h5, .sparse.npz, .cpz, .npz or .safetensors"
 
 
 def read_weights(path: Path) -> Caffemodel:
     """Read weights of any form, told by the content and not by the name.
 
     Returns:
-        The model. Binary caffemodels and sparse models hold whole definitions, the other forms
-        the layers' names only.
+        The model. Binary caffemodels, sparse and compressed models hold whole definitions, the
+        other forms the layers' names only.
 
     Raises:
         FormatError: The file is missing, damaged, or of none of the forms.
@@ -78,6 +80,8 @@ def _reader(path: Path) -> Callable[[Path], Caffemodel]:
     start = bytes(content[:9])
     if start.startswith(_HDF5):
         return read_hdf5_weights
+    if start.startswith(MAGIC):
+        return read_compressed
     if start.startswith(_ZIP):
         return read_sparse if holds_array(path, DEFINITIONS) else read_npz
     if start[8:] == b"{" and int.from_bytes(start[:8], "little") <= len(content):

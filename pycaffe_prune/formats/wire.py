@@ -22,6 +22,7 @@ __all__ = [
     "fields",
     "fixed_run",
     "read_field",
+    "read_varint",
 ]
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
@@ -42,7 +43,7 @@ class Field(NamedTuple):
     """Offset just past the value."""
 
 
-def _read_varint(buffer: memoryview, position: int, end: int) -> tuple[int, int]:
+def read_varint(buffer: memoryview, position: int, end: int) -> tuple[int, int]:
     """Return the varint at ``position`` and the offset just past it."""
     value = 0
     for shift in range(0, 70, 7):
@@ -63,14 +64,14 @@ def read_field(buffer: memoryview, position: int, end: int) -> Field:
         FormatError: A length reaches past the message's end, or the tag is none. The sentence
             lacks the file's name, which the caller adds.
     """
-    tag, start = _read_varint(buffer, position, end)
+    tag, start = read_varint(buffer, position, end)
     number, wire_type = tag >> 3, tag & 7
     if not 1 <= number <= _MAX_FIELD_NUMBER:
         raise FormatError(f"has no valid field number at byte {position}")
     if wire_type == VARINT:
-        value_end = _read_varint(buffer, start, end)[1]
+        value_end = read_varint(buffer, start, end)[1]
     elif wire_type == LENGTH:
-        length, start = _read_varint(buffer, start, end)
+        length, start = read_varint(buffer, start, end)
         value_end = start + length
     elif wire_type == FIXED32:
         value_end = start + 4

@@ -10,7 +10,7 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, V1Laye
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
 from pycaffe_prune.formats.weights import read_weights, write_weights
 
-ENDINGS = [".caffemodel", ".h5", ".caffemodel.h5", ".sparse.npz", ".npz", ".safetensors"]
+ENDINGS = [".caffemodel", ".h5", ".caffemodel.h5", ".sparse.npz", ".npz", ".safetensors", ".cpz"]
 
 
 def small_model() -> Caffemodel:
@@ -38,10 +38,10 @@ def test_each_form_is_written_by_its_ending_and_read_by_its_content(
 
 def test_the_forms_differ(tmp_path: Path) -> None:
     contents = set()
-    for ending in (".caffemodel", ".h5", ".sparse.npz", ".npz", ".safetensors"):
+    for ending in (".caffemodel", ".h5", ".sparse.npz", ".npz", ".safetensors", ".cpz"):
         write_weights(tmp_path / f"model{ending}", small_model())
         contents.add((tmp_path / f"model{ending}").read_bytes())
-    assert len(contents) == 5
+    assert len(contents) == 6
 
 
 def test_a_v1_file_is_told_from_its_content(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ def convert(
     """Convert weights, nets and mean images; all files are read by their content.
 
     \b
-    Weights   caffemodel (V0 and V1 upgraded), hdf5, sparse, npz, safetensors, onnx
+    Weights   caffemodel (V0 and V1 upgraded), hdf5, sparse, compressed, npz,
+              safetensors, onnx
     Nets      prototxt (V0 and V1 upgraded), deploy (of a train_val net)
     Means     npy, binaryproto
     Forks     stock: a fork's net or weights as stock Caffe has them
@@ -84,6 +85,7 @@ def convert(
       caffe-prune convert old.caffemodel --to caffemodel --out new.caffemodel
       caffe-prune convert pruned.caffemodel --out pruned.sparse.npz
       caffe-prune convert pruned.sparse.npz --out again.caffemodel
+      caffe-prune convert small.cpz --out again.caffemodel
       caffe-prune convert train_val.prototxt --to deploy --input-shape data=1x1x28x28 \\
           --out deploy.prototxt
       caffe-prune convert all_in_one.prototxt --to deploy --stage deploy --out deploy.prototxt

@@ -15,6 +15,7 @@ from pycaffe_prune.convert.strip import strip_model, strip_training
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, write_caffemodel
+from pycaffe_prune.formats.compressed.file import write_compressed
 from pycaffe_prune.formats.files import atomic_write, holds_text, sha256_of
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
 from pycaffe_prune.formats.mask import MaskFile, write_mask
@@ -185,6 +186,7 @@ def _mean(write: Callable[[Path, NDArray[np.float32]], None], request: Request) 
 FORMATS: Mapping[str, Callable[[Request], Conversion]] = {
     "binaryproto": partial(_mean, write_mean),
     "caffemodel": partial(_weights, write_caffemodel),
+    "compressed": partial(_weights, write_compressed),
     "deploy": _deploy,
     "hdf5": _hdf5,
     "npy": partial(_mean, write_mean_npy),
@@ -201,6 +203,7 @@ ENDINGS = {
     ".binaryproto": "binaryproto",
     ".caffemodel": "caffemodel",
     ".caffemodel.h5": "hdf5",
+    ".cpz": "compressed",
     ".h5": "hdf5",
     ".npy": "npy",
     ".sparse.npz": "sparse",

@@ -11,6 +11,12 @@ import click
 
 from pycaffe_prune.cli.endings import say_error
 from pycaffe_prune.cli.input_shapes import input_shapes_option
+from pycaffe_prune.cli.inspect.stored_parts import (
+    StoredParts,
+    is_compressed,
+    show_parts,
+    stored_parts,
+)
 from pycaffe_prune.cli.inspect.tables import show_model, show_net, show_storage, show_totals
 from pycaffe_prune.cli.inspect.unknown_fields import warn_of_unknown_fields
 from pycaffe_prune.cli.options import path_type, phase_option, state_options
@@ -18,7 +24,7 @@ from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.errors import FormatError, PruneError, SurgeryError
 from pycaffe_prune.formats.files import existing_file, holds_text
 from pycaffe_prune.formats.mask import read_mask
-from pycaffe_prune.formats.sparse import StorageSizes, storage_sizes
+from pycaffe_prune.formats.storage import StorageSizes, storage_sizes
 from pycaffe_prune.formats.weights import read_weights
 from pycaffe_prune.net.counts import NetCounts, count_file
 from pycaffe_prune.net.fit import require_fitting
@@ -39,7 +45,9 @@ _Found = TypeVar("_Found")
 @phase_option
 @state_options
 @click.option(
-    "--storage", is_flag=True, help="Bytes of caffemodels: dense, sparse, and either zipped."
+    "--storage",
+    is_flag=True,
+    help="Bytes of a caffemodel in all forms, zipped too; of a compressed file, where each goes.",
 )
 @input_shapes_option
 @click.option(
@@ -66,9 +74,10 @@ def inspect(
     """Show layers, shapes, parameters and multiply-accumulates (MACs) of nets and weights.
 
     A FILE is told by its content. Text is a net prototxt: shapes, parameters, MACs and activations
-    of its layers for one image. Any other is a file of weights (.caffemodel, .caffemodel.h5):
-    shapes and non-zeros. Exit code 1 when one of several files cannot be read (the others are
-    shown), and with --audit when a pruned weight is not zero.
+    of its layers for one image. Any other is a file of weights (.caffemodel, .caffemodel.h5, .cpz):
+    shapes and non-zeros, and of a compressed file where each byte goes. Exit code 1 when one of
+    several files cannot be read (the others are shown), and with --audit when a pruned weight is
+    not zero.
 
     \b
     Examples:
@@ -76,6 +85,7 @@ def inspect(
       caffe-prune inspect before.caffemodel after.caffemodel --json
       caffe-prune inspect final.caffemodel --audit kept.mask.h5
       caffe-prune inspect pruned.caffemodel --storage
+      caffe-prune inspect small.cpz --storage
       caffe-prune inspect prototxt/vgg_16/deploy.prototxt
       caffe-prune inspect train_val.prototxt --phase train --input-shape data=64x1x28x28
       caffe-prune inspect all_in_one.prototxt --stage deploy
@@ -95,7 +105,7 @@ def inspect(
         return _summarise(path, net, state, inputs)
 
     if storage:
-        _show_storage(_each(models, storage_sizes, failures), as_json)
+        _show_storage(_each(models, _storage, failures), as_json)
     else:
         known = [path for path in files if path in (*nets, *models)]
         shown = [found for _, found in _each(known, count, failures)]
@@ -163,12 +173,24 @@ def _summarise(
     return summarise(path, chosen_layers(definition, state), inputs)
 
 
-def _show_storage(sizes: Sequence[tuple[Path, StorageSizes]], as_json: bool) -> None:
+def _storage(path: Path) -> StorageSizes | list[StoredParts]:
+    return stored_parts(path) if is_compressed(path) else storage_sizes(path)
+
+
+def _show_storage(
+    sizes: Sequence[tuple[Path, StorageSizes | list[StoredParts]]], as_json: bool
+) -> None:
     if as_json:
-        dumped = [{"path": str(path), **asdict(found)} for path, found in sizes]
+        dumped = [
+            {"path": str(path), **({"rows": found} if isinstance(found, list) else asdict(found))}
+            for path, found in sizes
+        ]
         click.echo(json.dumps(dumped, indent=1))
-    else:
-        for path, found in sizes:
+        return
+    for path, found in sizes:
+        if isinstance(found, list):
+            show_parts(table_console(), path, found)
+        else:
             show_storage(table_console(), path, found)
 
 
@@ -182,6 +204,9 @@ def _show(shown: Sequence[NetCounts | ModelSummary], totals: bool) -> None:
             show_net(console, item)
         else:
             show_model(console, item)
+            path = Path(item.path)
+            if is_compressed(path):
+                show_parts(console, path, stored_parts(path))
 
 
 def _audit(path: Path, mask_path: Path) -> None:

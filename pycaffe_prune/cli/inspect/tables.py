@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from pycaffe_prune.formats.sparse import StorageSizes
+from pycaffe_prune.formats.storage import StorageSizes
 from pycaffe_prune.net.counts import NetCounts
 from pycaffe_prune.net.fork_summary import ForkStatus
 from pycaffe_prune.net.shapes import extents
@@ -130,7 +130,7 @@ def show_totals(console: Console, nets: Iterable[NetCounts]) -> None:
 
 
 def show_storage(console: Console, path: Path, sizes: StorageSizes) -> None:
-    """Print each layer's non-zeros, and what the file takes in four forms."""
+    """Print each layer's non-zeros, and what the file takes in other forms."""
     console.print(f"{path}: {sizes.dense:,} bytes", style="bold", soft_wrap=True)
     layers = _table()
     layers.add_column("layer", overflow="fold")
@@ -149,6 +149,7 @@ def show_storage(console: Console, path: Path, sizes: StorageSizes) -> None:
         ("dense, zipped", sizes.dense_zip),
         ("sparse (.sparse.npz)", sizes.sparse),
         ("sparse, zipped", sizes.sparse_zip),
+        ("compressed (.cpz)", sizes.compressed),
     ):
         forms.add_row(form, f"{count:,}", f"{100 * count / sizes.dense:.1f} %")
     console.print(forms)

@@ -1,0 +1,84 @@
+"""``caffe-prune compress``: a model in as few bytes as hold it, to the last bit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from pycaffe_prune.cli.compress.tables import LayerBytes, show_forms, show_layers
+from pycaffe_prune.cli.options import path_type
+from pycaffe_prune.cli.tables import table_console
+from pycaffe_prune.errors import PruneError
+from pycaffe_prune.formats.caffemodel import Caffemodel
+from pycaffe_prune.formats.compressed.file import compress as compressed_sections
+from pycaffe_prune.formats.compressed.file import write_sections
+from pycaffe_prune.formats.compressed.pieces import Piece, size_of
+from pycaffe_prune.formats.npz import zipped_size
+from pycaffe_prune.formats.sparse import sparse_size
+from pycaffe_prune.formats.weights import read_weights
+from pycaffe_prune.screen import echo
+
+__all__ = ["compress"]
+
+
+@click.command()
+@click.option("--weights", required=True, type=path_type, help="File of weights, of any form.")
+@click.option("--out", required=True, type=path_type, help="File to write, by custom a .cpz.")
+@click.option("--dry-run", is_flag=True, help="Say what it would take; write nothing.")
+def compress(weights: Path, out: Path, dry_run: bool) -> None:
+    """Store a model in fewer bytes; `convert` brings it back, to the last bit.
+
+    For each blob the smallest exact way is found by measurement: positions of what is not zero, a
+    codebook where its values are few different ones (shared, k-bit, binary, ternary), the bytes
+    of its floats where they are not. All of it is entropy coded. Every command that reads weights
+    takes the file. docs/compressed.md has the format byte by byte.
+
+    \b
+    Examples:
+      caffe-prune compress --weights pruned.caffemodel --out small.cpz
+      caffe-prune convert small.cpz --out again.caffemodel
+      caffe-prune inspect small.cpz --storage
+    """
+    if out.resolve() == weights.resolve():
+        raise PruneError(f"{out}: is the input and is not overwritten; choose another --out")
+    model = read_weights(weights)
+    sizes: list[int] = []
+    sections = _noting(compressed_sections(model), sizes)
+    if dry_run:
+        for _ in sections:
+            pass
+        echo(f"would write {out}, {sum(sizes):,} bytes")
+    else:
+        write_sections(out, sections)
+        echo(f"written: {out}, {sum(sizes):,} bytes")
+    console = table_console()
+    show_layers(console, _by_layer(model, sizes[1:]), sizes[0])
+    values = sum(blob.size for _, blob in model.blobs())
+    forms = {
+        "float32 values": 4 * values,
+        weights.name: weights.stat().st_size,
+        f"{weights.name}, zipped": zipped_size(weights),
+        "sparse (.sparse.npz)": sparse_size(model),
+    }
+    show_forms(console, forms, sum(sizes))
+
+
+def _noting(sections: Iterator[list[Piece]], sizes: list[int]) -> Iterator[list[Piece]]:
+    """The sections as they come, whose sizes are noted."""
+    for pieces in sections:
+        sizes.append(size_of(pieces))
+        yield pieces
+
+
+def _by_layer(model: Caffemodel, sizes: list[int]) -> list[LayerBytes]:
+    left = iter(sizes)
+    return [
+        LayerBytes(
+            layer.name,
+            sum(blob.size for blob in layer.blobs),
+            sum(int((blob != 0).sum()) for blob in layer.blobs),
+            sum(next(left) for _ in layer.blobs),
+        )
+        for layer in model.layers
+        if layer.blobs
+    ]
