@@ -28,24 +28,28 @@ def on_few_levels(weights, rule, bits, kept=None):
 
 
 def _binary(weights):
-    level = np.float32(np.abs(weights).mean(dtype=np.float64))
-    return np.where(weights < 0, -level, level)
+    return np.copysign(np.float32(np.abs(weights).mean(dtype=np.float64)), weights)
 
 
 def _ternary(weights):
     sizes = np.abs(weights)
     far = sizes > np.float32(_TERNARY * sizes.mean(dtype=np.float64))
-    level = np.float32(sizes[far].mean(dtype=np.float64)) if far.any() else np.float32(0)
-    return np.where(far, np.copysign(level, weights), np.float32(0))
+    count = np.count_nonzero(far)
+    level = np.float32((sizes * far).sum(dtype=np.float64) / count if count else 0)
+    moved = np.copysign(level, weights) * far
+    moved += np.float32(0)  # of -0 it makes +0
+    return moved
 
 
 def _stepped(weights, rule, count):
     low, high = weights.min(), weights.max()
+    if rule == "min-max" or not high > low:
+        return _on_steps(weights, low, high, count)
+    cut_low, cut_high, is_better = _least_squares_range(weights, low, high, count)
+    cut = _on_steps(weights, cut_low, cut_high, count)
+    if is_better:
+        return cut
     whole = _on_steps(weights, low, high, count)
-    if rule == "min-max":
-        return whole
-    low, high = _least_squares_range(weights, low, high, count)
-    cut = _on_steps(weights, low, high, count)
     return cut if _error(weights, cut) < _error(weights, whole) else whole
 
 
@@ -53,14 +57,13 @@ def _on_steps(weights, low, high, count):
     low64, high64 = float(low), float(high)
     levels = np.linspace(low64, high64, count).astype(np.float32)
     steps = np.float32((count - 1) / (high64 - low64) if high64 > low64 else 0)
-    codes = np.rint((weights - low) * steps)
-    return levels[np.clip(codes, 0, count - 1, out=codes).astype(np.intp)]
+    codes = (weights - low) * steps
+    moved = levels.take(np.rint(codes, out=codes).astype(np.intp), mode="clip")
+    return moved
 
 
 def _least_squares_range(weights, low, high, count):
     low64, high64 = float(low), float(high)
-    if not high64 > low64:
-        return low, high
     width = (high64 - low64) / _BINS
     places = ((weights.reshape(-1) - low) * np.float32(1 / width)).astype(np.intp)
     counts = np.bincount(np.minimum(places, _BINS - 1), minlength=_BINS)
@@ -70,9 +73,14 @@ def _least_squares_range(weights, low, high, count):
     fits = (highs > lows)[:, 0]
     lows, highs = lows[fits], highs[fits]
     steps = (highs - lows) / (count - 1)
-    codes = np.clip(np.rint((middles - lows) / steps), 0, count - 1)
-    best = np.argmin(np.dot((lows + steps * codes - middles) ** 2, counts))
-    return np.float32(lows[best, 0]), np.float32(highs[best, 0])
+    off = (middles - lows) / steps
+    off -= np.clip(np.rint(off), 0, count - 1)
+    off *= off
+    off *= counts
+    errors = np.sqrt(off.sum(axis=1)) * steps[:, 0]
+    best = np.argmin(errors)
+    is_better = errors[best] + width * weights.size**0.5 < errors[0]
+    return np.float32(lows[best, 0]), np.float32(highs[best, 0]), bool(is_better)
 
 
 def _error(weights, moved):
