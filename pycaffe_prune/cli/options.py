@@ -213,6 +213,10 @@ def require_sense(wish: EngineWish) -> None:
         raise click.UsageError("--tf32 is for the engine torch; the real Caffe has no such setting")
     if wish.name == "caffe" and wish.pack > 1:
         raise click.UsageError("--pack is for the engine torch; the real Caffe runs one at a time")
+    if wish.name == "caffe" and wish.teacher:
+        raise click.UsageError(
+            "--teacher-net is for the engine torch; Caffe has no layer for a teacher's loss"
+        )
     if wish.tf32 and wish.device == "cpu":
         raise click.UsageError("--tf32 goes with --device cuda: a CPU has no TF32")
     if wish.name == "torch" and wish.caffe_python is not None:

@@ -23,6 +23,7 @@ from pycaffe_prune.cli.progress import console, training_progress
 from pycaffe_prune.cli.quantize import read_rule
 from pycaffe_prune.cli.test_lines import output_lines
 from pycaffe_prune.engines.choice import EngineName, EngineWish
+from pycaffe_prune.engines.distillation import TeacherWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.masking import FewBits, Masking, read_masking
@@ -63,6 +64,19 @@ def _masking(file: Path | None, rules: tuple[str, ...]) -> Masking | None:
     return FewBits.of(wished)
 
 
+def _teacher(
+    net: Path | None, weights: Path | None, temperature: float | None, mix: float | None
+) -> TeacherWish | None:
+    if net is None and weights is None:
+        if temperature is not None or mix is not None:
+            raise click.UsageError("--temperature and --mix are for a --teacher-net")
+        return None
+    if net is None or weights is None:
+        raise click.UsageError("--teacher-net and --teacher-weights go together")
+    told = {"temperature": temperature, "mix": mix}
+    return TeacherWish(net, weights, **{name: v for name, v in told.items() if v is not None})
+
+
 @click.command()
 @click.option("--solver", type=text_path_type, required=True, help="Solver prototxt.")
 @click.option("--out", type=text_path_type, required=True, help="Folder of the run.")
@@ -85,6 +99,18 @@ def _masking(file: Path | None, rules: tuple[str, ...]) -> Masking | None:
     metavar="LAYER=RULE",
     help="Passes use this layer's weights on few levels: 1bits to 8bits, 3bits:min-max, binary, "
     "ternary; repeatable.",
+)
+@click.option("--teacher-net", type=path_type, help="Learn from this net's scores, too (torch).")
+@click.option("--teacher-weights", type=path_type, help="Its trained weights.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, min_open=True),
+    help="T, by which both nets' scores are divided (default: 4).",
+)
+@click.option(
+    "--mix",
+    type=click.FloatRange(0, 1),
+    help="Share of the teacher in the loss: 0, labels alone, to 1 (default: 0.5).",
 )
 @click.option("--data", type=text_path_type, help="Folder that holds the net's LMDBs.")
 @click.option(
@@ -119,6 +145,10 @@ def train(
     mask: Path | None,
     masking: Path | None,
     quantize: tuple[str, ...],
+    teacher_net: Path | None,
+    teacher_weights: Path | None,
+    temperature: float | None,
+    mix: float | None,
     data: Path | None,
     max_iter: int | None,
     snapshot: int | None,
@@ -157,10 +187,13 @@ def train(
           --weights runs/base/final.caffemodel --masking surgery.toml
       caffe-prune train --solver S --data data/mnist --out runs/few \\
           --weights runs/base/final.caffemodel --quantize ip1=2bits --quantize ip2=ternary
+      caffe-prune train --solver S --net small.prototxt --data data/mnist --out runs/student \\
+          --teacher-net train_val.prototxt --teacher-weights runs/base/final.caffemodel
       caffe-prune train --solver LOWER_RATE --data data/mnist --out runs/on \\
           --restore snapshots/lenet_iter_5000.solverstate --max-iter 10000
     """
-    wish = EngineWish(engine, caffe_python, device, tf32)
+    teacher = _teacher(teacher_net, teacher_weights, temperature, mix)
+    wish = EngineWish(engine, caffe_python, device, tf32, teacher=teacher is not None)
     require_sense(wish)
     iterations = read_solver(solver).max_iter if max_iter is None else max_iter
     request = TrainRequest(
@@ -171,6 +204,7 @@ def train(
         restore=restore,
         mask=mask,
         masking=_masking(masking, quantize),
+        teacher=teacher,
         data=data,
         max_iter=max_iter,
         snapshot=snapshot,

@@ -29,6 +29,8 @@ class EngineWish:
     """Whether a GPU may round factors to TF32; only torch can be told."""
     pack: int = 1
     """Jobs that share one process and its device; only torch can do more than one."""
+    teacher: bool = False
+    """Whether a teacher has part in the loss; only torch can do that."""
     trust: bool = False
     """Whether the nets that it gets are the user's own, and may run code (`net.trust`)."""
 
@@ -91,6 +93,8 @@ def decide(wish: EngineWish) -> Decision:
 def _auto(wish: EngineWish) -> Decision:
     if wish.tf32 or wish.pack > 1:
         return _torch("only torch has --tf32 and --pack")
+    if wish.teacher:
+        return _torch("only torch has --teacher-net")
     try:
         return _caffe(wish, try_out=wish.caffe_python is None or wish.device != "cpu")
     except EngineError as error:

@@ -93,6 +93,8 @@ def _of_field(name: str, old: Job, new: Job) -> str:
     if name == "masking":
         told = [job.masking.model_dump_json() if job.masking else "none" for job in (old, new)]
         return f"masks change by {told[0]} -> {told[1]}"
+    if name == "taught_by":
+        return f"taught by {old.taught_by or 'no teacher'} -> {new.taught_by or 'no teacher'}"
     before, after = getattr(old, name, None), getattr(new, name, None)
     if isinstance(before, int) and isinstance(after, int):
         return f"{name} {before} -> {after}"

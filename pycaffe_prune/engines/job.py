@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from pycaffe_prune.engines.distillation import Distillation, TeacherWish
 from pycaffe_prune.engines.masking import Masking
 from pycaffe_prune.engines.test_plan import NetTest, TestPlan
 from pycaffe_prune.net.state_wish import OWN_STATE, StateWish
@@ -37,6 +38,8 @@ class TrainRequest:
     mask: Path | None = None
     masking: Masking | None = None
     """How masks change while it trains."""
+    teacher: TeacherWish | None = None
+    """A net that has part in its loss (engine torch)."""
     data: Path | None = None
     """Folder in which the net's relative LMDB and mean paths are looked up."""
     max_iter: int | None = None
@@ -144,6 +147,8 @@ class Job(BaseModel):
     """Layer and blob index of each mask in ``mask.npz``, in its order."""
     masking: Masking | None = None
     """How masks change while it trains."""
+    distillation: Distillation | None = None
+    """The teacher that has part in its loss."""
     seed: int
     max_iter: int
     iter_size: int
@@ -179,6 +184,7 @@ class Job(BaseModel):
         names += ["seed", "trusted"]
         if self.solver.lr_policy == "poly":
             names.append("max_iter")
+        names.append("taught_by")
         found = [
             name.removesuffix("_sha256")
             for name in names
@@ -187,6 +193,11 @@ class Job(BaseModel):
         if None not in (self.accuracy, other.accuracy) and self.accuracy != other.accuracy:
             found.append("accuracy")
         return found if self._restored_sha256 == other._restored_sha256 else [*found, "solverstate"]
+
+    @property
+    def taught_by(self) -> dict[str, object] | None:
+        """The teacher, but for where its weights lie."""
+        return self.distillation.identity if self.distillation else None
 
     @property
     def accuracy(self) -> str | None:

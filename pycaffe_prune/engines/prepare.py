@@ -10,6 +10,11 @@ from pycaffe_prune.engines.data_faults import refuse_faulty_data
 from pycaffe_prune.engines.data_paths import DataFolder
 from pycaffe_prune.engines.data_shapes import data_shapes
 from pycaffe_prune.engines.differences import run_differences
+from pycaffe_prune.engines.distillation import (
+    TeacherWish,
+    distilled_losses,
+    plan_distillation,
+)
 from pycaffe_prune.engines.fingerprint import net_fingerprint, solver_fingerprint
 from pycaffe_prune.engines.initial_weights import (
     load_list,
@@ -85,6 +90,7 @@ class CheckedRun:
     """With all overrides in it."""
     mask: MaskFile | None
     restored: Restored | None
+    teacher: NetParameter | None = None
 
     def write(self, folder: RunFolder) -> None:
         """Write net, solver, masks, the state to go on from and ``job.json`` into ``folder``."""
@@ -95,6 +101,8 @@ class CheckedRun:
             arrays = {f"m{place}": array for place, array in enumerate(self.mask.masks.values())}
             with atomic_write(folder.mask_arrays) as temporary:
                 np.savez_compressed(temporary, allow_pickle=False, **arrays)
+        if self.teacher:
+            write_prototxt(folder.teacher, self.teacher)
         if self.restored:
             self.restored.write(folder)
         write_text(folder.job, self.job.model_dump_json(indent=2) + "\n")
@@ -155,8 +163,21 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
             "module_folders": module_folders(request.solver, nets.source) if request.trust else (),
         }
     )
+    teacher = None
+    if request.teacher:
+        job, teacher = _taught(request.teacher, job, net, trust=request.trust)
     _refuse_other_run(folder, job, net, resolved)
-    return CheckedRun(job, net, resolved, mask, restored)
+    return CheckedRun(job, net, resolved, mask, restored, teacher)
+
+
+def _taught(
+    wish: TeacherWish, job: Job, net: NetParameter, *, trust: bool
+) -> tuple[Job, NetParameter]:
+    """The job with a teacher, and the teacher's net."""
+    layers = layers_in_state(net, NetState(TRAIN))
+    told, teacher = plan_distillation(wish, layers, data_shapes(layers), trust=trust)
+    losses = tuple(distilled_losses(job.losses, told, layers))
+    return job.model_copy(update={"distillation": told, "losses": losses}), teacher
 
 
 def prepare_evaluation(

@@ -33,6 +33,11 @@ class RunFolder:
         return self.path / "mask.npz"
 
     @property
+    def teacher(self) -> Path:
+        """The net of a teacher, with Input layers for its data."""
+        return self.path / "teacher.prototxt"
+
+    @property
     def log(self) -> Path:
         """Tests, displayed losses and snapshots as JSON lines."""
         return self.path / "log.jsonl"

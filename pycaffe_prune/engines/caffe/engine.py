@@ -65,6 +65,11 @@ class CaffeEngine:
 
         A snapshot of the same run in the folder is resumed, to the same final bits.
         """
+        if job.distillation:
+            raise EngineError(
+                f"{folder.path}: a teacher has part in the loss of this run, and Caffe has no "
+                "layer for that; use --engine torch"
+            )
         events = self._events("train", folder, job.threads)
         return follow_training(self.name, events, folder, job, observe)
 

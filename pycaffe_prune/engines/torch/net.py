@@ -1,6 +1,6 @@
 """A net of Caffe layers on PyTorch: forward, backward, weights in and out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,10 @@ class Net:
                 for slot, top in zip(self._flows[place].tops, source.next(), strict=True):
                     self._values[slot] = top
         self._diffs: dict[str, Tensor] = {}
+        self.more_diffs: Callable[[], dict[int, Tensor]] | None = None
+        """Called by `compute` between its passes: what to add to the gradients of some `values`."""
+        self.more_losses: dict[str, Tensor] = {}
+        """What is part of the training loss beside the net's own blobs, by a name of its own."""
 
     def set_input_arrays(self, data: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
         """Give the net's MemoryData layer what its batches are made of, as in pycaffe.
@@ -104,10 +108,11 @@ class Net:
         Those of an Input layer are its data: what is written into them (on a GPU into the view's
         ``tensor``) is what every pass reads, until something else is written.
         """
-        return {
+        own = {
             name: BlobView(self._values[slot], self._diffs.get(name))
             for name, slot in self._names.items()
         }
+        return own | {name: BlobView(loss, None) for name, loss in self.more_losses.items()}
 
     @property
     def params(self) -> dict[str, list[BlobView]]:
@@ -276,12 +281,17 @@ class Net:
     @torch.no_grad()
     def compute(self) -> None:
         """Run all but the data layers forward, then backward; gradients of parameters add up."""
+        self.compute_forward()
+        self._backward(None, self.more_diffs() if self.more_diffs else {})
+
+    @torch.no_grad()
+    def compute_forward(self) -> None:
+        """Run all but the data layers forward."""
         values = self._values
         self._begun += 1
         for place, step in self._steps.items():
             for slot, top in zip(step.flow.tops, self._run(place), strict=True):
                 values[slot] = top
-        self._backward(None)
 
     @torch.no_grad()
     def backward(self) -> None:
@@ -299,10 +309,9 @@ class Net:
                 "phase TRAIN, or say force_backward: true"
             )
         self._diffs = {}
-        self._backward(self._diffs)
+        self._backward(self._diffs, {})
 
-    def _backward(self, kept: dict[str, Tensor] | None) -> None:
-        diffs: dict[int, Tensor] = {}
+    def _backward(self, kept: dict[str, Tensor] | None, diffs: dict[int, Tensor]) -> None:
         for step in reversed(self._steps.values()):
             flow = step.flow
             if not flow.trains:

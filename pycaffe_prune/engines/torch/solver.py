@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pycaffe_prune.engines.caffe.caffe_worker.mask_state import read_mask_state, write_mask_state
+from pycaffe_prune.engines.distillation import Distillation
 from pycaffe_prune.engines.masking import Masking
 from pycaffe_prune.engines.solver_nets import test_states
 from pycaffe_prune.engines.torch.masks import Masks
@@ -17,6 +18,7 @@ from pycaffe_prune.engines.torch.moving_masks import MovingMasks, make_moving
 from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.snapshots import read_snapshot, write_snapshot
 from pycaffe_prune.engines.torch.stepping import Stepping
+from pycaffe_prune.engines.torch.teacher import Teacher
 from pycaffe_prune.engines.torch.updates import make_update
 from pycaffe_prune.errors import EngineError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter, SolverParameter
@@ -49,6 +51,7 @@ class Solver:
         seed = max(param.random_seed, 0)
         self.masks: Masks | None = None
         self.moving: MovingMasks | None = None
+        self.teacher: Teacher | None = None
         with ExitStack() as opened:
             self.net = Net(net, NetState(TRAIN), device, seed)
             opened.callback(self.net.close)
@@ -93,6 +96,20 @@ class Solver:
         seed = max(self.param.random_seed, 0)
         self.moving = make_moving(self.net, self.update, masking, start, seed)
         self.stepping.begin = self.moving.begin
+        self.stepping.renew()
+
+    def learn_from(self, teacher: NetParameter, told: Distillation) -> None:
+        """Let a teacher have its part in the loss, from now on.
+
+        Args:
+            teacher: Its net, with Input layers for its data.
+            told: What of it and the student goes together, and how.
+
+        Raises:
+            EngineError: A layer's type is not known.
+            SurgeryError: The teacher's weights do not fit.
+        """
+        self.teacher = Teacher(self.net, teacher, told)
         self.stepping.renew()
 
     def _zero_masked(self) -> None:
@@ -163,5 +180,7 @@ class Solver:
 
     def close(self) -> None:
         """Let go of the data."""
+        if self.teacher:
+            self.teacher.close()
         for net in (self.net, *self.test_nets):
             net.close()

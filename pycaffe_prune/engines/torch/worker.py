@@ -35,6 +35,7 @@ from pycaffe_prune.engines.caffe.caffe_worker.snapshots import (
 )
 from pycaffe_prune.engines.caffe.caffe_worker.testing import MeansTester, Tester, make_tester
 from pycaffe_prune.engines.curvature import CurvatureJob
+from pycaffe_prune.engines.distillation import Distillation
 from pycaffe_prune.engines.job import ForwardJob
 from pycaffe_prune.engines.masking import Masking
 from pycaffe_prune.engines.run_folder import RunFolder
@@ -234,6 +235,9 @@ class _Run:
         job, snapshots = self._job, self._folder.snapshots
         for path in job["weights"]:
             self.net.copy_from(Path(path))
+        if job["distillation"]:
+            told = Distillation.model_validate(job["distillation"])
+            self.solver.learn_from(read_net(self._folder.teacher), told)
         masks = _read_masks(self._folder, job["masked"])
         if job["masking"]:
             self.solver.follow(_MASKING.validate_python(job["masking"]), masks)

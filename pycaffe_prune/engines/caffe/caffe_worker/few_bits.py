@@ -58,8 +58,7 @@ def _on_steps(weights, low, high, count):
     levels = np.linspace(low64, high64, count).astype(np.float32)
     steps = np.float32((count - 1) / (high64 - low64) if high64 > low64 else 0)
     codes = (weights - low) * steps
-    moved = levels.take(np.rint(codes, out=codes).astype(np.intp), mode="clip")
-    return moved
+    return levels.take(np.rint(codes, out=codes).astype(np.intp), mode="clip")
 
 
 def _least_squares_range(weights, low, high, count):
