@@ -20,7 +20,7 @@ from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import Channels, Ids
 from pycaffe_prune.net.graph import NetGraph
 from pycaffe_prune.pruning.coupled import Coupled, coupled_layers
-from pycaffe_prune.pruning.criteria.units import squared_distances, units_to_delete
+from pycaffe_prune.pruning.criteria.units import squared_distances, squared_lengths, units_to_delete
 from pycaffe_prune.pruning.sharing import shared_blobs
 from pycaffe_prune.pruning.unit_weights import weights_around
 from pycaffe_prune.pruning.units import left_out_of_units
@@ -53,24 +53,25 @@ def merge_order(rows: _Weights, outgoing: _Weights, count: int) -> Merges:
     Returns:
         ``count`` pairs.
     """
-    distances = squared_distances(rows.astype(np.float64))
+    distances = squared_distances(rows.astype(np.float64, copy=False))
     np.fill_diagonal(distances, np.inf)
-    leaving = outgoing.T.astype(np.float64)
+    leaving = np.ascontiguousarray(outgoing.T, np.float64)
     worth = np.square(leaving).mean(axis=1)
     nearest = distances.argmin(axis=1)
-    everyone = np.arange(len(rows))
+    least = distances.min(axis=1)
     merges: Merges = []
     for _ in range(count):
-        with np.errstate(invalid="ignore"):  # 0 * inf: a unit without a partner
-            saliency = worth * distances[everyone, nearest]
-        gone = int(np.nanargmin(saliency))
+        gone = int(np.argmin(worth * least))
         into = int(nearest[gone])
         merges.append((gone, into))
         leaving[into] += leaving[gone]
         worth[into] = np.square(leaving[into]).mean()
-        distances[gone, :] = distances[:, gone] = np.inf
-        orphans = np.flatnonzero(nearest == gone)
-        nearest[orphans] = distances[orphans].argmin(axis=1)
+        worth[gone], least[gone] = 1, np.inf
+        distances[:, gone] = np.inf
+        orphans = np.flatnonzero((nearest == gone) & (least < np.inf))
+        left = distances[orphans]
+        nearest[orphans] = left.argmin(axis=1)
+        least[orphans] = left.min(axis=1)
     return merges
 
 
@@ -164,7 +165,7 @@ def _obstacle(net: NetParameter, channels: Channels, coupled: Coupled) -> str | 
 
 def _sizes(rows: Blob) -> NDArray[np.float64]:
     """The length of each unit's incoming weights; 1 for one without any."""
-    sizes = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
+    sizes = np.sqrt(squared_lengths(rows.astype(np.float64)))
     return np.where(sizes > 0, sizes, 1)
 
 
@@ -211,11 +212,11 @@ def _with_sums(
         read = blob.axes[blob.reads]
         if read is None or read.ndim > 1:
             continue
-        weights = model.layer(key[0]).blobs[key[1]].copy()
-        columns = np.moveaxis(weights, blob.reads, 0)
+        weights = model.layer(key[0]).blobs[key[1]]
+        columns = np.moveaxis(weights, blob.reads, 0).copy()  # a unit's weights side by side
         places = {int(channel): np.flatnonzero(read == channel) for channel in ids.tolist()}
         for gone, into in pairs:
             factor = np.float32(sizes[gone] / sizes[into])
             columns[places[int(ids[into])]] += factor * columns[places[int(ids[gone])]]
-        changed[key] = weights
+        changed[key] = np.ascontiguousarray(np.moveaxis(columns, 0, blob.reads))
     return model.with_blobs(changed)

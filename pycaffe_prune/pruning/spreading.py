@@ -28,6 +28,9 @@ __all__ = ["expected_products", "left_out_of_spreading", "spread_order", "spread
 
 _Matrix = NDArray[np.float64]
 
+_ROWS = 64  # what is made of so many fits a processor's cache
+_AT_ONCE = 128
+_WORTH_COPYING = 0.75
 _RIDGE = 1e-4
 """Added to the diagonal, as a share of its mean: units may be copies of each other."""
 
@@ -45,10 +48,18 @@ def expected_products(incoming: Blob, bias: Blob) -> _Matrix:
     weights = incoming.astype(np.float64)
     together = weights @ weights.T
     # Covariance of the inputs: weights^T weights, scaled to a mean variance of 1.
-    sums = together @ together * (weights.shape[1] / max(float(np.trace(together)), 1e-300))
-    sums += np.outer(bias, bias)
-    lengths = np.sqrt(np.maximum(np.diag(sums), 1e-300))
-    sizes = np.outer(lengths, lengths)
+    scale = weights.shape[1] / max(float(np.trace(together)), 1e-300)
+    sums = together @ together.T  # symmetric: BLAS does half of it
+    sums *= scale
+    lengths = np.sqrt(np.maximum(np.diag(sums) + bias * bias, 1e-300))
+    for start in range(0, len(sums), _ROWS):
+        rows = slice(start, start + _ROWS)
+        sums[rows] += np.outer(bias[rows], bias)
+        sums[rows] = _arc_cosine(sums[rows], np.outer(lengths[rows], lengths))
+    return np.asarray(sums)
+
+
+def _arc_cosine(sums: _Matrix, sizes: _Matrix) -> _Matrix:
     cosines = np.clip(sums / sizes, -1, 1)
     angles = np.arccos(cosines)
     return np.asarray(sizes * (np.sin(angles) + (np.pi - angles) * cosines) / (2 * np.pi))
@@ -70,25 +81,73 @@ def spread_order(
     """
     units = len(products)
     ridge = _RIDGE * max(float(np.trace(products)) / units, 1e-300)
-    inverse = np.linalg.inv(products + ridge * np.eye(units))
+    inverse = _inverse(products + ridge * np.eye(units))
     leaving = outgoing.astype(np.float64)
     worth = leaving.T @ leaving
-    takes = np.eye(units)
-    kept = np.ones(units, np.bool_)
-    for _ in range(count):
-        cost = np.where(kept, np.diag(worth) / np.diag(inverse), np.inf)
-        gone = int(np.argmin(cost))
-        share = inverse[:, gone] / inverse[gone, gone]
-        takes -= np.outer(takes[:, gone], share)
-        column = worth[:, gone].copy()
-        worth += np.outer(share, share) * column[gone]
-        worth -= np.outer(share, column) + np.outer(column, share)
-        inverse -= np.outer(inverse[:, gone], inverse[gone]) / inverse[gone, gone]
-        inverse[gone, :] = inverse[:, gone] = 0
-        inverse[gone, gone] = 1
-        kept[gone] = False
-    takes[:, ~kept] = 0
+    places, left = np.arange(units), np.ones(units, np.bool_)  # of the matrices, and which are kept
+    for done in range(0, count, _AT_ONCE):
+        _delete_some(inverse, worth, left, min(count - done, _AT_ONCE))
+        if done + _AT_ONCE >= count or left.sum() <= _WORTH_COPYING * left.size:
+            inverse, worth = inverse[left][:, left], worth[left][:, left]
+            places = places[left]
+            left = np.ones(places.size, np.bool_)
+    kept = np.zeros(units, np.bool_)
+    kept[places] = True
+    takes = np.zeros((units, units))
+    takes[places, places] = 1
+    takes[np.ix_(~kept, kept)] = products[np.ix_(~kept, kept)] @ inverse
     return kept, takes
+
+
+def _delete_some(inverse: _Matrix, worth: _Matrix, kept: NDArray[np.bool_], count: int) -> None:
+    """Let ``count`` units go, one after another; changes all three arrays.
+
+    When unit g goes, ``inverse`` loses h·s·sᵀ and ``worth`` gains m·s·sᵀ - s·cᵀ - c·sᵀ: h and m are
+    their diagonals at g, c is the column of ``worth``, s that of ``inverse`` over h. What is needed
+    to choose the next are diagonals and single columns; so the matrices are changed once, in the
+    end. What is left in them of units that are gone is of no account.
+    """
+    units = len(inverse)
+    shares, columns = np.zeros((count, units)), np.zeros((count, units))
+    heights, values = np.zeros(count), np.zeros(count)
+    height, value = np.diag(inverse).copy(), np.diag(worth).copy()
+    for step in range(count):
+        cost = np.divide(value, height, out=np.full(units, np.inf), where=kept)
+        gone = int(np.argmin(cost))
+        past = slice(step)
+        at, behind = shares[past, gone], columns[past, gone]
+        row = inverse[gone] - (heights[past] * at) @ shares[past]
+        share = row / row[gone]
+        column = worth[gone] + (values[past] * at - behind) @ shares[past] - at @ columns[past]
+        shares[step], columns[step] = share, column
+        heights[step], values[step] = row[gone], column[gone]
+        height -= row[gone] * np.square(share)
+        value += column[gone] * np.square(share) - 2 * share * column
+        kept[gone] = False
+    less = heights[:, None] * shares
+    left = np.concatenate([shares, columns])
+    right = np.concatenate([values[:, None] * shares - columns, -shares])
+    for start in range(0, units, _ROWS):  # in place: a copy of the whole takes longer
+        rows = slice(start, start + _ROWS)
+        inverse[rows] -= shares[:, rows].T @ less
+        worth[rows] += left[:, rows].T @ right
+
+
+def _inverse(matrix: _Matrix) -> _Matrix:
+    """Invert a positive definite matrix by halves: nearly all of it is matrix products."""
+    units = len(matrix)
+    if units <= _AT_ONCE:
+        return np.asarray(np.linalg.inv(matrix))
+    half = units // 2
+    first = _inverse(matrix[:half, :half])
+    across = first @ matrix[:half, half:]
+    last = _inverse(matrix[half:, half:] - matrix[half:, :half] @ across)
+    whole = np.empty_like(matrix)
+    whole[half:, half:] = last
+    whole[:half, half:] = -across @ last
+    whole[half:, :half] = whole[:half, half:].T
+    whole[:half, :half] = first - whole[:half, half:] @ across.T
+    return whole
 
 
 def left_out_of_spreading(net: NetParameter, model: Caffemodel) -> dict[str, str]:
@@ -164,16 +223,20 @@ def spread_units(
         bias = blobs[1].reshape(-1) if len(blobs) > 1 else np.zeros(ids.size, np.float32)
         count = units_to_delete(ids.size, ratios[name])
         kept[name], takes = spread_order(expected_products(incoming, bias), outgoing, count)
-        model = _with_spread(channels, model, ids, takes)
+        model = _with_spread(channels, model, ids, kept[name], takes)
     return model, kept
 
 
-def _with_spread(channels: Channels, model: Caffemodel, ids: Ids, takes: _Matrix) -> Caffemodel:
+def _with_spread(
+    channels: Channels, model: Caffemodel, ids: Ids, kept: NDArray[np.bool_], takes: _Matrix
+) -> Caffemodel:
     changed: dict[BlobKey, Blob] = {}
     for key, axis, read in _reading(channels, ids):
-        weights = model.layer(key[0]).blobs[key[1]].copy()
-        columns = np.moveaxis(weights, axis, 0)
+        columns = np.moveaxis(model.layer(key[0]).blobs[key[1]], axis, 0).copy()
         places = np.stack([np.flatnonzero(read == channel) for channel in ids.tolist()])
-        columns[places] = np.tensordot(takes.T, columns[places].astype(np.float64), axes=1)
-        changed[key] = weights
+        stay, gone = places[kept], places[~kept]
+        more = np.tensordot(takes[np.ix_(~kept, kept)].T, columns[gone].astype(np.float64), axes=1)
+        columns[stay] = columns[stay] + more
+        columns[gone] = 0
+        changed[key] = np.ascontiguousarray(np.moveaxis(columns, 0, axis))
     return model.with_blobs(changed)

@@ -64,6 +64,26 @@ def test_the_unit_that_costs_least_goes_first() -> None:
     assert int(np.flatnonzero(~kept)[0]) == int(np.argmin(costs))
 
 
+def test_many_units_go_in_the_order_of_one_after_another() -> None:
+    random = np.random.default_rng(4)
+    products = expected_products(random.normal(size=(200, 90)).astype(np.float32), np.zeros(200))
+    outgoing = random.normal(size=(10, 200)).astype(np.float32)
+    inverse = np.linalg.inv(products + 1e-4 * np.trace(products) / 200 * np.eye(200))
+    leaving, expected = outgoing.astype(np.float64), np.ones(200, np.bool_)
+    for _ in range(180):
+        left = np.flatnonzero(expected)
+        within = inverse[np.ix_(left, left)]
+        cost = np.square(leaving[:, left]).sum(axis=0) / np.diag(within)
+        gone = int(np.argmin(cost))
+        share = within[:, gone] / within[gone, gone]
+        leaving[:, left] -= np.outer(leaving[:, left[gone]], share)
+        inverse[np.ix_(left, left)] -= np.outer(within[:, gone], share)
+        expected[left[gone]] = False
+    kept, takes = spread_order(products, outgoing, 180)
+    np.testing.assert_array_equal(kept, expected)
+    np.testing.assert_allclose((outgoing @ takes)[:, kept], leaving[:, expected], rtol=1e-6)
+
+
 @pytest.mark.real_caffe
 def test_twins_go_nearly_without_a_trace_and_others_cost_less_than_deleted(
     caffe_forward: CaffeForward,

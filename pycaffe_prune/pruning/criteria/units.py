@@ -5,7 +5,7 @@ Each criterion is ``(incoming, outgoing, seed) -> scores``: ``incoming`` has sha
 float64. A unit may be a Convolution's filter: then a kernel's values all count.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -19,11 +19,13 @@ __all__ = [
     "Scores",
     "UnitCriterion",
     "squared_distances",
+    "squared_lengths",
     "unit_criterion",
     "units_to_delete",
     "units_to_keep",
 ]
 
+_BLOCK = 64
 _Float = TypeVar("_Float", np.float32, np.float64)
 Scores = NDArray[np.float64]
 UnitCriterion = Callable[[Blob, Blob, int], Scores]
@@ -68,10 +70,25 @@ def squared_distances(rows: NDArray[_Float]) -> NDArray[_Float]:
         The same dtype, shape (units, units), with zeros along the diagonal.
     """
     centred = rows - rows.mean(axis=0)  # near 0, where differences of squares keep their digits
-    squares = np.square(centred).sum(axis=1)
-    found = squares[:, None] + squares - 2 * (centred @ centred.T)
+    squares = squared_lengths(centred)
+    found: NDArray[_Float] = centred @ centred.T
+    for part, sizes in zip(_in_blocks(found), _in_blocks(squares), strict=True):
+        part *= 2
+        np.subtract(sizes[:, None] + squares, part, out=part)
+        np.maximum(part, 0, out=part)
     np.fill_diagonal(found, 0)
-    return np.asarray(np.maximum(found, 0), rows.dtype)
+    return found
+
+
+def squared_lengths(rows: NDArray[_Float]) -> NDArray[_Float]:
+    """Return the squared length of each row: float32 or float64, (units, inputs) -> (units,)."""
+    return np.concatenate([np.square(part).sum(axis=1) for part in _in_blocks(rows)])
+
+
+def _in_blocks(rows: NDArray[_Float]) -> Iterator[NDArray[_Float]]:
+    """Some rows after the other, views: what is made of them stays in the processor's cache."""
+    for start in range(0, max(len(rows), 1), _BLOCK):
+        yield rows[start : start + _BLOCK]
 
 
 def geometric_median(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # noqa: ARG001  (common signature)
@@ -79,7 +96,9 @@ def geometric_median(incoming: Blob, outgoing: Blob, seed: int) -> Scores:  # no
 
     The lowest are nearest to the geometric median, and the others can stand in for them.
     """
-    return np.asarray(np.sqrt(squared_distances(incoming)).sum(axis=1, dtype=np.float64))
+    distances = squared_distances(incoming)
+    sums = [np.sqrt(part).sum(axis=1, dtype=np.float64) for part in _in_blocks(distances)]
+    return np.concatenate(sums)
 
 
 UNIT_CRITERIA: dict[str, UnitCriterion] = {
