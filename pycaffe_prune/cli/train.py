@@ -29,6 +29,7 @@ from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.masking import FewBits, Masking, read_masking
 from pycaffe_prune.engines.run import train as run
 from pycaffe_prune.engines.run_state import ChecksumOf
+from pycaffe_prune.engines.tying import Tying
 from pycaffe_prune.formats.prototxt import read_solver
 from pycaffe_prune.net.state_wish import StateWish
 from pycaffe_prune.screen import echo
@@ -77,6 +78,11 @@ def _teacher(
     return TeacherWish(net, weights, **{name: v for name, v in told.items() if v is not None})
 
 
+def _tying(texts: tuple[str, ...]) -> Tying | None:
+    layers = dict.fromkeys(name for text in texts for name in text.split(",") if name)
+    return Tying(blobs=tuple((name, 0) for name in layers)) if layers else None
+
+
 @click.command()
 @click.option("--solver", type=text_path_type, required=True, help="Solver prototxt.")
 @click.option("--out", type=text_path_type, required=True, help="Folder of the run.")
@@ -111,6 +117,12 @@ def _teacher(
     "--mix",
     type=click.FloatRange(0, 1),
     help="Share of the teacher in the loss: 0, labels alone, to 1 (default: 0.5).",
+)
+@click.option(
+    "--tie",
+    multiple=True,
+    metavar="LAYER[,LAYER]",
+    help="Layers whose equal weights (blob 0) stay equal, and those that are zero at zero.",
 )
 @click.option("--data", type=text_path_type, help="Folder that holds the net's LMDBs.")
 @click.option(
@@ -149,6 +161,7 @@ def train(
     teacher_weights: Path | None,
     temperature: float | None,
     mix: float | None,
+    tie: tuple[str, ...],
     data: Path | None,
     max_iter: int | None,
     snapshot: int | None,
@@ -189,6 +202,8 @@ def train(
           --weights runs/base/final.caffemodel --quantize ip1=2bits --quantize ip2=ternary
       caffe-prune train --solver S --net small.prototxt --data data/mnist --out runs/student \\
           --teacher-net train_val.prototxt --teacher-weights runs/base/final.caffemodel
+      caffe-prune train --solver S --data data/mnist --out runs/shared \\
+          --weights shared.caffemodel --tie ip1,ip2,ip3
       caffe-prune train --solver LOWER_RATE --data data/mnist --out runs/on \\
           --restore snapshots/lenet_iter_5000.solverstate --max-iter 10000
     """
@@ -205,6 +220,7 @@ def train(
         mask=mask,
         masking=_masking(masking, quantize),
         teacher=teacher,
+        tying=_tying(tie),
         data=data,
         max_iter=max_iter,
         snapshot=snapshot,

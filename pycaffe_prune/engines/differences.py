@@ -95,12 +95,18 @@ def _of_field(name: str, old: Job, new: Job) -> str:
         return f"masks change by {told[0]} -> {told[1]}"
     if name == "taught_by":
         return f"taught by {old.taught_by or 'no teacher'} -> {new.taught_by or 'no teacher'}"
+    if name == "tying":
+        return f"weights tied in {_tied(old)} -> {_tied(new)}"
     before, after = getattr(old, name, None), getattr(new, name, None)
     if isinstance(before, int) and isinstance(after, int):
         return f"{name} {before} -> {after}"
     if name == "accuracy":
         return f"accuracy judged in '{before}' -> in '{after}' (--accuracy)"
     return f"other {name}"
+
+
+def _tied(job: Job) -> str:
+    return job.tying.told if job.tying else "no layer"
 
 
 def _layers(net: NetParameter) -> dict[str, LayerParameter]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pycaffe_prune.engines.distillation import Distillation, TeacherWish
 from pycaffe_prune.engines.masking import Masking
 from pycaffe_prune.engines.test_plan import NetTest, TestPlan
+from pycaffe_prune.engines.tying import Tying
 from pycaffe_prune.net.state_wish import OWN_STATE, StateWish
 
 __all__ = [
@@ -40,6 +41,8 @@ class TrainRequest:
     """How masks change while it trains."""
     teacher: TeacherWish | None = None
     """A net that has part in its loss (engine torch)."""
+    tying: Tying | None = None
+    """Which equal weights stay equal while it trains."""
     data: Path | None = None
     """Folder in which the net's relative LMDB and mean paths are looked up."""
     max_iter: int | None = None
@@ -149,6 +152,8 @@ class Job(BaseModel):
     """How masks change while it trains."""
     distillation: Distillation | None = None
     """The teacher that has part in its loss."""
+    tying: Tying | None = None
+    """Which equal weights stay equal while it trains."""
     seed: int
     max_iter: int
     iter_size: int
@@ -181,7 +186,7 @@ class Job(BaseModel):
     def differences(self, other: "Job") -> list[str]:
         """Name what makes ``other`` another run than this one, not a continuation of it."""
         names = ["net_sha256", "solver_sha256", "weights_sha256", "mask_sha256", "masking"]
-        names += ["seed", "trusted"]
+        names += ["tying", "seed", "trusted"]
         if self.solver.lr_policy == "poly":
             names.append("max_iter")
         names.append("taught_by")

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from pycaffe_prune.engines.named_blobs import require_weights
 from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.formats.axes import Shape
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter
@@ -26,7 +27,6 @@ from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.formats.files import existing_file
 from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.net.graph import NetState, layers_in_state
-from pycaffe_prune.net.shapes import infer_shapes
 from pycaffe_prune.pruning.few_bits import LevelRule
 from pycaffe_prune.pruning.gradual import CubicSchedule
 
@@ -233,24 +233,8 @@ def require_fitting_masking(
             f"before iteration {masking.schedule.last}, counted from 0; give a larger --max-iter, "
             "or fewer changes"
         )
-    layers = layers_in_state(net, NetState(TRAIN))
-    around = dict(zip((layer.name for layer in layers), infer_shapes(layers, inputs), strict=True))
-    types = {layer.name: layer.type for layer in layers}
-    for name, index in masking.keys:
-        if name not in types:
-            raise SurgeryError(f"the masking names layer '{name}', which the net does not have")
-        if types[name] == "BatchNorm":
-            raise SurgeryError(
-                f"layer '{name}' (BatchNorm) holds statistics of its input, no weights that a "
-                "masking could be about"
-            )
-        if not around[name].problem and index >= len(around[name].params):
-            raise SurgeryError(
-                f"the masking names layer '{name}', blob {index}, which the layer "
-                f"({types[name]}) does not have"
-            )
-    owners = blob_owners(layers)
-    _refuse_shared(masking.keys, owners)
+    require_weights(masking.keys, net, inputs, "the masking")
+    owners = blob_owners(layers_in_state(net, NetState(TRAIN)))
     _refuse_masks_by_other_names(masking.keys, masked, owners)
 
 
@@ -265,15 +249,3 @@ def _refuse_masks_by_other_names(
                 f"layers '{own[0]}' and '{key[0]}' share one blob; the masking names the one, the "
                 f"mask the other: let the masking name '{key[0]}'"
             )
-
-
-def _refuse_shared(keys: Sequence[BlobKey], owners: Mapping[BlobKey, BlobKey]) -> None:
-    seen: dict[BlobKey, BlobKey] = {}
-    for key in keys:
-        owner = owners.get(key, key)
-        if owner in seen:
-            raise SurgeryError(
-                f"layers '{seen[owner][0]}' and '{key[0]}' share one blob, which the masking "
-                "names twice; name one of them"
-            )
-        seen[owner] = key

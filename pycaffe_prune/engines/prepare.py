@@ -25,6 +25,7 @@ from pycaffe_prune.engines.initial_weights import (
 from pycaffe_prune.engines.job import (
     EvaluationJob,
     Job,
+    LoadedWeights,
     ReadFile,
     TrainRequest,
 )
@@ -47,6 +48,7 @@ from pycaffe_prune.engines.solver_nets import solver_nets, test_states, with_net
 from pycaffe_prune.engines.test_images import image_count, why_uncounted
 from pycaffe_prune.engines.test_plan import headline_mark, label_source, plan_test
 from pycaffe_prune.engines.trusted_layers import confine_output, make_output_folders, module_folders
+from pycaffe_prune.engines.tying import require_fitting_tying
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.axes import Shape
 from pycaffe_prune.formats.caffe_pb2 import (
@@ -147,6 +149,7 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     if mask:
         require_fitting_mask(net, loaded, mask)
     _require_masking(request, net, resolved, mask)
+    _require_tying(request, net, loaded)
     tests = [
         TestNet(name, layers_in_state(net, state), batches)
         for name, state, batches in zip(
@@ -268,6 +271,25 @@ def _require_masking(
     )
 
 
+def _require_tying(
+    request: TrainRequest, net: NetParameter, loaded: Sequence[LoadedWeights]
+) -> None:
+    if request.tying is None:
+        return
+    if request.restore:
+        raise FormatError(
+            f"{request.restore}: a run whose equal weights stay equal cannot go on from another's "
+            "state, whose history moves them apart; begin with its --weights"
+        )
+    if request.masking:
+        raise FormatError(
+            f"{request.solver}: a masking and weights that are tied do not go together; train "
+            "twice, with the weights that the first run leaves"
+        )
+    filled = {name for file in loaded for name in file.copied}
+    require_fitting_tying(request.tying, net, _inputs(net, TRAIN), filled)
+
+
 def _data_folder(request: TrainRequest, net_path: Path) -> DataFolder:
     own = (request.solver.resolve().parent, *request.own)
     return DataFolder(request.data, Readable.of(net_path, request.data, own, trust=request.trust))
@@ -344,6 +366,7 @@ def _job(
         mask_sha256=sha256_of(request.mask) if request.mask else None,
         masked=tuple(mask.masks) if mask else (),
         masking=request.masking,
+        tying=request.tying,
         seed=solver.random_seed,
         max_iter=solver.max_iter,
         iter_size=solver.iter_size,

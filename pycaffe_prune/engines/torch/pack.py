@@ -46,13 +46,14 @@ def pack_key(solver: Solver) -> str | None:
     That is the solver but for its seed, the iteration, and the net but for the units of layers
     whose tops another layer with weights reads. A run cannot be packed when a layer draws random
     numbers, keeps statistics or may overwrite the gradient of a pass before in an iteration
-    (Scale), when its masks change, a teacher has part in its loss, or its data layer does not bring
-    every run the same batches.
+    (Scale), when its masks change, weights are tied, a teacher has part in its loss, or its data
+    layer does not bring every run the same batches.
     """
     layers = layers_in_state(solver.net.definition, NetState(TRAIN))
     if (
         solver.moving
         or solver.teacher
+        or solver.tied
         or solver.net.draws
         or any(not _is_the_same_for_all(layer) for layer in layers)
     ):

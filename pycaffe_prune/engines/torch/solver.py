@@ -19,7 +19,9 @@ from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.snapshots import read_snapshot, write_snapshot
 from pycaffe_prune.engines.torch.stepping import Stepping
 from pycaffe_prune.engines.torch.teacher import Teacher
+from pycaffe_prune.engines.torch.tied import Tied
 from pycaffe_prune.engines.torch.updates import make_update
+from pycaffe_prune.engines.tying import Tying
 from pycaffe_prune.errors import EngineError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, NetParameter, SolverParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
@@ -52,6 +54,7 @@ class Solver:
         self.masks: Masks | None = None
         self.moving: MovingMasks | None = None
         self.teacher: Teacher | None = None
+        self.tied: Tied | None = None
         with ExitStack() as opened:
             self.net = Net(net, NetState(TRAIN), device, seed)
             opened.callback(self.net.close)
@@ -61,7 +64,7 @@ class Solver:
                 opened.callback(test_net.close)
             parameters = self.net.parameters
             self.update = make_update(param, parameters.groups, parameters.data, parameters.diff)
-            self.stepping = Stepping(param, self.net, self.net.compute, self.update.apply)
+            self.stepping = Stepping(param, self.net, self.net.compute, self._apply)
             opened.pop_all()  # from here on `close` is the caller's
 
     @property
@@ -112,6 +115,33 @@ class Solver:
         self.teacher = Teacher(self.net, teacher, told)
         self.stepping.renew()
 
+    def tie(self, tying: Tying, masks: Mapping[BlobKey, NDArray[np.bool_]]) -> None:
+        """Keep weights equal that are equal now, and at zero what is zero or masked.
+
+        Args:
+            tying: In which blobs.
+            masks: As for `mask`, for whatever blobs.
+
+        Raises:
+            SurgeryError: A mask does not fit its blob, or there is no such blob.
+            SystemExit: A weight that is to be tied is NaN or infinite.
+        """
+        self.tied = Tied(self.net, tying, masks)
+        self.update.keep(self.tied.bits)
+        self.stepping.renew()
+
+    def _apply(self, rate: Tensor) -> None:
+        if self.tied is None:
+            self.update.apply(rate)
+            return
+        self.tied.gather(self.net.parameters.diff)
+        self.update.apply(rate)
+        self.tied.spread()
+
+    def revived(self) -> int:
+        """Count the weights that are to be zero, by masks or by what is tied, and are not."""
+        return sum(each.revived() for each in (self.masks, self.moving, self.tied) if each)
+
     def _zero_masked(self) -> None:
         if self.masks:
             self.masks.zero(self.net.parameters.data)
@@ -158,7 +188,8 @@ class Solver:
         Raises:
             FormatError: It is damaged.
             SurgeryError: It belongs to another net or another type of solver.
-            EngineError: Weights live in it that its masks prune for good.
+            EngineError: Weights live in it that its masks prune for good, or are not equal that are
+                tied.
         """
         history = self.history
         found = read_snapshot(state, [tuple(view.shape) for view in history])
@@ -169,6 +200,10 @@ class Solver:
         self.stepping.policy.current_step = found.current_step
         self.net.seek(self.iter * self.param.iter_size)
         self._zero_masked()
+        if self.tied and (parted := self.tied.parted()):
+            raise EngineError(
+                f"{state}: {parted} weights have not their group's value; it is damaged, remove it"
+            )
         if self.moving:
             moves = self.moving.moves_masks
             found_masks = read_mask_state(str(state.with_suffix(""))) if moves else ([], [])

@@ -50,6 +50,7 @@ from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.pack import Rendezvous, pack_key
 from pycaffe_prune.engines.torch.request import Request
 from pycaffe_prune.engines.torch.solver import Solver
+from pycaffe_prune.engines.tying import Tying
 from pycaffe_prune.errors import EngineError, PruneError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
 from pycaffe_prune.formats.caffemodel import BlobKey
@@ -242,6 +243,9 @@ class _Run:
         if job["masking"]:
             self.solver.follow(_MASKING.validate_python(job["masking"]), masks)
             masks = {}
+        if job["tying"]:
+            self.solver.tie(Tying.model_validate(job["tying"]), masks)
+            masks = {}
         snapshots.mkdir(exist_ok=True)
         found = [n for n in snapshots_in(snapshots) if n <= job["max_iter"]]
         if found:
@@ -256,10 +260,6 @@ class _Run:
         if masks:
             self.solver.mask(masks)
 
-    def _revived(self) -> int:
-        masks = self.solver.moving or self.solver.masks
-        return masks.revived() if masks else 0
-
     def lead(self, step: Callable[[int], None]) -> None:
         """Train to the end; ``step`` runs so many iterations of `solver`."""
         self.step = step
@@ -271,7 +271,7 @@ class _Run:
                 self.emit(event="stopped", iteration=iteration)
             else:
                 self.net.save(self._folder.final_weights)
-                self.emit(event="done", iteration=iteration, revived=self._revived())
+                self.emit(event="done", iteration=iteration, revived=self.solver.revived())
 
     def _testers(self) -> list[Tester | MeansTester | None]:
         """What tests each test net; the nets are where the tests so far left them."""

@@ -6,6 +6,7 @@ import time
 
 from .masks import Masks
 from .moving_masks import make_moving
+from .tied import Tied
 
 # caffe::caffe_gpu_mul<float>(int n, const float* a, const float* b, float* y), y = a * b
 # (src/caffe/util/math_functions.cu), under the name that GCC and Clang give it.
@@ -22,6 +23,8 @@ def make_masks(caffe, net, job, emit):
     """
     if job.get("masking"):
         return make_moving(net, job)
+    if job.get("tying"):
+        return Tied(net, job)
     if job["device"] == "cpu" or not job["masked"]:
         return Masks(net, job)
     try:

@@ -1,0 +1,91 @@
+"""Equal weights of a net that stay equal while it trains."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pycaffe_prune.engines.caffe.caffe_worker.tied import groups_of
+from pycaffe_prune.engines.torch.masks import Masks
+from pycaffe_prune.engines.torch.net import Net
+from pycaffe_prune.engines.torch.updates import ALL_BITS
+from pycaffe_prune.engines.tying import Tying
+from pycaffe_prune.formats.caffemodel import BlobKey
+from pycaffe_prune.formats.mask import Mask
+
+__all__ = ["Tied"]
+
+
+class Tied:
+    """Groups of equal weights, each led by its first one; weights that are zero stay so.
+
+    The first weight of a group gets the sum of the group's gradients, the others none; after the
+    update the others get its value, whatever the update made of them.
+
+    Args:
+        net: What is trained; its weights say which are equal.
+        tying: In which blobs.
+        masks: Masks of the net; what they prune is zero.
+
+    Raises:
+        SurgeryError: There is no such blob, or a mask does not fit its own.
+        SystemExit: A weight of these blobs is NaN or infinite.
+    """
+
+    def __init__(self, net: Net, tying: Tying, masks: Mapping[BlobKey, Mask]) -> None:
+        self._data = net.parameters.data
+        self._kept = Masks(net, masks).bits
+        self._zero_pruned()
+        parts, groups = [], 0
+        for key in tying.blobs:
+            start, stop = net.parameters.place(net.owner(key))
+            values = self._data[start:stop]
+            found = groups_of(*key, values.cpu().numpy(), tying.signed)
+            self._kept[start:stop][values == 0] = 0
+            signs = np.ones(len(found.places), np.float32) if found.signs is None else found.signs
+            parts.append((start + found.places, start + found.firsts, groups + found.codes, signs))
+            groups += len(found.firsts)
+        self._zero_pruned()  # -0.0 is zero too
+        self._places, self._firsts, self._codes, signs = (
+            torch.from_numpy(np.concatenate(arrays)).to(net.device)
+            for arrays in zip(*parts, strict=True)
+        )
+        self._signs = signs if tying.signed else None
+        self._lengths = torch.bincount(self._codes, minlength=groups)
+        self.bits = self._kept.clone()
+        """int32, (count,) as the net's flat tensors: 0 where a weight has another one's value or
+        is zero for good, `ALL_BITS` where an update moves it."""
+        self.bits[self._places] = 0
+        self.bits[self._firsts] = ALL_BITS
+
+    def _zero_pruned(self) -> None:
+        self._data.view(torch.int32).bitwise_and_(self._kept)
+
+    def gather(self, diff: Tensor) -> None:
+        """Give each group's first weight the sum of the group's gradients; before an update."""
+        if not len(self._firsts):
+            return
+        own = self._with_signs(diff.index_select(0, self._places)).double()
+        sums = torch.segment_reduce(own, "sum", lengths=self._lengths, unsafe=True)
+        diff.index_copy_(0, self._firsts, sums.float())
+
+    def spread(self) -> None:
+        """Give each weight the value of its group's first; after an update."""
+        self._data.index_copy_(0, self._places, self._values())
+
+    def parted(self) -> int:
+        """Count the weights that have not their group's value, or are to be zero and are not."""
+        others = torch.count_nonzero(self._data[self._places] != self._values())
+        return int(others) + self.revived()
+
+    def revived(self) -> int:
+        """Count the weights that are to be zero and are not."""
+        return int(torch.count_nonzero(self._data[self._kept == 0]))
+
+    def _values(self) -> Tensor:
+        firsts = self._data.index_select(0, self._firsts)
+        return self._with_signs(firsts.index_select(0, self._codes))
+
+    def _with_signs(self, values: Tensor) -> Tensor:
+        return values if self._signs is None else values.mul_(self._signs)
