@@ -1,6 +1,7 @@
 """Equal weights of a net that stay equal while it trains."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -47,16 +48,17 @@ class Tied:
             parts.append((start + found.places, start + found.firsts, groups + found.codes, signs))
             groups += len(found.firsts)
         self._zero_pruned()  # -0.0 is zero too
-        self._places, self._firsts, self._codes, signs = (
+        places, self._firsts, codes, signs = (
             torch.from_numpy(np.concatenate(arrays)).to(net.device)
             for arrays in zip(*parts, strict=True)
         )
-        self._signs = signs if tying.signed else None
-        self._lengths = torch.bincount(self._codes, minlength=groups)
+        self._gathered = _Order(places, codes, signs if tying.signed else None)
+        self._spread = self._gathered.ascending()
+        self._lengths = torch.bincount(codes, minlength=groups)
         self.bits = self._kept.clone()
         """int32, (count,) as the net's flat tensors: 0 where a weight has another one's value or
         is zero for good, `ALL_BITS` where an update moves it."""
-        self.bits[self._places] = 0
+        self.bits[places] = 0
         self.bits[self._firsts] = ALL_BITS
 
     def _zero_pruned(self) -> None:
@@ -66,26 +68,45 @@ class Tied:
         """Give each group's first weight the sum of the group's gradients; before an update."""
         if not len(self._firsts):
             return
-        own = self._with_signs(diff.index_select(0, self._places)).double()
+        own = self._gathered.signed(diff.index_select(0, self._gathered.places)).double()
         sums = torch.segment_reduce(own, "sum", lengths=self._lengths, unsafe=True)
         diff.index_copy_(0, self._firsts, sums.float())
 
     def spread(self) -> None:
         """Give each weight the value of its group's first; after an update."""
-        self._data.index_copy_(0, self._places, self._values())
+        self._data.index_copy_(0, self._spread.places, self._values())
+
+    def _values(self) -> Tensor:
+        firsts = self._data.index_select(0, self._firsts)
+        return self._spread.signed(firsts.index_select(0, self._spread.codes))
 
     def parted(self) -> int:
         """Count the weights that have not their group's value, or are to be zero and are not."""
-        others = torch.count_nonzero(self._data[self._places] != self._values())
+        others = torch.count_nonzero(self._data[self._spread.places] != self._values())
         return int(others) + self.revived()
 
     def revived(self) -> int:
         """Count the weights that are to be zero and are not."""
         return int(torch.count_nonzero(self._data[self._kept == 0]))
 
-    def _values(self) -> Tensor:
-        firsts = self._data.index_select(0, self._firsts)
-        return self._with_signs(firsts.index_select(0, self._codes))
 
-    def _with_signs(self, values: Tensor) -> Tensor:
-        return values if self._signs is None else values.mul_(self._signs)
+@dataclass(frozen=True, eq=False)
+class _Order:
+    """An order of all tied weights."""
+
+    places: Tensor
+    """int64, into the net's flat tensors."""
+    codes: Tensor
+    """int64: the group of each."""
+    signs: Tensor | None
+    """1 and -1: what each is of its group's first; None: all are 1."""
+
+    def ascending(self) -> "_Order":
+        """Return the order of the places: memory is written in it in half the time."""
+        places, order = self.places.sort()
+        signs = None if self.signs is None else self.signs[order]
+        return _Order(places, self.codes[order], signs)
+
+    def signed(self, values: Tensor) -> Tensor:
+        """Give ``values``, in this order, their signs, in place."""
+        return values if self.signs is None else values.mul_(self.signs)
