@@ -1,5 +1,6 @@
 """``caffe-prune compress``: a model in as few bytes as hold it, to the last bit."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from pycaffe_prune.cli.compress.tables import LayerBytes, show_forms, show_layer
 from pycaffe_prune.cli.options import path_type
 from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.errors import PruneError
-from pycaffe_prune.formats.caffemodel import Caffemodel
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
+from pycaffe_prune.formats.compressed.blobs import Hash
 from pycaffe_prune.formats.compressed.file import compress as compressed_sections
 from pycaffe_prune.formats.compressed.file import write_sections
 from pycaffe_prune.formats.compressed.pieces import Piece, size_of
@@ -20,12 +22,20 @@ from pycaffe_prune.screen import echo
 
 __all__ = ["compress"]
 
+_HASHED = re.compile(r"(.+)=([0-9]{1,19}):([0-9]{1,20})", re.DOTALL)
+
 
 @click.command()
 @click.option("--weights", required=True, type=path_type, help="File of weights, of any form.")
 @click.option("--out", required=True, type=path_type, help="File to write, by custom a .cpz.")
+@click.option(
+    "--hashed",
+    multiple=True,
+    metavar="LAYER=BUCKETS:SEED",
+    help="Store the layer's weights as a hash's buckets (docs/compressed.md); repeatable.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what it would take; write nothing.")
-def compress(weights: Path, out: Path, dry_run: bool) -> None:
+def compress(weights: Path, out: Path, hashed: tuple[str, ...], dry_run: bool) -> None:
     """Store a model in fewer bytes; `convert` brings it back, to the last bit.
 
     For each blob the smallest exact way is found by measurement: positions of what is not zero, a
@@ -43,7 +53,7 @@ def compress(weights: Path, out: Path, dry_run: bool) -> None:
         raise PruneError(f"{out}: is the input and is not overwritten; choose another --out")
     model = read_weights(weights)
     sizes: list[int] = []
-    sections = _noting(compressed_sections(model), sizes)
+    sections = _noting(compressed_sections(model, _hashes(hashed)), sizes)
     if dry_run:
         for _ in sections:
             pass
@@ -61,6 +71,16 @@ def compress(weights: Path, out: Path, dry_run: bool) -> None:
         "sparse (.sparse.npz)": sparse_size(model),
     }
     show_forms(console, forms, sum(sizes))
+
+
+def _hashes(texts: tuple[str, ...]) -> dict[BlobKey, Hash]:
+    found = [_HASHED.fullmatch(text) for text in texts]
+    for text, told in zip(texts, found, strict=True):
+        if told is None:
+            raise click.BadParameter(
+                f"'{text}' is not LAYER=BUCKETS:SEED, ip1=29400:65536 say", param_hint="--hashed"
+            )
+    return {(told[1], 0): Hash(int(told[2]), int(told[3])) for told in found if told}
 
 
 def _noting(sections: Iterator[list[Piece]], sizes: list[int]) -> Iterator[list[Piece]]:

@@ -72,7 +72,11 @@ def _stored(blob: StoredBlob) -> str:
         Coding.PLANES: "bytes of float32, coded",
         Coding.CODEBOOK: f"codebook of {blob.values.book.size}",
     }
-    return f"{_WHERE[blob.encoding]}; {values[blob.coding]}"
+    if blob.encoding is Encoding.HASHED:
+        where = f"{blob.values.count:,} buckets, hashed with the seed {blob.seed}"
+    else:
+        where = _WHERE[blob.encoding]
+    return f"{where}; {values[blob.coding]}"
 
 
 def show_parts(console: Console, path: Path, rows: list[StoredParts]) -> None:

@@ -6,6 +6,7 @@ The size of every way is told from how often each symbol occurs; only the smalle
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +29,13 @@ from pycaffe_prune.formats.compressed.values import (
     measure,
     read_values,
 )
+from pycaffe_prune.formats.hashed import MAX_SEED, bucket_values, hashed_blob
 
-__all__ = ["Encoding", "StoredBlob", "encode_blob", "read_blob"]
+__all__ = ["Encoding", "Hash", "StoredBlob", "encode_blob", "encode_hashed", "read_blob"]
 
 Bits = NDArray[np.uint32]
 
+_HASHING = 40  # bytes for each weight while places are hashed
 _WORTH = 0.995  # storing the zeros too, or by columns, must save so much: decoding takes longer
 
 
@@ -45,6 +48,38 @@ class Encoding(IntEnum):
     """Those of which a bit is set, in C order, and where they are."""
     NON_ZERO_COLUMNS = 2
     """As `NON_ZERO`, but with the first axis fastest: down the columns of a matrix."""
+    HASHED = 3
+    """One for each bucket of a hash of the places (`formats.hashed`)."""
+
+
+class Hash(NamedTuple):
+    """What tells the bucket of each of a blob's weights."""
+
+    buckets: int
+    seed: int
+
+
+def encode_hashed(blob: Blob, told: Hash) -> list[Piece]:
+    """Return a hashed blob as it stands in a file: the values of its buckets.
+
+    Raises:
+        FormatError: Its weights are not those of so many values by that hash, or are fewer.
+    """
+    values = None
+    if 1 <= told.buckets <= blob.size and 0 <= told.seed <= MAX_SEED:
+        values = bucket_values(blob, told.buckets, told.seed)
+    if values is None:
+        raise FormatError(
+            f"is none of {told.buckets:,} values by the hash with the seed {told.seed}; give what "
+            "it was hashed with"
+        )
+    found = measure(values.view("<u4"))
+    return [
+        _told(Encoding.HASHED),
+        number(told.buckets),
+        number(told.seed),
+        *encode_values(found, found.coding()[0]),
+    ]
 
 
 def encode_blob(blob: Blob) -> list[Piece]:
@@ -119,6 +154,8 @@ class StoredBlob:
     tokens: Symbols | None = None
     """Where the values are; None: everywhere."""
     span_bits: int = 0
+    seed: int = 0
+    """Of the hash, where they are the values of its buckets."""
 
     @property
     def size(self) -> int:
@@ -128,6 +165,8 @@ class StoredBlob:
     @property
     def memory(self) -> int:
         """The bytes that decoding takes at most, its result included."""
+        if self.encoding is Encoding.HASHED:
+            return _HASHING * self.size + self.values.memory
         if self.tokens is None:
             return self.values.memory
         return 4 * self.size + self.tokens.memory + self.values.memory
@@ -144,6 +183,8 @@ class StoredBlob:
             FormatError: Its positions or values are damaged; the sentence lacks the place.
         """
         kept = self.values.decode()
+        if self.encoding is Encoding.HASHED:
+            return hashed_blob(kept.view("<f4"), self.shape, self.seed)
         if self.tokens is None:
             return kept.view("<f4").reshape(self.shape)
         bits = np.zeros(self.size, "<u4")
@@ -180,6 +221,8 @@ def read_blob(cursor: Cursor, shape: tuple[int, ...]) -> StoredBlob:
         raise FormatError("has columns, but its shape has none")
     if encoding is Encoding.ALL:
         return StoredBlob(shape, encoding, read_values(cursor, size))
+    if encoding is Encoding.HASHED:
+        return _read_hashed(cursor, shape)
     count = cursor.number()
     span_bits = cursor.byte()
     if count > size or span_bits > MAX_SPAN_BITS:
@@ -189,3 +232,11 @@ def read_blob(cursor: Cursor, shape: tuple[int, ...]) -> StoredBlob:
         raise FormatError("has positions that are not of its span")
     values = read_values(cursor, count)
     return StoredBlob(shape, encoding, values, tokens, span_bits)
+
+
+def _read_hashed(cursor: Cursor, shape: tuple[int, ...]) -> StoredBlob:
+    told = Hash(cursor.number(), cursor.number())
+    if not 1 <= told.buckets <= math.prod(shape) or told.seed > MAX_SEED:
+        raise FormatError(f"says that its values are hashed to {told.buckets:,} buckets")
+    values = read_values(cursor, told.buckets)
+    return StoredBlob(shape, Encoding.HASHED, values, seed=told.seed)

@@ -3,10 +3,11 @@
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from google.protobuf.message import DecodeError, EncodeError
 
@@ -14,7 +15,13 @@ from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.blobs import Blob, mapped_file, require_count
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, Layer, naming_blob
-from pycaffe_prune.formats.compressed.blobs import StoredBlob, encode_blob, read_blob
+from pycaffe_prune.formats.compressed.blobs import (
+    Hash,
+    StoredBlob,
+    encode_blob,
+    encode_hashed,
+    read_blob,
+)
 from pycaffe_prune.formats.compressed.pieces import Cursor, Part, Piece, joined, number, size_of
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.formats.limits import Budget
@@ -35,17 +42,27 @@ __all__ = [
 MAGIC = b"\x93CPZ\r\n\x1a\n"
 """How a file begins: no other form of weights does, and a transfer as text destroys it."""
 
+_NO_HASHES: Mapping[BlobKey, Hash] = MappingProxyType({})
 _VERSION = 1
 _WHAT = "a compressed model (.cpz)"
 _MOST_PACKED = 1032  # deflate makes of one byte at most as many
 
 
-def compress(model: Caffemodel) -> Iterator[list[Piece]]:
+def compress(
+    model: Caffemodel, hashed: Mapping[BlobKey, Hash] = _NO_HASHES
+) -> Iterator[list[Piece]]:
     """Yield a model's compressed file: what it begins with, then each blob, in file order.
 
     Args:
         model: What `read_compressed` is to give back.
+        hashed: The blobs whose weights are the values of a hash's buckets.
+
+    Raises:
+        FormatError: A hashed blob is not there, or is not what it is told to be.
     """
+    held = dict(model.blobs())
+    if lacking := [key for key in hashed if key not in held]:
+        raise FormatError(f"layer '{lacking[0][0]}' has no blob {lacking[0][1]} to be hashed")
     outline = outline_bytes(model)
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = packer.compress(outline) + packer.flush()
@@ -53,8 +70,11 @@ def compress(model: Caffemodel) -> Iterator[list[Piece]]:
         Piece(Part.FRAMING, MAGIC + bytes([_VERSION])),
         *_section([number(len(outline)), Piece(Part.DEFINITIONS, packed)]),
     ]
-    for _, blob in model.blobs():
-        yield _section(encode_blob(blob))
+    for key, blob in model.blobs():
+        with naming_blob(*key):
+            told = hashed.get(key)
+            pieces = encode_hashed(blob, told) if told else encode_blob(blob)
+        yield _section(pieces)
 
 
 def _section(pieces: list[Piece]) -> list[Piece]:
@@ -82,9 +102,9 @@ def write_sections(path: Path, sections: Iterable[list[Piece]]) -> None:
             file.writelines(piece.data for piece in pieces)
 
 
-def compressed_size(model: Caffemodel) -> int:
-    """Return how many bytes `write_compressed` writes; nothing is written."""
-    return sum(map(size_of, compress(model)))
+def compressed_size(model: Caffemodel, hashed: Mapping[BlobKey, Hash] = _NO_HASHES) -> int:
+    """Return how many bytes what `compress` yields has; nothing is written."""
+    return sum(map(size_of, compress(model, hashed)))
 
 
 @dataclass(frozen=True)

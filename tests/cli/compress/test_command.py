@@ -9,6 +9,7 @@ from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.compressed.file import read_compressed
+from pycaffe_prune.formats.hashed import hashed_blob
 from pycaffe_prune.formats.sparse import sparse_size
 from pycaffe_prune.formats.weights import read_weights, write_weights
 
@@ -78,3 +79,25 @@ def test_weights_of_any_form_are_taken(weights: Path, tmp_path: Path) -> None:
 def test_the_input_is_not_overwritten(weights: Path) -> None:
     with pytest.raises(PruneError, match="is the input and is not overwritten"):
         run("--weights", weights, "--out", weights)
+
+
+def test_hashed_layers_are_stored_by_their_buckets_where_told(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal(60).astype(np.float32)
+    layer = LayerParameter(name="a=b", type="InnerProduct")
+    blob = hashed_blob(values, (30, 40), 9)
+    source, out = tmp_path / "w.caffemodel", tmp_path / "w.cpz"
+    write_caffemodel(source, Caffemodel((Layer(layer, (blob,)),)))
+    run("--weights", source, "--out", out, "--hashed", "a=b=60:9")
+    assert out.stat().st_size < 400
+    assert read_compressed(out).layer("a=b").blobs[0].tobytes() == blob.tobytes()
+    for told, sentence in (
+        ("a=b=60:8", "'a=b', blob 0.*none of 60 values by the hash with the seed 8"),
+        ("c=60:9", "layer 'c' has no blob 0 to be hashed"),
+    ):
+        with pytest.raises(PruneError, match=sentence):
+            run("--weights", source, "--out", tmp_path / "no.cpz", "--hashed", told)
+    assert (
+        "is not LAYER=BUCKETS:SEED"
+        in run("--weights", source, "--out", tmp_path / "no.cpz", "--hashed", "a=b=60").output
+    )
+    assert not (tmp_path / "no.cpz").exists()

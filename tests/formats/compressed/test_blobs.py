@@ -4,9 +4,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.errors import FormatError
-from pycaffe_prune.formats.compressed.blobs import Encoding, StoredBlob, encode_blob, read_blob
+from pycaffe_prune.formats.compressed.blobs import (
+    Encoding,
+    Hash,
+    StoredBlob,
+    encode_blob,
+    encode_hashed,
+    read_blob,
+)
 from pycaffe_prune.formats.compressed.pieces import Cursor, joined, size_of, sizes_of
 from pycaffe_prune.formats.compressed.values import Coding
+from pycaffe_prune.formats.hashed import hashed_blob
 
 
 def stored(blob: np.ndarray) -> StoredBlob:
@@ -19,6 +27,33 @@ def stored(blob: np.ndarray) -> StoredBlob:
     assert found.decode().tobytes() == blob.tobytes()
     assert found.decode().shape == blob.shape
     return found
+
+
+@settings(max_examples=20)
+@given(buckets=st.integers(1, 60), seed=st.integers(0, 2**64 - 1))
+def test_hashed_weights_are_stored_by_their_buckets(buckets: int, seed: int) -> None:
+    values = np.random.default_rng(1).standard_normal(buckets).astype(np.float32)
+    blob = hashed_blob(values, (6, 10), seed)
+    pieces = encode_hashed(blob, Hash(buckets, seed))
+    cursor = Cursor(memoryview(joined(pieces)))
+    found = read_blob(cursor, blob.shape)
+    cursor.require_end()
+    assert cursor.sizes == sizes_of(pieces)
+    assert found.encoding is Encoding.HASHED
+    assert found.decode().tobytes() == blob.tobytes()
+    assert size_of(pieces) <= 4 * buckets + 20
+    for told in (Hash(buckets, (seed + 1) % 2**64), Hash(61, seed), Hash(0, seed)):
+        if buckets > 1 or told.buckets != 1:
+            with pytest.raises(FormatError, match=f"is none of {told.buckets:,} values by the"):
+                encode_hashed(blob, told)
+
+
+def test_buckets_that_cannot_be_are_refused() -> None:
+    blob = hashed_blob(np.ones(3, np.float32), (2, 2), 1)
+    content = bytearray(joined(encode_hashed(blob, Hash(3, 1))))
+    content[1] = 5
+    with pytest.raises(FormatError, match="hashed to 5 buckets"):
+        read_blob(Cursor(memoryview(bytes(content))), (2, 2))
 
 
 @st.composite
