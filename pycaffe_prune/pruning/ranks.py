@@ -1,9 +1,11 @@
 """Which rank each layer gets: by the energy that it keeps, or by what all of them may take."""
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
@@ -22,6 +24,8 @@ __all__ = [
     "weight_costs",
 ]
 
+_Array = NDArray[np.float64]
+_HALVINGS = 100
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
 
 
@@ -110,29 +114,58 @@ def ranks_of_energy(
 def ranks_within(
     decompositions: Mapping[str, Decomposition], taken: Mapping[str, Cost], amount: float
 ) -> dict[str, int]:
-    """Return the ranks of one energy for all layers, the highest that the budget allows.
+    """Return the ranks by which the product of the layers' energies is highest for its size.
+
+    Nothing else that takes as much has a higher one: each layer gets what is best at one price of a
+    weight (or multiply-accumulate), the lowest price at which all are within the budget.
 
     Args:
         decompositions: Of each layer.
-        taken: What each takes; one whose two layers would take no less stays whole.
+        taken: What each takes.
         amount: What all of them may take together.
+
+    Returns:
+        Ranks of the layers that are factored; the others stay whole.
 
     Raises:
         SurgeryError: Not even the rank 1 of all of them is within it.
     """
+    choices = {name: _choices(one, taken[name]) for name, one in decompositions.items()}
 
-    def total(ranks: Mapping[str, int]) -> int:
-        return sum(taken[name].at(rank) for name, rank in ranks.items())
+    def at(price: float) -> dict[str, int]:
+        return {
+            name: int(np.argmax(logarithms - price * costs))
+            for name, (costs, logarithms) in choices.items()
+        }
 
-    def at(energy: float) -> dict[str, int]:
-        return {name: one.rank_of(energy) for name, one in decompositions.items()}
+    def is_within(chosen: Mapping[str, int]) -> bool:
+        return bool(sum(choices[name][0][place] for name, place in chosen.items()) <= amount)
 
-    least = total(at(0))
-    if least > amount:
-        raise SurgeryError(f"rank 1 takes {least:,}, more than the {amount:,.0f} of the budget")
-    levels = sorted({level for one in decompositions.values() for level in one.energies.tolist()})
-    found = bisect_right(levels, amount, key=lambda level: total(at(level)))
-    return at(levels[found - 1]) if found else at(0)
+    dear = dict.fromkeys(choices, 0)
+    if not is_within(dear):
+        least = sum(costs[0] for costs, _ in choices.values())
+        raise SurgeryError(f"rank 1 takes {least:,.0f}, more than the {amount:,.0f} of the budget")
+    low, high = 0.0, 1 - min(logarithms[0] for _, logarithms in choices.values())
+    found = at(low)
+    if not is_within(found):
+        found = dear  # as at the price `high`: nothing gains so much, and a rank takes 1 at least
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            if is_within(chosen := at(middle)):
+                high, found = middle, chosen
+            else:
+                low = middle
+    return {name: place + 1 for name, place in found.items() if place + 1 < len(choices[name][0])}
+
+
+def _choices(one: Decomposition, cost: Cost) -> tuple[_Array, _Array]:
+    """What each rank that pays takes, from 1 on, and the logarithm of what it keeps; last whole."""
+    most = min(cost.most, one.full_rank)
+    ranks = np.arange(1, most + 1)
+    return (
+        np.append(ranks * float(cost.of_rank), cost.whole),
+        np.log(np.append(one.energies[:most], 1.0)),
+    )
 
 
 def paying_ranks(ranks: Mapping[str, int], taken: Mapping[str, Cost]) -> dict[str, int]:

@@ -19,6 +19,7 @@ from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.formats.sparse import expected_bytes
 from pycaffe_prune.net.counts import LayerCounts, count_layers
 from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.pruning.sizes import NetSize
 from pycaffe_prune.reports.once import once
 from pycaffe_prune.reports.paper.compare import accuracy_of
 from pycaffe_prune.reports.rows import parameter, percent, reduction
@@ -82,7 +83,10 @@ def size_rows(result: ExperimentResult) -> Sequence[SizeRow]:
             counts = counted[shape]
             if counts is None or not _fits(point, counts):
                 return []
-            found.append(_row(record.title, point, alike[_setting(point)], _cost(point, counts)))
+            cost = _cost(point, counts)
+            if cost is None:
+                return []
+            found.append(_row(record.title, point, alike[_setting(point)], cost))
     return found
 
 
@@ -153,7 +157,11 @@ def _fits(point: Point, counts: Mapping[str, LayerCounts]) -> bool:
     return True
 
 
-def _cost(point: Point, counts: Mapping[str, LayerCounts]) -> Cost:
+def _cost(point: Point, counts: Mapping[str, LayerCounts]) -> Cost | None:
+    """What the point's net takes; None: it has other layers, and was not measured whole."""
+    stored = sum(layer.weights + layer.biases + layer.statistics for layer in counts.values())
+    if point.sizes is not None and point.sizes.whole.parameters != stored:
+        return _measured(point.sizes.whole)
     kept = {row.layer: row.kept for row in point.rounds[-1].layers}
     parameters = macs = sparse = 0
     for name, layer in counts.items():
@@ -162,13 +170,25 @@ def _cost(point: Point, counts: Mapping[str, LayerCounts]) -> Cost:
         parameters += left + rest
         macs += (layer.macs or 0) * left // max(1, layer.weights)
         sparse += expected_bytes(layer.weights, left) + _VALUE * rest
-    stored = sum(layer.weights + layer.biases + layer.statistics for layer in counts.values())
     return Cost(
         parameters=parameters,
         macs=macs,
         dense_macs=sum(layer.macs or 0 for layer in counts.values()),
         dense_bytes=_VALUE * stored,
         sparse_bytes=sparse,
+    )
+
+
+def _measured(size: NetSize) -> Cost | None:
+    """What a net of other layers than the whole one takes (two factors in the place of a layer)."""
+    if size.macs is None or size.non_zero_macs is None:
+        return None
+    return Cost(
+        parameters=size.kept_parameters,
+        macs=size.non_zero_macs,
+        dense_macs=size.macs,
+        dense_bytes=_VALUE * size.parameters,
+        sparse_bytes=size.stored_bytes["sparse"],
     )
 
 

@@ -1,4 +1,7 @@
-"""Laws of the choice of ranks: as much energy as a budget allows, and counts that are the net's."""
+"""Laws of the choice of ranks: the most energy for what is taken, and counts that are the net's."""
+
+from itertools import product
+from math import prod
 
 import numpy as np
 import pytest
@@ -55,21 +58,25 @@ def test_a_rank_costs_what_the_factored_net_has_of_it(way: Way) -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9, 1.0])
-def test_all_keep_the_highest_energy_that_the_budget_allows(share: float) -> None:
+def test_nothing_that_takes_as_much_keeps_more(share: float) -> None:
     found = decompose_layers(NET, MODEL, ways_of(NET, LAYERS, Way.SPATIAL))
     taken = weight_costs(found)
     amount = share * sum(cost.whole for cost in taken.values())
     ranks = ranks_within(found, taken, amount)
-    assert sum(taken[name].at(rank) for name, rank in ranks.items()) <= amount
-    least = min(found[name].energy(rank) for name, rank in ranks.items())
-    assert ranks == ranks_of_energy(found, dict.fromkeys(LAYERS, least))
-    higher = [e for one in found.values() for e in one.energies.tolist() if e > least]
-    if higher:
-        more = ranks_of_energy(found, dict.fromkeys(LAYERS, min(higher)))
-        assert sum(taken[name].at(rank) for name, rank in more.items()) > amount
-    paying = paying_ranks(ranks, taken)
-    for name, rank in ranks.items():
-        assert (name in paying) == (taken[name].of_rank * rank < taken[name].whole)
+    total = sum(taken[name].at(ranks.get(name, 10**9)) for name in LAYERS)
+    assert total <= amount
+    assert paying_ranks(ranks, taken) == ranks
+
+    def kept(chosen: dict[str, int]) -> float:
+        return prod(found[name].energy(chosen[name]) if name in chosen else 1.0 for name in LAYERS)
+
+    def choices(name: str) -> list[dict[str, int]]:
+        return [{}, *({name: rank} for rank in range(1, taken[name].most + 1))]
+
+    for one, two, three in product(*map(choices, LAYERS)):
+        other = one | two | three
+        if sum(taken[name].at(other.get(name, 10**9)) for name in LAYERS) <= total:
+            assert kept(other) <= kept(ranks) + 1e-12
 
 
 def test_a_budget_below_rank_1_is_refused() -> None:

@@ -3,6 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
+from pycaffe_prune.pruning.sizes import ModelSizes, NetSize
 from pycaffe_prune.reports.sizes import size_rows
 
 Make = Callable[..., Point]
@@ -50,3 +51,25 @@ def test_without_the_right_net_nothing_is_said(
 ) -> None:
     result = result_of([point("baseline", 0, 9_800)], settings={"solver": solver})
     assert size_rows(result) == []
+
+
+def test_a_net_of_other_layers_is_counted_as_it_was_measured(
+    point: Make, result_of: MakeResult
+) -> None:
+    size = NetSize(
+        parameters=100_410,
+        weights=100_000,
+        non_zero_weights=100_000,
+        macs=100_000,
+        non_zero_macs=100_000,
+        stored_bytes={"caffemodel": 402_000, "sparse": 402_500},
+        units={},
+    )
+    factored = point("connections", 166_200, 9_500, alpha=1.5)
+    solver = {"solver": "solvers/lenet_300_100.prototxt"}
+    known = factored.model_copy(update={"sizes": ModelSizes(whole=size, alive=None)})
+    result = result_of([known], settings=solver)
+    assert _cost(result, "connections") == (100_410, 100_000, 100_000, 4 * 100_410, 402_500)
+    unknown = size.model_copy(update={"macs": None})
+    unknown = factored.model_copy(update={"sizes": ModelSizes(whole=unknown, alive=None)})
+    assert size_rows(result_of([unknown], settings=solver)) == []

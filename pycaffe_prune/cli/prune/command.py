@@ -5,6 +5,7 @@ import click
 from pycaffe_prune.cli.prune.connections import connections
 from pycaffe_prune.cli.prune.dead import dead
 from pycaffe_prune.cli.prune.low_rank import low_rank
+from pycaffe_prune.cli.prune.predict import predict
 from pycaffe_prune.cli.prune.units import units
 
 
@@ -29,3 +30,4 @@ prune.add_command(connections)
 prune.add_command(units)
 prune.add_command(dead)
 prune.add_command(low_rank)
+prune.add_command(predict)

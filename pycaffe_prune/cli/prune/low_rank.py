@@ -67,7 +67,7 @@ __all__ = ["low_rank"]
     type=click.FloatRange(0, min_open=True),
     metavar="S",
     help="Instead: what the weights of all --layers may be together, a number or below 1 a share; "
-    "all keep the same energy.",
+    "the ranks that keep the most for it.",
 )
 @click.option(
     "--macs",
@@ -147,7 +147,7 @@ def low_rank(
         counted = taken if parameters is not None else multiplied
         if isinstance(counted, SurgeryError):
             raise counted
-        wanted = paying_ranks(_within(found, counted, parameters or macs or 0), counted)
+        wanted = _within(found, counted, parameters or macs or 0)
     _show(found, wanted, taken, multiplied)
     if chooses_all(layers):
         show_left_out(of_chosen_state(list(left_out.items()), definition, state), whole)
