@@ -14,7 +14,7 @@ __all__ = ["MAX_ORDER", "Cost", "Table", "best_table", "least_cost", "table_byte
 MAX_ORDER = 7
 """The highest order of the Exp-Golomb code that frequencies are written in."""
 
-_WORTH = 1.0005  # a higher precision must save so much, since its tables decode slower
+_WORTH = 1.0002  # a higher precision must save so much, since its tables decode slower
 _MOST_BITS = 2 * (MAX_PRECISION + 1)  # of one frequency
 
 

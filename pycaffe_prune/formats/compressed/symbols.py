@@ -29,7 +29,7 @@ __all__ = [
 MAX_SYMBOLS = 1 << rans.MAX_PRECISION
 """The most symbols an alphabet has."""
 
-_TURNS = 1024  # of the entropy coder, until it has all its lanes
+_TURNS = 2048  # of the entropy coder, until it has all its lanes
 _MAX_LANES = 4096
 _BLOCK = 1 << 20  # what is counted at once: bincount takes eight bytes a symbol
 _ORDER_SHIFT = 5
