@@ -77,7 +77,7 @@ def test_weights_of_any_form_are_taken(weights: Path, tmp_path: Path) -> None:
 
 
 def test_the_input_is_not_overwritten(weights: Path) -> None:
-    with pytest.raises(PruneError, match="is the input and is not overwritten"):
+    with pytest.raises(PruneError, match="is an input and is not overwritten"):
         run("--weights", weights, "--out", weights)
 
 
