@@ -11,9 +11,10 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,11 +22,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pycaffe_prune.engines.base import Engine, Event, Observer, TestScore, TrainResult
 from pycaffe_prune.engines.contents import noted_sha256
 from pycaffe_prune.engines.data_shapes import data_shapes
+from pycaffe_prune.engines.distillation import TeacherWish
 from pycaffe_prune.engines.job import Job, TrainRequest
 from pycaffe_prune.engines.masking import Masking
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.run_state import ChecksumOf, is_json, remove_partial_files
+from pycaffe_prune.engines.tying import Tying
 from pycaffe_prune.errors import FormatError, PruneError
 from pycaffe_prune.experiments.machine import this_machine
 from pycaffe_prune.experiments.paths import ExperimentFolder, StageFolder
@@ -37,7 +40,8 @@ from pycaffe_prune.experiments.store.stage_files import (
 )
 from pycaffe_prune.experiments.store.stage_lock import Stop, stage_lock
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
-from pycaffe_prune.formats.caffemodel import read_caffemodel
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, read_caffemodel
+from pycaffe_prune.formats.compressed.blobs import Hash
 from pycaffe_prune.formats.files import write_text
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.net.graph import NetState, layers_in_state
@@ -121,6 +125,8 @@ class Stage(ABC):
 
     context: Context
     iterations: int
+    teacher: TeacherWish | None = field(default=None, kw_only=True)
+    """Who has part in the loss; no part of the key (`methods.distilled` has a stage around)."""
 
     kind: ClassVar[str]
 
@@ -266,6 +272,23 @@ class Stage(ABC):
         write_prototxt(folder.net, self.context.read_net())
         return folder.net
 
+    def _request(self, net: Path, seed: int) -> TrainRequest:
+        """A training of this stage, from the net's fillers."""
+        return TrainRequest(
+            solver=self._solver,
+            net=net,
+            teacher=self.teacher,
+            data=self.context.data,
+            max_iter=self.iterations,
+            test_interval=0,
+            seed=seed,
+            accuracy=self.context.accuracy,
+            device=self.context.device,
+            threads=self.context.threads,
+            trust=self.context.trust,
+            own=self.context.own,
+        )
+
     def _train(
         self,
         folder: StageFolder,
@@ -277,25 +300,24 @@ class Stage(ABC):
         weights: Path | None = None,
         mask: Path | None = None,
         masking: Masking | None = None,
+        tying: Tying | None = None,
     ) -> TrainResult:
-        request = TrainRequest(
-            solver=self._solver,
-            net=net,
-            weights=weights,
-            mask=mask,
-            masking=masking,
-            data=self.context.data,
-            max_iter=self.iterations,
-            test_interval=0,
-            seed=seed,
-            accuracy=self.context.accuracy,
-            device=self.context.device,
-            threads=self.context.threads,
-            trust=self.context.trust,
-            own=self.context.own,
+        request = replace(
+            self._request(net, seed), weights=weights, mask=mask, masking=masking, tying=tying
         )
         place, checksum_of = folder.training.path, self.context.checksum_of
         return train(request, place, engine, observe, checksum_of)
+
+    def _fillers(
+        self, folder: StageFolder, engine: Engine, observe: Observer, seed: int, net: Path
+    ) -> Caffemodel:
+        """The weights that a training with this seed begins with."""
+        request = replace(self._request(net, seed), max_iter=0, teacher=None)
+        place = RunFolder(folder.path / "fillers")
+        train(request, place.path, engine, observe, self.context.checksum_of)
+        found = read_caffemodel(place.final_weights)
+        shutil.rmtree(place.path)
+        return found
 
     def _found(
         self,
@@ -304,6 +326,7 @@ class Stage(ABC):
         result: TrainResult,
         kept: dict[str, int],
         units: dict[str, int] | None,
+        hashed: Mapping[BlobKey, Hash] = MappingProxyType({}),
     ) -> StageOutput:
         job = Job.model_validate_json(folder.training.job.read_bytes())
         return StageOutput(
@@ -314,7 +337,7 @@ class Stage(ABC):
             after=result.final_test,
             iterations=result.iterations,
             images=result.iterations * job.iter_size * job.batch,
-            sizes=_sizes(folder.training, observe),
+            sizes=_sizes(folder.training, observe, hashed),
             seconds=result.seconds,
             versions=result.versions,
             device=self.context.device,
@@ -323,12 +346,14 @@ class Stage(ABC):
         )
 
 
-def _sizes(training: RunFolder, observe: Observer) -> ModelSizes | None:
+def _sizes(
+    training: RunFolder, observe: Observer, hashed: Mapping[BlobKey, Hash]
+) -> ModelSizes | None:
     """What the trained net takes; a net that cannot be measured is trained all the same."""
     try:
         net = read_net(training.net)
         shapes = data_shapes(layers_in_state(net, NetState.of(net, TEST)))
-        return model_sizes(net, read_caffemodel(training.final_weights), shapes)
+        return model_sizes(net, read_caffemodel(training.final_weights), shapes, hashed)
     except PruneError as error:
         observe(Event(event="warning", message=f"the net's sizes are not known: {error}"))
         return None

@@ -11,6 +11,7 @@ import numpy as np
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
+from pycaffe_prune.formats.compressed.blobs import Hash
 from pycaffe_prune.formats.hashed import MAX_SEED, buckets_and_signs, hashed_blob
 
 __all__ = ["bucket_count", "hash_weights", "layer_seed"]
@@ -31,9 +32,7 @@ def layer_seed(seed: int, place: int) -> int:
     return ((seed << 16) + place) & MAX_SEED
 
 
-def hash_weights(
-    model: Caffemodel, buckets: Mapping[BlobKey, int], seeds: Mapping[BlobKey, int]
-) -> Caffemodel:
+def hash_weights(model: Caffemodel, hashes: Mapping[BlobKey, Hash]) -> Caffemodel:
     """Give each bucket the value of its first weight, and each weight its bucket's value and sign.
 
     What is drawn by a filler keeps its distribution so. Values that are equal in magnitude are
@@ -41,23 +40,21 @@ def hash_weights(
 
     Args:
         model: The weights.
-        buckets: How many buckets each blob has.
-        seeds: Of each blob's hash.
+        hashes: Of the blobs that are hashed.
 
     Raises:
         FormatError: A layer is not in the model.
-        SurgeryError: A bucket would have the value 0, which a training keeps at zero, or so many
-            magnitudes are equal that they cannot be moved apart.
+        SurgeryError: All weights of a blob are of one magnitude.
     """
     moved = {}
-    for key, count in buckets.items():
+    for key, (count, seed) in hashes.items():
         blob = model.layer(key[0]).blobs[key[1]]
-        places, signs = buckets_and_signs(blob.size, count, seeds[key])
+        places, signs = buckets_and_signs(blob.size, count, seed)
         values = np.zeros(count, np.float32)
         values[places[::-1]] = (blob.reshape(-1) * signs)[::-1]  # of equal places the last counts
         filled = np.unique(places)
         values[filled] = _apart(values[filled], key)
-        moved[key] = hashed_blob(values, blob.shape, seeds[key])
+        moved[key] = hashed_blob(values, blob.shape, seed)
     return model.with_blobs(moved)
 
 

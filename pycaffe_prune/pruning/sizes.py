@@ -16,6 +16,8 @@ from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.blobs import Blob
 from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, caffemodel_size
+from pycaffe_prune.formats.compressed.blobs import Hash
+from pycaffe_prune.formats.compressed.file import compressed_size
 from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.formats.sparse import sparse_size
 from pycaffe_prune.net.counts import are_weights, uses_of_weights
@@ -27,6 +29,7 @@ from pycaffe_prune.pruning.dead import delete_dead
 __all__ = ["STORAGE_FORMS", "ModelSizes", "NetSize", "model_sizes", "net_size"]
 
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
+_NO_HASHES: Mapping[BlobKey, Hash] = MappingProxyType({})
 
 STORAGE_FORMS: Mapping[str, Callable[[Caffemodel], int]] = MappingProxyType(
     {"caffemodel": caffemodel_size, "sparse": sparse_size}
@@ -74,32 +77,48 @@ class ModelSizes(_Model):
 
 
 def model_sizes(
-    net: NetParameter, model: Caffemodel, inputs: Mapping[str, Shape] = _NO_INPUTS
+    net: NetParameter,
+    model: Caffemodel,
+    inputs: Mapping[str, Shape] = _NO_INPUTS,
+    hashed: Mapping[BlobKey, Hash] = _NO_HASHES,
 ) -> ModelSizes:
     """Measure a net and its weights, with and without dead units; nothing is written.
+
+    Here the compressed form is measured too, which takes longer than the others.
 
     Args:
         net: The definition; its own level and stages choose the layers, with the phase TEST.
         model: Its weights, with zeros where connections were pruned. Layers that the net lacks are
             part of the stored bytes alone.
         inputs: Shapes of blobs that the prototxt does not tell, as for `infer_shapes`.
+        hashed: The blobs that the compressed form has the buckets of.
 
     Raises:
         SurgeryError: Net and weights do not fit together, or the net contradicts itself.
-        FormatError: The caffemodel lacks a layer.
+        FormatError: The caffemodel lacks a layer, or a blob is not hashed as it is told to be.
     """
     require_fitting(net, model, inputs)
     try:
         found = delete_dead(net, model)
     except PruneError as error:
-        whole = net_size(net, model, inputs)
+        whole = _compressed_too(net_size(net, model, inputs), model, hashed)
         return ModelSizes(whole=whole, alive=None, alive_problem=str(error))
     units = {name: keep.size for name, keep in found.kept.items()}
-    whole = net_size(net, model, inputs, units)
+    whole = _compressed_too(net_size(net, model, inputs, units), model, hashed)
     left = {name: int(keep.sum()) for name, keep in found.kept.items()}
     if left == units:
         return ModelSizes(whole=whole, alive=whole)
-    return ModelSizes(whole=whole, alive=net_size(found.net, found.model, inputs, left))
+    alive = net_size(found.net, found.model, inputs, left)
+    return ModelSizes(whole=whole, alive=_compressed_too(alive, found.model, _NO_HASHES))
+
+
+def _compressed_too(size: NetSize, model: Caffemodel, hashed: Mapping[BlobKey, Hash]) -> NetSize:
+    stored = compressed_size(_with_blobs_alone(model), hashed)
+    return size.model_copy(update={"stored_bytes": {**size.stored_bytes, "compressed": stored}})
+
+
+def _with_blobs_alone(model: Caffemodel) -> Caffemodel:
+    return replace(model, layers=tuple(layer for layer in model.layers if layer.blobs))
 
 
 @dataclass(frozen=True)
@@ -131,7 +150,7 @@ def net_size(
     """
     layers = layers_in_state(net, NetState.of(net, TEST))
     owners, held = blob_owners(layers), dict(model.blobs())
-    stored = replace(model, layers=tuple(layer for layer in model.layers if layer.blobs))
+    stored = _with_blobs_alone(model)
     counted = [
         one
         for layer, shapes in zip(layers, infer_shapes(layers, inputs), strict=True)

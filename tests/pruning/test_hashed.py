@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
+from pycaffe_prune.formats.compressed.blobs import Hash
 from pycaffe_prune.formats.hashed import bucket_values, buckets_and_signs
 from pycaffe_prune.pruning.hashed import bucket_count, hash_weights, layer_seed
 
@@ -25,7 +26,7 @@ def test_each_bucket_has_a_magnitude_of_its_own_near_its_first_weight(buckets, s
     random = np.random.default_rng(buckets)
     blob = random.normal(size=(9, 10)).astype(np.float32)
     blob = np.round(blob, 1) if coarse else blob  # many are equal, some are 0
-    hashed = hash_weights(model_of(blob), {KEY: buckets}, {KEY: seed}).layer("ip").blobs
+    hashed = hash_weights(model_of(blob), {KEY: Hash(buckets, seed)}).layer("ip").blobs
 
     assert np.array_equal(hashed[1], np.ones(3))
     values = bucket_values(hashed[0], buckets, seed)
@@ -39,7 +40,7 @@ def test_each_bucket_has_a_magnitude_of_its_own_near_its_first_weight(buckets, s
 
 def test_weights_of_one_magnitude_are_refused():
     with pytest.raises(SurgeryError, match="layer 'ip', blob 0: all weights are of one magnitude"):
-        hash_weights(model_of(np.full((4, 5), 0.5)), {KEY: 6}, {KEY: 1})
+        hash_weights(model_of(np.full((4, 5), 0.5)), {KEY: Hash(6, 1)})
 
 
 def test_buckets_are_the_share_asked_for_and_seeds_differ_by_layer():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
+from pycaffe_prune.formats.compressed.file import write_compressed
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.formats.sparse import write_sparse
 from pycaffe_prune.net.counts import count_layers
@@ -46,6 +47,9 @@ def with_zeros(model: Caffemodel, share: float) -> Caffemodel:
     )
 
 
+FORMS = {"caffemodel": write_caffemodel, "sparse": write_sparse, "compressed": write_compressed}
+
+
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(nets(), st.integers(0, 999))
 def test_stored_bytes_are_those_of_the_files(tmp_path: Path, net: NetParameter, seed: int) -> None:
@@ -54,7 +58,7 @@ def test_stored_bytes_are_those_of_the_files(tmp_path: Path, net: NetParameter, 
     path = tmp_path / "model"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
-        for form, write in (("caffemodel", write_caffemodel), ("sparse", write_sparse)):
+        for form, write in FORMS.items():
             write(path, model)
             assert found[form] == path.stat().st_size, form
 
