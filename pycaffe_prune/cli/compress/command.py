@@ -45,7 +45,7 @@ _HASHED = re.compile(r"(.+)=([0-9]{1,19}):([0-9]{1,20})", re.DOTALL)
     "--hashed",
     multiple=True,
     metavar="LAYER=BUCKETS:SEED",
-    help="Store the layer's weights as a hash's buckets (docs/compressed.md); repeatable.",
+    help="Store the layer's weights as a hash's buckets (docs/hashed.md); repeatable.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what it would take; write nothing.")
 def compress(
