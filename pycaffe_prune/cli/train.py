@@ -1,6 +1,7 @@
 """``caffe-prune train``: one solver run."""
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -29,7 +30,7 @@ from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.masking import FewBits, Masking, read_masking
 from pycaffe_prune.engines.run import train as run
 from pycaffe_prune.engines.run_state import ChecksumOf
-from pycaffe_prune.engines.tying import Tying
+from pycaffe_prune.engines.tying import Gradient, Tying
 from pycaffe_prune.formats.prototxt import read_solver
 from pycaffe_prune.net.state_wish import StateWish
 from pycaffe_prune.screen import echo
@@ -78,9 +79,13 @@ def _teacher(
     return TeacherWish(net, weights, **{name: v for name, v in told.items() if v is not None})
 
 
-def _tying(texts: tuple[str, ...]) -> Tying | None:
+def _tying(texts: tuple[str, ...], gradient: Gradient | None) -> Tying | None:
     layers = dict.fromkeys(name for text in texts for name in text.split(",") if name)
-    return Tying(blobs=tuple((name, 0) for name in layers)) if layers else None
+    if not layers:
+        if gradient is not None:
+            raise click.UsageError("--tie-gradient is for layers of --tie")
+        return None
+    return Tying(blobs=tuple((name, 0) for name in layers), gradient=gradient or "sum")
 
 
 @click.command()
@@ -124,6 +129,12 @@ def _tying(texts: tuple[str, ...]) -> Tying | None:
     metavar="LAYER[,LAYER]",
     help="Layers whose equal weights (blob 0) stay equal, and those that are zero at zero.",
 )
+@click.option(
+    "--tie-gradient",
+    type=click.Choice(get_args(Gradient)),
+    help="Of weights that are tied: the sum of theirs (default), or the mean, at which a rate of "
+    "the whole net serves.",
+)
 @click.option("--data", type=text_path_type, help="Folder that holds the net's LMDBs.")
 @click.option(
     "--max-iter",
@@ -162,6 +173,7 @@ def train(
     temperature: float | None,
     mix: float | None,
     tie: tuple[str, ...],
+    tie_gradient: Gradient | None,
     data: Path | None,
     max_iter: int | None,
     snapshot: int | None,
@@ -220,7 +232,7 @@ def train(
         mask=mask,
         masking=_masking(masking, quantize),
         teacher=teacher,
-        tying=_tying(tie),
+        tying=_tying(tie, tie_gradient),
         data=data,
         max_iter=max_iter,
         snapshot=snapshot,

@@ -1,12 +1,13 @@
 """Equal weights that stay equal while a net trains: data that a request and a job carry.
 
 The weights that a run begins with say which: those of a blob that are equal, and not zero, are one
-group. Those that are zero stay zero. A group's gradient is the sum of its weights' gradients, and
-what the solver does with it, it does once for the group: a run trains the shared values.
+group. Those that are zero stay zero. A group's gradient is the sum of its weights' gradients, or
+their mean, and what the solver does with it, it does once for the group: a run trains the shared
+values.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,7 +17,9 @@ from pycaffe_prune.formats.axes import Shape
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
 
-__all__ = ["Tying", "require_fitting_tying"]
+__all__ = ["Gradient", "Tying", "require_fitting_tying"]
+
+Gradient = Literal["sum", "mean"]
 
 
 class Tying(BaseModel):
@@ -29,11 +32,16 @@ class Tying(BaseModel):
     """Whether weights of equal magnitude are one group, each with the sign that it begins with; a
     group's gradient is then the sum with these signs."""
 
+    gradient: Gradient = "sum"
+    """Of a group, over its weights. The sum is that of the shared value. With the mean a group
+    moves as far as single weights do, so that a rate that a net was trained at serves again."""
+
     @property
     def told(self) -> str:
         """The blobs, for a sentence."""
         blobs = ", ".join(f"{name}/{index}" for name, index in self.blobs)
-        return f"{blobs} (with their signs)" if self.signed else blobs
+        signs = " (with their signs)" if self.signed else ""
+        return f"{blobs}{signs}{' by the mean gradient' if self.gradient == 'mean' else ''}"
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:

@@ -20,7 +20,7 @@ from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.torch.pack import pack_key
 from pycaffe_prune.engines.torch.solver import Solver
-from pycaffe_prune.engines.tying import Tying
+from pycaffe_prune.engines.tying import Gradient, Tying
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
@@ -184,7 +184,9 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }
 SGD = 'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 3 weight_decay: 0.1\n'
 
 
-def train_by_hand(engine: Engine, folder: Path, settings: str) -> np.ndarray:
+def train_by_hand(
+    engine: Engine, folder: Path, settings: str, gradient: Gradient = "sum"
+) -> np.ndarray:
     """Return the weights of the shared layer after three iterations from 2, 2, 3, 0."""
     (folder / "net.prototxt").write_text(HAND_MADE)
     (folder / "solver.prototxt").write_text(SGD + settings)
@@ -194,7 +196,7 @@ def train_by_hand(engine: Engine, folder: Path, settings: str) -> np.ndarray:
     request = TrainRequest(
         solver=folder / "solver.prototxt",
         weights=folder / "start.caffemodel",
-        tying=Tying(blobs=(("still", 0), ("twin", 0))),
+        tying=Tying(blobs=(("still", 0), ("twin", 0)), gradient=gradient),
     )
     train(request, folder / "run", engine, lambda _: None)
     model = read_caffemodel(RunFolder(folder / "run").final_weights)
@@ -232,6 +234,16 @@ def test_adam_sees_a_value_as_one_weight_by_hand(engine, tmp_path):
         mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
         rate = 2 * 0.01 * math.sqrt(1 - 0.99**step) / (1 - 0.9**step)
         values = values - rate * mean / (np.sqrt(square) + 1e-8)
+    assert left == pytest.approx([values[0], values[0], values[1], 0], rel=1e-5)
+
+
+def test_by_the_mean_a_group_moves_as_far_as_a_single_weight_by_hand(engine, tmp_path):
+    left = train_by_hand(engine, tmp_path, "momentum: 0.5", "mean")
+
+    values, speed = np.array([2.0, 3.0]), np.zeros(2)
+    for _ in range(3):
+        speed = 0.5 * speed + 2 * 0.01 * (gradients(values) / [2, 1] + 0.1 * values)
+        values = values - speed
     assert left == pytest.approx([values[0], values[0], values[1], 0], rel=1e-5)
 
 

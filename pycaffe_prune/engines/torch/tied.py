@@ -21,8 +21,8 @@ __all__ = ["Tied"]
 class Tied:
     """Groups of equal weights, each led by its first one; weights that are zero stay so.
 
-    The first weight of a group gets the sum of the group's gradients, the others none; after the
-    update the others get its value, whatever the update made of them.
+    The first weight of a group gets the sum of the group's gradients, or their mean, the others
+    none; after the update the others get its value, whatever the update made of them.
 
     Args:
         net: What is trained; its weights say which are equal.
@@ -55,6 +55,7 @@ class Tied:
         self._gathered = _Order(places, codes, signs if tying.signed else None)
         self._spread = self._gathered.ascending()
         self._lengths = torch.bincount(codes, minlength=groups)
+        self._reduction = tying.gradient
         self.bits = self._kept.clone()
         """int32, (count,) as the net's flat tensors: 0 where a weight has another one's value or
         is zero for good, `ALL_BITS` where an update moves it."""
@@ -65,12 +66,12 @@ class Tied:
         self._data.view(torch.int32).bitwise_and_(self._kept)
 
     def gather(self, diff: Tensor) -> None:
-        """Give each group's first weight the sum of the group's gradients; before an update."""
+        """Give each group's first weight the gradient of the group; before an update."""
         if not len(self._firsts):
             return
         own = self._gathered.signed(diff.index_select(0, self._gathered.places)).double()
-        sums = torch.segment_reduce(own, "sum", lengths=self._lengths, unsafe=True)
-        diff.index_copy_(0, self._firsts, sums.float())
+        whole = torch.segment_reduce(own, self._reduction, lengths=self._lengths, unsafe=True)
+        diff.index_copy_(0, self._firsts, whole.float())
 
     def spread(self) -> None:
         """Give each weight the value of its group's first; after an update."""

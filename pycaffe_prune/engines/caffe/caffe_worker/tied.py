@@ -49,15 +49,17 @@ class Tied(Masks):
     """Keeps equal weights equal, and those that are zero at zero.
 
     Between backward and update the first weight of each group gets the sum of its group's
-    gradients, and the others none, so that whatever the solver does next (clip, decay, momentum)
-    it does once for a group. Before the next pass, a test or a file the others get its value: the
-    update moves them too, by the decay, and rounds the end of a blob in other ways than its middle.
+    gradients, or their mean, and the others none, so that whatever the solver does next (clip,
+    decay, momentum) it does once for a group. Before the next pass, a test or a file the others get
+    its value: the update moves them too, by the decay, and rounds the end of a blob in other ways
+    than its middle.
     """
 
     def __init__(self, net, job):
         super().__init__(net, job)
         self.zero_weights()
         self._shared = []
+        self._mean = job["tying"]["gradient"] == "mean"
         for layer, index in job["tying"]["blobs"]:
             blob = net.params[layer][index]
             signed = job["tying"]["signed"]
@@ -69,7 +71,7 @@ class Tied(Masks):
         solver.add_callback(self.settle, self.zero_gradients)
 
     def zero_gradients(self):
-        """Sum the gradients of each group; between backward and update."""
+        """Give each group one gradient; between backward and update."""
         super().zero_gradients()
         for blob, groups in self._shared:
             diff = blob.diff.reshape(-1)
@@ -77,6 +79,8 @@ class Tied(Masks):
             if groups.signs is not None:
                 own *= groups.signs
             sums = np.add.reduceat(own, groups.starts, dtype=np.float64)
+            if self._mean:
+                sums /= np.diff(np.append(groups.starts, groups.places.size))
             diff.fill(0)
             diff[groups.firsts] = sums
 
