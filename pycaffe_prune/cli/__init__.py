@@ -29,6 +29,7 @@ _COMMANDS = {
     "report": ("report:report", "Make tables, figures and an HTML page from a finished run."),
     "reproduce": ("reproduce.command:reproduce", "Run a whole experiment of the paper."),
     "sensitivity": ("sensitivity:sensitivity", "Measure accuracy against pruning rate by layer."),
+    "share": ("share:share", "Let the weights of a model share few values."),
     "train": ("train:train", "Run one solver, resumable, with or without a mask."),
     "verify": (
         "verify.command:verify",
