@@ -36,15 +36,24 @@ from data_prep.warp import decode
 from pycaffe_prune.engines.contents import lmdb_content
 from pycaffe_prune.experiments.spec import find_experiment, read_experiment
 from pycaffe_prune.formats import wire
-from pycaffe_prune.formats.caffe_pb2 import Datum, NetParameter
+from pycaffe_prune.formats.caffe_pb2 import Datum, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import (
+    BlobKey,
     Caffemodel,
     Layer,
     read_caffemodel,
     write_caffemodel,
 )
-from pycaffe_prune.formats.compressed.file import MAGIC, read_compressed, write_compressed
+from pycaffe_prune.formats.compressed.blobs import Hash
+from pycaffe_prune.formats.compressed.file import (
+    MAGIC,
+    compress,
+    read_compressed,
+    write_compressed,
+    write_sections,
+)
 from pycaffe_prune.formats.datum import decode_datum, read_image
+from pycaffe_prune.formats.hashed import hashed_blob
 from pycaffe_prune.formats.hdf5 import (
     read_hdf5_solverstate,
     read_hdf5_weights,
@@ -130,6 +139,13 @@ def _old_model(text: str) -> bytes:
     target = layer.layer if layer.HasField("layer") else layer
     target.blobs.add(num=1, channels=1, height=3, width=4).data.extend(range(12))
     return net.SerializeToString()
+
+
+def _hashed_model() -> tuple[Caffemodel, dict[BlobKey, Hash]]:
+    """A model of one layer, and the hash that its weights are of."""
+    layer = LayerParameter(name="ip", type="InnerProduct")
+    blob = hashed_blob(np.arange(1, 8, dtype=np.float32), (5, 6), 3)
+    return Caffemodel((Layer(layer, (blob,)),)), {("ip", 0): Hash(7, 3)}
 
 
 def _solverstate_h5(path: Path) -> None:
@@ -323,6 +339,7 @@ def make_formats(folder: Path) -> list[Format]:
     sparse = made(lambda path: write_sparse(path, model))
     result, found = small_result(), small_sensitivity()
     compressed = made(lambda path: write_compressed(path, model))
+    hashed = made(lambda path: write_sections(path, compress(*_hashed_model())))
     tensors = made(lambda path: write_safetensors(path, model))
     return [
         *(
@@ -339,7 +356,10 @@ def make_formats(folder: Path) -> list[Format]:
         ),
         Format("solverstate", solverstate, "a", read_solverstate, {}),
         Format("sparse npz", sparse, "a.npz", read_sparse, {}, _repack_zip),
-        Format("compressed", compressed, "a.cpz", read_compressed, {}, _repack_compressed),
+        *(
+            Format(kind, content, "a.cpz", read_compressed, {}, _repack_compressed)
+            for kind, content in (("compressed", compressed), ("compressed, hashed", hashed))
+        ),
         Format("npz", npz, "a.npz", read_npz, {}, _repack_zip),
         Format("safetensors", tensors, "a", read_safetensors, {}, _repack_safetensors),
         *(

@@ -174,6 +174,15 @@ def test_few_bits_leave_levels_and_keep_dense_weights_in_snapshots(engine, whole
     assert (moved > 0).mean() > 0.5  # the gradient goes straight through
 
 
+def test_few_bits_go_on_from_a_solverstate_too(whole, run, torch_engine, tmp_path):
+    one = whole("torch", "few bits")
+    state = one.folder.snapshots / f"snapshot_iter_{MIDDLE}.solverstate"
+    rules = {"masking": MASKINGS["few bits"], "weights": None}
+    two = run(torch_engine, tmp_path / "run", restore=state, **rules)
+
+    assert two.result.weights_sha256 == one.result.weights_sha256
+
+
 @pytest.mark.real_caffe
 def test_engines_agree_on_few_bits(whole):
     caffe, torch = whole("caffe", "few bits"), whole("torch", "few bits")
