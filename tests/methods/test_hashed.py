@@ -15,6 +15,7 @@ from pycaffe_prune.experiments.result import read_result
 from pycaffe_prune.experiments.spec import read_experiment
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.hashed import bucket_values
+from pycaffe_prune.formats.mask import read_mask
 from pycaffe_prune.methods.distilled import Distilled
 from pycaffe_prune.methods.hashed import Hashed
 from pycaffe_prune.pruning.hashed import layer_seed
@@ -37,11 +38,24 @@ mix = 0.7
 """
 
 
+PRUNED = """
+[[methods]]
+kind = "magnitude"
+sparsities = [0.5]
+rounds = 2
+iterations = 3
+[[methods]]
+kind = "distilled"
+name = "distilled-pruned"
+of = "magnitude"
+"""
+
+
 def test_hashed_nets_keep_their_buckets_with_a_teacher_and_without(
     tmp_path: Path, small_net: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toml = small_net / "hashed.toml"
-    toml.write_text(HEAD + HASHED + DISTILLED)
+    toml.write_text(HEAD + HASHED + DISTILLED + PRUNED)
     monkeypatch.chdir(tmp_path)
     build_digits(Path("data/mnist"))
     asked = ["reproduce", str(toml), "--engine", "torch", "--jobs", "1", "--out", "run"]
@@ -49,6 +63,14 @@ def test_hashed_nets_keep_their_buckets_with_a_teacher_and_without(
     assert done.exit_code == 0, done.output
 
     points = [point for point in read_result(Path("run/result.json")).points if point.setting.value]
+    *points, pruned, taught_one = points
+    assert (pruned.setting.text, taught_one.setting.text) == ("sparsity = 0.5", "magnitude 0.5")
+    (stage,) = Path("run/stages").glob("magnitude-0.5-round2-taught-????????????")
+    mask = read_mask(stage / "kept.mask.h5").masks["ip1", 0]
+    weights = read_caffemodel(stage / "train" / "final.caffemodel").layer("ip1").blobs[0]
+    assert not weights[~mask].any()
+    assert np.count_nonzero(~mask) == round(0.5 * mask.size)
+    assert taught_one.rounds[-1].layers == pruned.rounds[-1].layers
     assert [(point.method, point.setting.text, point.seed) for point in points] == [
         ("hashed", "compression = 0.125", 1),
         ("hashed", "compression = 0.125", 5),
