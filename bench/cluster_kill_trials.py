@@ -7,7 +7,8 @@ own, on this machine; every second one keeps its stages in a store. Up to three 
 moment, the command, a worker or the scheduler is killed with SIGKILL. A command that was killed is
 given again; a worker is replaced; where the scheduler is gone the command has to end with one
 sentence, and is given again with a new cluster. The results have to be those of an undisturbed
-sweep, bit for bit; nothing half written may be left, and no process.
+sweep, bit for bit; nothing half written may be left, and no process. Files that differ are kept,
+beside those of the undisturbed sweep, and of masks it is told in what.
 """
 
 import argparse
@@ -138,6 +139,23 @@ def results(place: Path, store: bool) -> dict[str, str]:
     return found
 
 
+def difference(wanted: Path, found: Path) -> str:
+    """Tell how two files that should be the same differ."""
+    lacking = [str(path) for path in (wanted, found) if not path.is_file()]
+    if lacking:
+        return f"lacks {', '.join(lacking)}"
+    if wanted.suffix != ".h5":
+        return "other bytes"
+    one, other = read_mask(wanted), read_mask(found)
+    notes = [
+        f"{name} {getattr(one, name)} and {getattr(other, name)}"
+        for name in ("source_sha256", "criterion", "parameters")
+        if getattr(one, name) != getattr(other, name)
+    ]
+    same = _checksum_of_values(wanted) == _checksum_of_values(found)
+    return "; ".join([*notes, "the same masks" if same else "other masks"])
+
+
 def _checksum_of_values(path: Path) -> str:
     digest = hashlib.sha256()
     is_mask = path.suffix == ".h5"
@@ -164,14 +182,18 @@ class Count:
 class Sweeps:
     """Sweeps one after the other, all in a folder of the same name, on one cluster."""
 
-    def __init__(self, cluster: Cluster, inputs: Inputs, place: Path, seed: int) -> None:
-        self._cluster, self._inputs, self._place = cluster, inputs, place
+    def __init__(
+        self, cluster: Cluster, inputs: Inputs, place: Path, seed: int, keep: Path
+    ) -> None:
+        self._cluster, self._inputs, self._place, self._keep = cluster, inputs, place, keep
         self._draw = np.random.default_rng(seed)
 
     def undisturbed(self, store: bool) -> tuple[Count, dict[str, str]]:
         """Do a sweep that nobody disturbs."""
         seconds = self._begun(store).finish()
-        return Count(store, seconds), self._ended(store)
+        found = results(self._place, store)
+        self._place.rename(self._undisturbed(store))
+        return Count(store, seconds), found
 
     def disturb(self, count: Count, wanted: dict[str, str]) -> None:
         """Do a sweep in which something is killed, and compare it with the one that is wanted."""
@@ -189,9 +211,24 @@ class Sweeps:
             raise SystemExit(f"{trial.folder}: ended with {code}: {_said(trial)}")
         count.trials += 1
         count.leftovers += self._left()
-        found = self._ended(count.store)
+        found = results(self._place, count.store)
         names = wanted.keys() | found.keys()
-        count.different += sorted(one for one in names if wanted.get(one) != found.get(one))
+        for name in sorted(one for one in names if wanted.get(one) != found.get(one)):
+            count.different.append(name)
+            self._keep_both(count, name)
+        shutil.rmtree(self._place)
+
+    def _undisturbed(self, store: bool) -> Path:
+        return self._place.with_name(f"undisturbed-{'with' if store else 'without'}-store")
+
+    def _keep_both(self, count: Count, name: str) -> None:
+        sides = {"wanted": self._undisturbed(count.store) / name, "found": self._place / name}
+        folder = self._keep / f"{'with' if count.store else 'without'}-store-{count.trials}"
+        for side, path in sides.items():
+            if path.is_file():
+                (folder / side / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, folder / side / name)
+        print(f"{folder}: {name}: {difference(*sides.values())}", file=sys.stderr)
 
     def _after_killing(self, victim: str, process: psutil.Process, trial: Trial) -> psutil.Process:
         if victim == "worker":
@@ -228,11 +265,6 @@ class Sweeps:
             if ".partial" in path.name or path.parent.name in ("temporary", "snapshots")
         ]
 
-    def _ended(self, store: bool) -> dict[str, str]:
-        found = results(self._place, store)
-        shutil.rmtree(self._place)
-        return found
-
 
 def _said(trial: Trial) -> str:
     """The end of what a command said on its standard error stream."""
@@ -246,6 +278,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60, help="at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the counts as JSON")
+    kept = Path(tempfile.gettempdir()) / "cluster-kill-differences"
+    parser.add_argument("--keep", type=Path, default=kept, help="folder for files that differ")
     options = parser.parse_args()
     # Orphans become this process's children: it sees when they end, whatever init does here.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -255,7 +289,7 @@ def main() -> None:
         (place / "trial.toml").write_text(TOML)
         cluster = Cluster(place)
         try:
-            sweeps = Sweeps(cluster, inputs, place / "sweep", options.seed)
+            sweeps = Sweeps(cluster, inputs, place / "sweep", options.seed, options.keep)
             found = counts(sweeps, cluster, options.trials, 60 * options.minutes)
         finally:
             cluster.end()
