@@ -1,5 +1,6 @@
 """Progress bars of training runs and of sweeps."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -129,7 +130,7 @@ class _SweepBars:
         self._began, self._trained = time.monotonic(), 0
         self._reached = dict.fromkeys((stage.key for stage in todo), 0)
         self._running: dict[str, TaskID] = {}
-        self._warned = False
+        self._warned: set[str] = set()
         self._lock = threading.Lock()
         self._whole = bar.add_task("all stages", total=self._left, detail=self._stages_done)
 
@@ -181,9 +182,10 @@ class _SweepBars:
 
     def _warn(self, stage: Stage, message: str) -> None:
         """Once, though every stage of a sweep may have the same to say, with other figures."""
-        if not self._warned:
+        kind = re.sub(r"[\d.,]+", "", message)
+        if kind not in self._warned:
             self._bar.console.print(f"warning: {stage.label}: {message}", soft_wrap=True)
-        self._warned = True
+        self._warned.add(kind)
 
     def _resume(self, stage: Stage, iteration: int) -> None:
         """What an earlier run did is no work of this one: it says nothing about the speed."""

@@ -291,7 +291,9 @@ def assemble(
         chains = plan.chains(method.called)
         winners = {} if each else _winners(chains, outputs)
         for chain in chains:
-            setting = method.tell(chain.value, outputs[chain.stages[-1].key].units)
+            setting = method.tell(chain.value, outputs[chain.stages[-1].key].units).noted(
+                chain.note
+            )
             selected = winners.get(chain.rivals, chain) is chain
             points.append(point(method.called, chain.stages, setting, selected=selected))
     versions = {"pycaffe-prune": __version__, **next(iter(outputs.values())).versions}

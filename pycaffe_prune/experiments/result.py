@@ -140,6 +140,10 @@ class Setting(_Model):
     text: str = ""
     """As tables show it; empty: nothing but the seed tells the points apart."""
 
+    def noted(self, note: str) -> "Setting":
+        """Return the setting with a note behind its text; an empty one changes nothing."""
+        return self.model_copy(update={"text": f"{self.text}, {note}"}) if note else self
+
 
 class MethodRecord(_Model):
     """A method as its module describes it (`pycaffe_prune.methods`)."""

@@ -34,6 +34,8 @@ class Chain:
     """Chains of a method with the same word here differ in their seeds alone. Where the experiment
     prunes the best initial training, the best of these is reported too, the others are kept beside.
     Empty: this chain has none."""
+    note: str = ""
+    """What is told of its point besides, where the method's settings leave two looking alike."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class RandomUnits(UnitMethod):
                 (self._seeded(bench, self.shares(bench, ratio), seed),),
                 ratio,
                 self.left(bench, ratio),
+                note=f"seed {seed}" if len(self.seeds) > 1 else "",
             )
             for ratio in self.ratios
             for seed in self.seeds

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pycaffe_prune.engines.base import Engine, Observer
+from pycaffe_prune.engines.base import Engine, Event, Observer
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.input_shapes import input_shapes
 from pycaffe_prune.experiments.paths import StageFolder
@@ -19,10 +19,14 @@ from pycaffe_prune.methods.base import Bench, Chain, Method
 from pycaffe_prune.pruning.budget import Quantity, SizeBudget, dense_amount
 from pycaffe_prune.pruning.counts import weight_counts
 from pycaffe_prune.pruning.sizes import NetSize
-from pycaffe_prune.pruning.small_dense import small_widths, with_widths
+from pycaffe_prune.pruning.small_dense import least_amount, small_widths, with_widths
 
 __all__ = ["SmallDense", "SmallDenseModel"]
 
+_TOO_SMALL = (
+    "the point to match has {amount:,} {quantity}, the narrowest dense net {least:,}; that one is "
+    "trained, and is larger than the point"
+)
 _Budget = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -42,7 +46,8 @@ class SmallDense(Method):
     budgets: Annotated[tuple[_Budget, ...], Different] = ()
     """Numbers, or below 1 shares of what the whole net has."""
     of: str | None = None
-    """Or the method whose points tell the budgets; its table comes before."""
+    """Or the method whose points tell the budgets; its table comes before. Where a point is smaller
+    than the narrowest dense net, that one is trained, and a warning says so."""
     layers: Annotated[tuple[str, ...], Different] = ()
     """Those that are narrowed, convolutions too; none: all hidden ones."""
     seeds: Annotated[tuple[Seed, ...], Different] = Field(min_length=1)
@@ -137,7 +142,12 @@ class SmallDenseModel(Stage):
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:  # noqa: D102
         net, inputs = self.context.read_net(), input_shapes(self.context)
         if self.budget is None:
+            least = least_amount(net, self.quantity, self.layers or None, inputs)
             amount = self._of_rival()
+            if amount < least:
+                told = _TOO_SMALL.format(amount=amount, least=least, quantity=self.quantity)
+                observe(Event(event="warning", message=told))
+                amount = least
         elif self.budget < 1:
             amount = int(self.budget * dense_amount(net, self.quantity, inputs))
         else:

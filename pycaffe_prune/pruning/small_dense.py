@@ -16,10 +16,10 @@ from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import Channels
 from pycaffe_prune.net.shapes import Shape
-from pycaffe_prune.pruning.budget import SizeBudget, dense_amount
+from pycaffe_prune.pruning.budget import Quantity, SizeBudget, dense_amount
 from pycaffe_prune.pruning.coupled import coupled_layers
 
-__all__ = ["hidden_layers", "small_widths", "with_widths"]
+__all__ = ["hidden_layers", "least_amount", "small_widths", "with_widths"]
 
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
 
@@ -69,6 +69,46 @@ def small_widths(
         SurgeryError: Not even the narrowest net is within the budget, a layer is none that can be
             narrowed, or the count is not known.
     """
+    whole, steps = _narrowed(net, layers)
+
+    def is_within(factor: Fraction) -> bool:
+        scaled = with_widths(net, _scaled(whole, steps, factor))
+        return dense_amount(scaled, budget.quantity, inputs) <= budget.amount
+
+    if not is_within(Fraction(0)):
+        least = least_amount(net, budget.quantity, layers, inputs)
+        raise SurgeryError(
+            f"the narrowest net has {least:,} {budget.quantity}, more than the {budget.amount:,} "
+            "of the budget"
+        )
+    high = Fraction(1)
+    while is_within(high):
+        high *= 2
+    factors = _factors(whole, steps, high)
+    # Widths grow with the factor, and the size with the widths: the first one beyond is looked for.
+    best = factors[bisect_left(factors, True, key=lambda one: not is_within(one)) - 1]
+    return _scaled(whole, steps, best)
+
+
+def least_amount(
+    net: NetParameter,
+    quantity: Quantity,
+    layers: Sequence[str] | None = None,
+    inputs: Mapping[str, Shape] = _NO_INPUTS,
+) -> int:
+    """Return what the narrowest net has of a quantity; see `small_widths`.
+
+    Raises:
+        SurgeryError: A layer is none that can be narrowed, or the count is not known.
+    """
+    narrowest = _scaled(*_narrowed(net, layers), Fraction(0))
+    return dense_amount(with_widths(net, narrowest), quantity, inputs)
+
+
+def _narrowed(
+    net: NetParameter, layers: Sequence[str] | None
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The layers to narrow with their widths, and of what each layer's width is a multiple."""
     channels = trace_channels(net)
     hidden = _hidden(net, channels)
     for name in layers or ():
@@ -81,30 +121,14 @@ def small_widths(
     if not whole:
         raise SurgeryError("the net has no hidden layer that could be narrowed")
     _require_free(net, channels, whole)
-    steps = _steps(channels)
+    return whole, _steps(channels)
 
-    def widths(factor: Fraction) -> dict[str, int]:
-        return {
-            name: max(1, math.floor(factor * width / steps[name])) * steps[name]
-            for name, width in whole.items()
-        }
 
-    def is_within(factor: Fraction) -> bool:
-        found = dense_amount(with_widths(net, widths(factor)), budget.quantity, inputs)
-        return found <= budget.amount
-
-    if not is_within(Fraction(0)):
-        least = dense_amount(with_widths(net, widths(Fraction(0))), budget.quantity, inputs)
-        raise SurgeryError(
-            f"the narrowest net has {least:,} {budget.quantity}, more than the {budget.amount:,} "
-            "of the budget"
-        )
-    high = Fraction(1)
-    while is_within(high):
-        high *= 2
-    factors = _factors(whole, steps, high)
-    # Widths grow with the factor, and the size with the widths: the first one beyond is looked for.
-    return widths(factors[bisect_left(factors, True, key=lambda one: not is_within(one)) - 1])
+def _scaled(whole: Mapping[str, int], steps: Mapping[str, int], factor: Fraction) -> dict[str, int]:
+    return {
+        name: max(1, math.floor(factor * width / steps[name])) * steps[name]
+        for name, width in whole.items()
+    }
 
 
 def _factors(whole: Mapping[str, int], steps: Mapping[str, int], high: Fraction) -> list[Fraction]:

@@ -88,6 +88,17 @@ def test_units_left_are_told_where_each_layer_loses_its_share() -> None:
     assert [chain.value for chain in seeded] == [0.2, 0.2, 0.5, 0.5]
 
 
+def test_points_of_two_seeds_are_told_apart() -> None:
+    told = method(kind="random-units", seeds=[1, 2])
+    texts = [
+        told.tell(chain.value, dict(chain.units or ())).noted(chain.note).text
+        for chain in told.chains(bench())
+    ]
+    assert texts == ["ip1 10, ip2 6, seed 1", "ip1 10, ip2 6, seed 2"]
+    (alone,) = method(kind="random-units").chains(bench())
+    assert told.tell(alone.value, {"ip1": 10}).noted(alone.note).text == "ip1 10"
+
+
 def test_filters_are_those_of_convolutions() -> None:
     with_filters = NET.replace('layer { name: "ip1"', CONV + 'layer { name: "ip1"')
     (chain,) = method(kind="l1-filters", layers=["conv"]).chains(bench(with_filters))
