@@ -8,6 +8,12 @@ import click
 
 from pycaffe_prune.cli.compress.bits import show_sharing, with_wished_bits
 from pycaffe_prune.cli.compress.tables import LayerBytes, show_forms, show_layers
+from pycaffe_prune.cli.compress.trained import (
+    TrainingWish,
+    compress_trained,
+    show_plan,
+    training_options,
+)
 from pycaffe_prune.cli.options import path_type
 from pycaffe_prune.cli.prune.output import read_model
 from pycaffe_prune.cli.tables import table_console
@@ -47,6 +53,7 @@ _HASHED = re.compile(r"(.+)=([0-9]{1,19}):([0-9]{1,20})", re.DOTALL)
     metavar="LAYER=BUCKETS:SEED",
     help="Store the layer's weights as a hash's buckets (docs/hashed.md); repeatable.",
 )
+@training_options
 @click.option("--dry-run", is_flag=True, help="Say what it would take; write nothing.")
 def compress(
     weights: Path,
@@ -54,6 +61,7 @@ def compress(
     net: Path | None,
     bits: tuple[str, ...],
     hashed: tuple[str, ...],
+    training: TrainingWish | None,
     dry_run: bool,
 ) -> None:
     """Store a model in fewer bytes; `convert` brings it back, to the last bit.
@@ -66,6 +74,11 @@ def compress(
     With --bits some of the weights' precision goes first: those of a layer that are not zero share
     few values (k-means), and nothing is trained. LAYER is a name, a pattern (conv*) or a type.
 
+    With --solver and --data the net is trained smaller first: pruned at rates that follow from what
+    each layer loses alone, retrained, its weights shared, and the values that they share trained,
+    as far as --budget allows or --times asks. Trials are kept in --run, so that the same command
+    goes on where it was stopped.
+
     \b
     Examples:
       caffe-prune compress --weights pruned.caffemodel --out small.cpz
@@ -73,18 +86,32 @@ def compress(
       caffe-prune compress --weights pruned.caffemodel --bits 5% --out small.cpz
       caffe-prune convert small.cpz --out again.caffemodel
       caffe-prune inspect small.cpz --storage
+      caffe-prune compress --weights lenet.caffemodel --out small.cpz \\
+          --solver solvers/lenet.prototxt --data data/mnist --budget 0.1
+      caffe-prune compress --weights lenet.caffemodel --out small.cpz \\
+          --solver solvers/lenet.prototxt --data data/mnist --times 40
     """
     if out.resolve() in {path.resolve() for path in (weights, net) if path is not None}:
         raise PruneError(f"{out}: is an input and is not overwritten; choose another --out")
-    definition, original = _read(weights, net)
     console = table_console()
-    model = original
-    if bits:
-        try:
-            model, keys = with_wished_bits(original, definition, bits)
-        except SurgeryError as error:
-            raise SurgeryError(f"{weights}: {error}") from error
-        show_sharing(console, original, model, keys)
+    if training is not None:
+        if net or bits or hashed:
+            raise click.UsageError(
+                "--net, --bits and --hashed are for weights that are not trained"
+            )
+        if dry_run:
+            show_plan(training, weights, out)
+            return
+        model = compress_trained(training, weights, out, console)
+    else:
+        definition, original = _read(weights, net)
+        model = original
+        if bits:
+            try:
+                model, keys = with_wished_bits(original, definition, bits)
+            except SurgeryError as error:
+                raise SurgeryError(f"{weights}: {error}") from error
+            show_sharing(console, original, model, keys)
     sizes: list[int] = []
     sections = _noting(compressed_sections(model, _hashes(hashed)), sizes, weights)
     if dry_run:
