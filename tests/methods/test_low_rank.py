@@ -23,7 +23,7 @@ data = "mnist"
 layers = ["ip1", "ip2", "ip3"]
 [baseline]
 seeds = [1]
-iterations = 60
+iterations = 20
 [[methods]]
 kind = "low-rank"
 parameters = [0.3]
