@@ -77,6 +77,26 @@ def test_the_rank_of_an_energy_is_the_lowest_that_keeps_it(
     assert (np.diff(found.energies) >= 0).all()
 
 
+@settings(max_examples=20)
+@given(cases())
+def test_the_singular_values_are_lapacks(case: tuple[np.ndarray, Way, int]) -> None:
+    matrices = as_matrices(*case)
+    wanted = np.linalg.svd(matrices, compute_uv=False)
+    found = decompose(matrices)
+    np.testing.assert_allclose(found.values, wanted, atol=1e-7 * wanted.max())
+    whole = found.left @ (found.values[:, :, None] * found.right)
+    np.testing.assert_allclose(whole, matrices, atol=1e-12)
+
+
+def test_a_matrix_of_a_low_rank_is_told_by_its_energy() -> None:
+    random = np.random.default_rng(1)
+    low = random.normal(size=(1, 30, 3)) @ random.normal(size=(1, 3, 40))
+    found = decompose(low)
+    factors = found.cut(found.rank_of(1 - 1e-12))
+    assert factors.rank == 3
+    np.testing.assert_allclose(factors.second @ factors.first, low, atol=1e-9)
+
+
 def test_weights_that_are_all_zero_have_rank_1() -> None:
     found = decompose(as_matrices(np.zeros((3, 4), np.float32), Way.MATRIX))
     assert found.rank_of(1.0) == 1
