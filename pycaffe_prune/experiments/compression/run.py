@@ -158,6 +158,8 @@ class Compression:
         net_path = net_of_solver(request.solver)
         net = read_net(net_path)
         self._types = dict(connection_layers(net, self._model))
+        # Of a net without convolutions some are the same.
+        self._shares = [*{tuple(one.of(self._types).items()): one for one in _SHARES}.values()]
         data_set, place = self._held_out(net, net_path)
         spec = ExperimentSpec(
             name="compress",
@@ -225,7 +227,7 @@ class Compression:
     @property
     def fewest_and_most_trainings(self) -> tuple[int, int]:
         """How many trainings it takes, if some bits are good enough at the strongest pruning."""
-        rates, shares = len(KEPT).bit_length(), len(_SHARES).bit_length()
+        rates, shares = len(KEPT).bit_length(), len(self._shares).bit_length()
         if self._request.times is not None:
             return 2 * (rates - 1), 2 * rates
         return rates + shares - 2, rates + shares
@@ -265,7 +267,7 @@ class Compression:
         return None
 
     def _fewest_bits(self, kept: float, is_good: Callable[[Trial], bool]) -> Shares | None:
-        return strongest(_SHARES, lambda bits: is_good(self._shared(kept, bits)[1]))
+        return strongest(self._shares, lambda bits: is_good(self._shared(kept, bits)[1]))
 
     def _within_size(self, most: int) -> tuple[Stage, Trial] | None:
         """The mildest pruning, at usual bits, of which the file is small enough."""
