@@ -4,7 +4,8 @@ Asymmetric numeral systems (Duda 2013) in the range variant: a symbol of frequen
 ``2**precision`` takes a state ``x`` to ``(x // f << precision) + x % f + start``; decoding takes it
 back. Symbol ``i`` belongs to state ``i % lanes``. States have 32 bits and stay at 65,536 or more:
 what is above goes out in words of 16 bits. The states of a turn take their words in their own
-order, which is what lets a turn be a few operations on arrays.
+order, which is what lets a turn be a few operations on arrays. Few states are faster with Python's
+own numbers: a turn of one costs as much as a turn of a hundred.
 """
 
 import numpy as np
@@ -18,6 +19,7 @@ MAX_PRECISION = 16
 """The largest precision: a state must take in a symbol of frequency 1 with one word out at most."""
 
 _LEAST = 1 << 16  # of a state; also where each begins
+_FEW = 8  # lanes
 
 
 def symbol_type(alphabet: int) -> np.dtype[np.unsignedinteger]:
@@ -49,6 +51,35 @@ def encode(
     Returns:
         The states to begin decoding with, shape (lanes,), and the words that decoding reads.
     """
+    way = _encode_few if lanes <= _FEW else _encode_many
+    return way(symbols, frequencies, precision, lanes)
+
+
+def _encode_few(
+    symbols: NDArray[np.unsignedinteger],
+    frequencies: NDArray[np.uint32],
+    precision: int,
+    lanes: int,
+) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
+    of_symbols, starts = frequencies.tolist(), _starts(frequencies).tolist()
+    states = [_LEAST] * lanes
+    words = []
+    for place, symbol in reversed(list(enumerate(symbols.tolist()))):
+        state, frequency = states[place % lanes], of_symbols[symbol]
+        if state >= frequency << (32 - precision):
+            words.append(state & 0xFFFF)
+            state >>= 16
+        times, rest = divmod(state, frequency)
+        states[place % lanes] = (times << precision) + rest + starts[symbol]
+    return np.array(states, np.uint32), np.array(words[::-1], np.uint16)
+
+
+def _encode_many(
+    symbols: NDArray[np.unsignedinteger],
+    frequencies: NDArray[np.uint32],
+    precision: int,
+    lanes: int,
+) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
     starts = _starts(frequencies)
     limits = frequencies.astype(np.uint64) << np.uint64(32 - precision)
     states = np.full(lanes, _LEAST, np.uint64)
@@ -94,6 +125,45 @@ def decode(
     """
     if states.size and int(states.min()) < _LEAST:
         raise FormatError("has a damaged state of its entropy coder")
+    way = _decode_few if states.size <= _FEW else _decode_many
+    return way(count, frequencies, precision, states, words)
+
+
+def _decode_few(
+    count: int,
+    frequencies: NDArray[np.uint32],
+    precision: int,
+    states: NDArray[np.uint32],
+    words: NDArray[np.uint16],
+) -> NDArray[np.unsignedinteger]:
+    of_symbols, starts = frequencies.tolist(), _starts(frequencies).tolist()
+    symbol_of = np.repeat(np.arange(frequencies.size), frequencies).tolist()
+    left, mask = states.tolist(), (1 << precision) - 1
+    coming = iter(words.tolist())
+    symbols = []
+    for place in range(count):
+        state = left[place % len(left)]
+        symbol = symbol_of[state & mask]
+        symbols.append(symbol)
+        state = of_symbols[symbol] * (state >> precision) + (state & mask) - starts[symbol]
+        if state < _LEAST:
+            word = next(coming, None)
+            if word is None:
+                raise FormatError("ends before its last symbol")
+            state = state << 16 | word
+        left[place % len(left)] = state
+    if next(coming, None) is not None or any(state != _LEAST for state in left):
+        raise FormatError("holds other symbols than its entropy coder was given")
+    return np.array(symbols, symbol_type(frequencies.size))
+
+
+def _decode_many(
+    count: int,
+    frequencies: NDArray[np.uint32],
+    precision: int,
+    states: NDArray[np.uint32],
+    words: NDArray[np.uint16],
+) -> NDArray[np.unsignedinteger]:
     kind = symbol_type(frequencies.size)
     symbol_of = np.repeat(np.arange(frequencies.size).astype(kind), frequencies)
     frequency_of = frequencies[symbol_of]

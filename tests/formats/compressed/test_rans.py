@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.errors import FormatError
+from pycaffe_prune.formats.compressed import rans
 from pycaffe_prune.formats.compressed.frequencies import Table, best_table
 from pycaffe_prune.formats.compressed.rans import decode, encode
 
@@ -22,15 +23,21 @@ def table_of(symbols: np.ndarray) -> Table:
 @given(
     alphabet=st.integers(2, 40),
     count=st.integers(1, 300),
-    lanes=st.integers(1, 9),
+    lanes=st.integers(1, 20),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_what_is_encoded_is_decoded(alphabet: int, count: int, lanes: int, seed: int) -> None:
     symbols = drawn(alphabet, count, seed)
     table = table_of(symbols)
-    coded = encode(symbols, table.frequencies, table.precision, lanes)
-    found = decode(count, table.frequencies, table.precision, *coded)
-    assert found.tolist() == symbols.tolist()
+    told = (table.frequencies, table.precision)
+    coded = encode(symbols, *told, lanes)
+    assert decode(count, *told, *coded).tolist() == symbols.tolist()
+    with pytest.MonkeyPatch.context() as patch:  # numbers of Python's, then of NumPy's alone
+        for few in (20, 0):
+            patch.setattr(rans, "_FEW", few)
+            again = encode(symbols, *told, lanes)
+            assert [part.tobytes() for part in again] == [part.tobytes() for part in coded]
+            assert decode(count, *told, *coded).tolist() == symbols.tolist()
 
 
 def test_as_many_symbols_as_fit_the_precision() -> None:
@@ -57,7 +64,7 @@ def test_the_words_take_the_entropy() -> None:
 def test_a_bit_that_flips_gives_other_symbols_or_is_refused(seed: int, bit: int) -> None:
     symbols = drawn(12, 400, seed)
     table = table_of(symbols)
-    states, words = encode(symbols, table.frequencies, table.precision, 4)
+    states, words = encode(symbols, table.frequencies, table.precision, 4 + bit % 3 * 4)
     harmed = (states if bit % 2 or not words.size else words).view(np.uint8)
     harmed[bit // 16 % harmed.size] ^= 1 << bit // 2 % 8
     try:
@@ -67,10 +74,11 @@ def test_a_bit_that_flips_gives_other_symbols_or_is_refused(seed: int, bit: int)
     assert found.tolist() != symbols.tolist()
 
 
-def test_words_that_are_missing_or_left_are_refused() -> None:
+@pytest.mark.parametrize("lanes", [4, 12])
+def test_words_that_are_missing_or_left_are_refused(lanes: int) -> None:
     symbols = drawn(12, 400, 5)
     table = table_of(symbols)
-    states, words = encode(symbols, table.frequencies, table.precision, 4)
+    states, words = encode(symbols, table.frequencies, table.precision, lanes)
     for other in (words[:-1], np.append(words, np.uint16(1))):
         with pytest.raises(FormatError):
             decode(400, table.frequencies, table.precision, states, other)
