@@ -5,7 +5,7 @@ paper's rates, which count the weights of FC layers. Results of older versions w
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
@@ -31,7 +31,7 @@ class MethodPoint:
     kept: float
     """Weights that are not zero, in % of the unpruned net's weights."""
     stored: float
-    """Bytes in the smallest form (`smallest_bytes`)."""
+    """Bytes in the smallest form of those that all nets of the result have (`smallest_bytes`)."""
     alive: float | None
     """Parameters without dead units, in % of the unpruned net's: what is won without any code for
     zeros. None: dead units cannot be told."""
@@ -56,10 +56,23 @@ class MethodCurve:
     points: tuple[MethodPoint, ...]
 
 
-def smallest_bytes(sizes: ModelSizes) -> int:
-    """Return the bytes of the smallest file that holds the net, of all forms, dead units or not."""
+def smallest_bytes(sizes: ModelSizes, forms: Collection[str]) -> int:
+    """Return the bytes of the smallest file that holds the net, dead units or not.
+
+    Args:
+        sizes: Of the net.
+        forms: Those that are looked at, all of them measured.
+    """
     nets = [sizes.whole, *([] if sizes.alive is None else [sizes.alive])]
-    return min(size for net in nets for size in net.stored_bytes.values())
+    return min(net.stored_bytes[form] for net in nets for form in forms)
+
+
+def _common_forms(result: ExperimentResult) -> frozenset[str]:
+    """The forms of which all nets were measured: stages of an older version have fewer."""
+    sizes = [point.sizes for point in result.points if point.sizes is not None]
+    nets = [net for size in sizes for net in (size.whole, size.alive) if net is not None]
+    forms = [frozenset(net.stored_bytes) for net in nets]
+    return frozenset.intersection(*forms) if forms else frozenset()
 
 
 @once
@@ -71,11 +84,12 @@ def method_curves(result: ExperimentResult) -> Sequence[MethodCurve]:
             found[point.method][parameter(point)].append(point)
     whole = _whole(result)
     measured = all(p.sizes for same in found.values() for some in same.values() for p in some)
-    if whole is None or not measured:
+    forms = _common_forms(result)
+    if whole is None or not measured or not forms:
         return ()
     curves = []
     for name, kind in curve_kinds(result).items():
-        made = [_point(setting, same, whole) for setting, same in found[name].items()]
+        made = [_point(setting, same, whole, forms) for setting, same in found[name].items()]
         made.sort(key=lambda point: (-point.kept, -point.accuracy))
         if made:
             curves.append(MethodCurve(name, result.title_of(name), kind, tuple(made)))
@@ -84,8 +98,8 @@ def method_curves(result: ExperimentResult) -> Sequence[MethodCurve]:
 
 def unpruned(result: ExperimentResult) -> MethodPoint | None:
     """Return the unpruned net, over all its seeds that were pruned; None: it was not measured."""
-    points, whole = result.select("baseline"), _whole(result)
-    return None if whole is None else _point("unpruned", points, whole)
+    points, whole, forms = result.select("baseline"), _whole(result), _common_forms(result)
+    return _point("unpruned", points, whole, forms) if whole is not None and forms else None
 
 
 def _whole(result: ExperimentResult) -> NetSize | None:
@@ -93,7 +107,9 @@ def _whole(result: ExperimentResult) -> NetSize | None:
     return None if sizes is None else sizes.whole
 
 
-def _point(setting: str, points: Sequence[Point], whole: NetSize) -> MethodPoint:
+def _point(
+    setting: str, points: Sequence[Point], whole: NetSize, forms: Collection[str]
+) -> MethodPoint:
     shares = [percent(accuracy(point.rounds[-1].after)) for point in points]
     sizes = [point.sizes for point in points if point.sizes is not None]
     alive = [size.alive.parameters for size in sizes if size.alive is not None]
@@ -106,7 +122,7 @@ def _point(setting: str, points: Sequence[Point], whole: NetSize) -> MethodPoint
         lowest=min(shares),
         highest=max(shares),
         kept=100 * mean(size.whole.non_zero_weights for size in sizes) / whole.weights,
-        stored=mean(map(smallest_bytes, sizes)),
+        stored=mean(smallest_bytes(size, forms) for size in sizes),
         alive=100 * mean(alive) / whole.parameters if len(alive) == len(sizes) else None,
         images=mean(images) if len(images) == len(points) else None,
     )

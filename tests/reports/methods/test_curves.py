@@ -69,8 +69,31 @@ def test_a_setting_is_one_point_with_the_mean_and_the_spread_of_its_seeds(
 def test_the_smallest_form_is_no_larger_than_any(left: int) -> None:
     sizes = _sizes(left)
     forms = [*sizes.whole.stored_bytes.values()]
-    assert smallest_bytes(sizes) in [*forms, *(sizes.alive or sizes.whole).stored_bytes.values()]
-    assert smallest_bytes(sizes) <= min(forms)
+    found = smallest_bytes(sizes, sizes.whole.stored_bytes)
+    assert found in [*forms, *(sizes.alive or sizes.whole).stored_bytes.values()]
+    assert found <= min(forms)
+
+
+def test_a_form_counts_where_all_nets_of_a_result_were_measured_in_it(
+    over_seeds: ExperimentResult,
+) -> None:
+    def with_coded(points: int) -> ExperimentResult:
+        changed = []
+        for place, point in enumerate(over_seeds.points):
+            sizes = point.sizes
+            if sizes is not None and place < points:
+                both = [
+                    net and net.model_copy(update={"stored_bytes": net.stored_bytes | {"coded": 7}})
+                    for net in (sizes.whole, sizes.alive)
+                ]
+                sizes = sizes.model_copy(update={"whole": both[0], "alive": both[1]})
+            changed.append(point.model_copy(update={"sizes": sizes}))
+        return over_seeds.model_copy(update={"points": changed})
+
+    whole = len(over_seeds.points)
+    for points, stored in ((whole, 7), (whole - 1, 5 * 20_000)):
+        (curve,) = method_curves(with_coded(points))
+        assert curve.points[0].stored == stored
 
 
 def test_a_result_with_a_net_that_was_not_measured_has_no_curves(
