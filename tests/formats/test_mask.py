@@ -240,3 +240,20 @@ def test_a_file_that_another_process_has_locked_is_read(tmp_path: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         found = read_mask(tmp_path / "a.mask.h5")
     np.testing.assert_array_equal(found.masks["ip1", 0], masks["ip1", 0])
+
+
+def test_equal_masks_are_equal_bytes_however_late_datasets_are_closed(tmp_path, monkeypatch):
+    sizes = {"ip1": 47_040, "ip2": 600}
+    masks = {(name, 0): np.arange(size).reshape(-1, 20) % 7 > 1 for name, size in sizes.items()}
+    first, second = (tmp_path / f"{name}.mask.h5" for name in ("first", "second"))
+    write_mask(first, MaskFile(masks, "0" * 64, "threshold"))
+    late, create = [], h5py.Group.create_dataset
+
+    def kept(*arguments, **options):
+        late.append(create(*arguments, **options))
+        return late[-1]
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", kept)
+    write_mask(second, MaskFile(masks, "0" * 64, "threshold"))
+    assert len(late) == len(masks)
+    assert first.read_bytes() == second.read_bytes()
