@@ -258,12 +258,21 @@ class Stage(ABC):
                 observe(Event(event="anew", message=f"{fault}; the stage is done anew"))
             if found is None or fault:
                 remove_partial_files(self.folder.path)
+                self._forget_damaged_run(observe)
                 found = self._write(self.work(self.folder, engine, observe))
                 # These were for resuming; the final weights stay, and the mask.
                 shutil.rmtree(self.folder.training.snapshots, ignore_errors=True)
                 for path in (self.folder.pretrained, self.folder.pruned):
                     path.unlink(missing_ok=True)
         return found
+
+    def _forget_damaged_run(self, observe: Observer) -> None:
+        """Begin anew where a machine that died has left half of what a run goes on from."""
+        job = self.folder.training.job
+        if job.is_file() and not is_json(job):
+            said = f"{job} is damaged; the stage's training is begun anew"
+            observe(Event(event="anew", message=said))
+            shutil.rmtree(self.folder.training.path)
 
     def _whole_net(self, folder: StageFolder) -> Path:
         """The unpruned net: its own file, or one with other numbers of units in ``folder``."""

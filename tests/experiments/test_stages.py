@@ -103,6 +103,17 @@ def _as_older_version(stage) -> None:
     stage.folder.output.write_text(json.dumps(told))
 
 
+def test_a_training_of_which_a_dead_machine_left_half_is_begun_anew(stage):
+    training = stage.folder.training
+    training.snapshots.mkdir(parents=True)
+    (training.snapshots / "snapshot_iter_5.solverstate").write_text("of another run")
+    training.job.write_text('{"solver": "sol')
+    (told,) = run(stage)
+    assert told == f"{training.job} is damaged; the stage's training is begun anew"
+    assert not training.job.exists()
+    assert stage.output() is not None
+
+
 def test_a_stage_of_an_older_version_counts_if_its_files_can_be_read_and_is_recorded(stage):
     run(stage)
     _as_older_version(stage)

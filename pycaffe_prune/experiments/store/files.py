@@ -17,10 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from pycaffe_prune.engines.base import Engine, Event, Observer
 from pycaffe_prune.engines.contents import NOTES_ENDING, file_contents
-from pycaffe_prune.errors import DataError
+from pycaffe_prune.errors import DataError, PruneError
 from pycaffe_prune.experiments.baselines import Baseline
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.stages import Stage, StageOutput
@@ -69,7 +70,8 @@ class Store:
                 return {}
             found = self._files.find(top, detail=True)
         head = len(top) + 1
-        return {name[head:]: info["size"] for name, info in found.items()}
+        sizes = {name[head:]: info["size"] for name, info in found.items()}
+        return {name: size for name, size in sizes.items() if _is_shared(Path(name))}
 
     def put(self, local: Path, folder: str, names: Iterable[str]) -> None:
         """Put files of the folder ``local`` into ``folder``, in the order given."""
@@ -77,7 +79,18 @@ class Store:
             target = f"{self._root}/{folder}/{name}"
             with self._explained():
                 self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-                self._files.put_file(str(local / name), target)
+                self._put_whole(local / name, target)
+
+    def _put_whole(self, local: Path, target: str) -> None:
+        """Put a file there whole or not at all, as stores of objects do by themselves."""
+        if not isinstance(self._files, LocalFileSystem):
+            self._files.put_file(str(local), target)
+            return
+        try:
+            with atomic_write(Path(target)) as temporary:
+                shutil.copyfile(local, temporary)
+        except PruneError as error:
+            raise DataError(f"{self.url}: {error}") from error
 
     def fetch(self, folder: str, local: Path, names: Iterable[str]) -> None:
         """Fetch files of ``folder`` into the folder ``local``, each whole or not at all."""

@@ -187,6 +187,22 @@ def test_data_is_put_there_once_and_is_fetched_only_if_it_is_whole(stage, tmp_pa
         Fetched(store, tmp_path / "scratch").data(sent.data)
 
 
+def test_a_file_there_is_whole_or_as_it_was(tmp_path):
+    store, here = Store(f"file://{tmp_path}/store"), tmp_path / "here"
+    here.mkdir()
+    (here / "job.json").write_text("whole")
+    store.put(here, "stage", ["job.json"])
+    (here / "job.json").unlink()
+    (here / "job.json").mkdir()  # cannot be read
+    with pytest.raises(DataError, match=r"job\.json"):
+        store.put(here, "stage", ["job.json"])
+    there = tmp_path / "store/stage"
+    assert [path.read_text() for path in there.iterdir()] == ["whole"]
+
+    (there / ".job.partial-1-abc.json").write_text("who")  # of a machine that died
+    assert store.names("stage") == {"job.json": 5}
+
+
 def test_an_unknown_protocol_is_said(tmp_path):
     with pytest.raises(DataError, match="tape://reel: "):
         Store("tape://reel")
