@@ -61,8 +61,7 @@ def write_mask(path: Path, mask_file: MaskFile) -> None:
                 compression="gzip" if mask.ndim else None,  # HDF5 packs no scalars
                 shuffle=bool(mask.ndim),
             )
-            # Where a dataset lies follows from when it is closed, and that may be late: h5py does
-            # it in its own time while another thread is at it.
+            # Where a dataset lies follows from when it is closed, and h5py may do that late.
             file.flush()
         file.attrs["source_sha256"] = mask_file.source_sha256
         file.attrs["criterion"] = mask_file.criterion

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import cast
@@ -35,6 +35,7 @@ from pycaffe_prune.experiments.result import Execution
 from pycaffe_prune.experiments.stages import Stage
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel
 from pycaffe_prune.formats.prototxt import read_solver
+from pycaffe_prune.formats.temporary import temporary_folder
 from pycaffe_prune.screen import Screen
 
 __all__ = ["TrainingWish", "compress_trained", "show_plan", "training_options"]
@@ -164,14 +165,15 @@ def _require_none_given(names: dict[str, object]) -> None:
 def show_plan(training: TrainingWish, weights: Path, out: Path) -> None:
     """Print what would be done, and how long it takes by a short training in a temporary folder."""
     screen, request = Screen(), training.request(weights, out)
-    with engine_to_work_with(training.wish) as engine:
-        compression = Compression(request, engine, screen.print, _watched)
+    with engine_to_work_with(training.wish) as engine, temporary_folder() as folder:
+        elsewhere = replace(request, run=folder)
+        compression = Compression(elsewhere, engine, screen.print, _watched)
         seconds = compression.seconds_per_iteration()
     least, most = compression.fewest_and_most_trainings
     each = request.iterations * seconds / 60
     screen.print(
         f"{least} to {most} trainings of {request.iterations:,} iterations, at "
-        f"{1000 * seconds:.2f} ms an iteration {each * least:.0f} to {each * most:.0f} minutes, in "
+        f"{1000 * seconds:.2f} ms an iteration {each * least:.1f} to {each * most:.1f} minutes, in "
         f"{request.run}",
         soft_wrap=True,
     )

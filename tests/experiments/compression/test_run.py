@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from data_prep.digits import build_digits
 from pycaffe_prune.cli import cli
+from pycaffe_prune.engines.contents import NOTES_ENDING
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.experiments.compression import run
 from pycaffe_prune.experiments.compression.result import Answers, CompressionResult
@@ -88,6 +89,16 @@ def test_a_size_that_is_asked_for_is_kept_or_refused(trained: Path) -> None:
     with pytest.raises(PruneError, match="ask for less"):
         compressed(trained, "--times", "1000")
     assert not Path("small.cpz").exists()
+
+
+def test_a_dry_run_writes_nothing(trained: Path) -> None:
+    def there() -> set[Path]:  # but for what is noted beside data that were read
+        found = trained.parents[1].rglob("*")
+        return {path for path in found if not path.name.endswith(NOTES_ENDING)}
+
+    before = there()
+    compressed(trained, "--times", "8", "--run", "dry", "--dry-run")
+    assert there() == before
 
 
 def test_what_the_held_out_images_cannot_tell_is_said() -> None:
