@@ -1,0 +1,11 @@
+"""pycaffe on the engine torch: the module that scripts import as ``caffe``.
+
+The same names, on today's Python, with the numbers of the real Caffe. As in BVLC's ``caffe``
+package, whatever most scripts need is here; the rest is in the modules of the same names.
+"""
+
+from pycaffe_prune.pycaffe import io
+from pycaffe_prune.pycaffe.net_spec import NetSpec, layers, params, to_proto
+from pycaffe_prune.pycaffe.proto.caffe_pb2 import TEST, TRAIN
+
+__all__ = ["TEST", "TRAIN", "NetSpec", "io", "layers", "params", "to_proto"]

@@ -1,0 +1,92 @@
+"""The same scripts under the real pycaffe and under ours, and what they need."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pycaffe_prune.pycaffe import finder
+
+SCRIPTS = Path(__file__).parent / "scripts"
+HELPERS = Path(__file__).parent / "helpers"
+RUNNER = Path(__file__).parent / "run_scripts.py"
+
+
+def working_folder(root: Path, name: str, inputs: Path) -> Path:
+    """Make the folder that a script runs in: everything in ``inputs``, by links."""
+    folder = root / name
+    folder.mkdir(parents=True)
+    for path in inputs.iterdir():
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def twin_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the small data that scripts read by relative names."""
+    return tmp_path_factory.mktemp("twin_inputs")
+
+
+@pytest.fixture(scope="session")
+def real_outputs(
+    caffe_python: Path, twin_inputs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], str]:
+    """What each script printed under the real pycaffe: all of them ran in one process."""
+    root, errors = tmp_path_factory.mktemp("real"), tmp_path_factory.mktemp("errors") / "stderr"
+    scripts = sorted(SCRIPTS.glob("*.py"))
+    for script in scripts:
+        working_folder(root, script.stem, twin_inputs)
+    with errors.open("w") as stderr:
+        subprocess.run(
+            [caffe_python, RUNNER, root, *scripts],
+            env=os.environ | {"GLOG_minloglevel": "2", "OPENBLAS_NUM_THREADS": "1"},
+            stderr=stderr,
+            check=False,
+        )
+
+    def output(name: str) -> str:
+        error = root / name / "error.txt"
+        assert not error.exists(), f"the real pycaffe: {error.read_text()}"
+        printed = root / name / "stdout.txt"
+        assert printed.exists(), f"an earlier script ended the process: {errors.read_text()}"
+        text = printed.read_text()
+        assert text, f"the real pycaffe printed nothing: {errors.read_text()}"
+        return text
+
+    return output
+
+
+@pytest.fixture
+def our_output(
+    twin_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], str]:
+    """Runs a script with our module as ``caffe``, in this process, and returns what it printed."""
+
+    def output(name: str) -> str:
+        runner = _module(RUNNER)
+        folder = working_folder(tmp_path, name, twin_inputs)
+        monkeypatch.chdir(folder)
+        monkeypatch.syspath_prepend(HELPERS)
+        with finder.installed():
+            runner.run(str(SCRIPTS / f"{name}.py"), str(folder))
+        for module in {path.stem for path in HELPERS.glob("*.py")} & set(sys.modules):
+            del sys.modules[module]  # it may hold this run's caffe
+        error = folder / "error.txt"
+        assert not error.exists(), error.read_text()
+        return (folder / "stdout.txt").read_text()
+
+    return output
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
