@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from pycaffe_prune.collector import without_collector
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.experiments.result import read_result
 from pycaffe_prune.reports.outputs.tensorboard import write_all_events
@@ -29,6 +30,7 @@ _NAME = "result.json"
     is_flag=True,
     help="Also write TensorBoard event files of the training curves, each beside its log.jsonl.",
 )
+@without_collector()
 def report(runs: tuple[Path, ...], out: Path | None, tensorboard: bool) -> None:
     """Make tables, figures and an HTML page from finished runs, beside the paper's numbers.
 

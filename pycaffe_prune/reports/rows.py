@@ -64,8 +64,11 @@ def papers_accuracy(point: Point) -> Fraction:
 
 def reduction(point: Point) -> Fraction:
     """Return the exact reduction over all FC layers after the last round, 0 to 1."""
-    layers = point.rounds[-1].layers
-    return 1 - Fraction(sum(row.kept for row in layers), sum(row.weights for row in layers))
+    weights = kept = 0
+    for row in point.rounds[-1].layers:
+        weights += row.weights
+        kept += row.kept
+    return Fraction(weights - kept, weights)
 
 
 def papers_name(layer: str) -> str:
@@ -74,8 +77,10 @@ def papers_name(layer: str) -> str:
 
 
 def percent(share: Fraction | float) -> float:
-    """Return a share as %."""
-    return float(share * 100)
+    """Return a share as %: the float nearest to it."""
+    if isinstance(share, float):
+        return float(share * 100)
+    return 100 * share.numerator / share.denominator
 
 
 def parameter(point: Point) -> str:
@@ -130,13 +135,13 @@ def rows(result: ExperimentResult) -> Sequence[Row]:
     tops = {point.seed: point for point in reversed(result.select("baseline"))}
     order = [record.name for record in result.methods]
     points = sorted(
-        result.points,
-        key=lambda point: (order.index(point.method), reduction(point), not point.selected),
+        [(point, reduction(point)) for point in result.points],
+        key=lambda pair: (order.index(pair[0].method), pair[1], not pair[0].selected),
     )
-    return [_row(result, point, tops.get(point.seed, first)) for point in points]
+    return [_row(result, point, rate, tops.get(point.seed, first)) for point, rate in points]
 
 
-def _row(result: ExperimentResult, point: Point, baseline: Point | None) -> Row:
+def _row(result: ExperimentResult, point: Point, rate: Fraction, baseline: Point | None) -> Row:
     top = None if baseline is None else accuracy(baseline.rounds[-1].after)
     last = point.rounds[-1]
     after = accuracy(last.after)
@@ -146,8 +151,8 @@ def _row(result: ExperimentResult, point: Point, baseline: Point | None) -> Row:
         parameter=parameter(point),
         seed=point.seed,
         rounds=len(point.rounds),
-        reduction=percent(reduction(point)),
-        layers={row.layer: percent(1 - Fraction(row.kept, row.weights)) for row in last.layers},
+        reduction=percent(rate),
+        layers={row.layer: 100 * (row.weights - row.kept) / row.weights for row in last.layers},
         before=percent(accuracy(last.before)),
         after=percent(after),
         difference=None if top is None else percent(after - top),

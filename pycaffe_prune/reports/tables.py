@@ -8,6 +8,7 @@ from functools import cache
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.net.counts import count_file
 from pycaffe_prune.net.state_wish import StateWish
+from pycaffe_prune.reports.once import once
 from pycaffe_prune.reports.paper.compare import compare_shapes, compare_units
 from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, TABLE_1
 from pycaffe_prune.reports.paper.judge import Judged, judge, kept_up_to
@@ -56,6 +57,7 @@ class Grid:
         return 2 <= column < 2 + self.numbers
 
 
+@once
 def points_grid(result: ExperimentResult) -> Grid:
     """Return a line for every point of the result."""
     found = rows(result)

@@ -1,12 +1,13 @@
 from collections import Counter
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.rows import baseline_of, parameter, rows, sample_warning
+from pycaffe_prune.reports.rows import baseline_of, parameter, percent, rows, sample_warning
 
 Make = Callable[..., Point]
 MakeResult = Callable[..., ExperimentResult]
@@ -76,3 +77,10 @@ def test_parameters_in_words(point: Make) -> None:
 def test_only_a_sample_is_warned_of(typical: ExperimentResult, sample: ExperimentResult) -> None:
     assert sample_warning(typical) is None
     assert "NOT THE REAL DATA SET" in (sample_warning(sample) or "")
+
+
+@given(share=st.fractions(-1, 1) | st.floats(0, 1))
+def test_a_percentage_is_the_float_nearest_to_a_hundred_times_the_share(
+    share: Fraction | float,
+) -> None:
+    assert percent(share) == float(share * 100)

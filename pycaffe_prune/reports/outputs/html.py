@@ -20,6 +20,7 @@ from pycaffe_prune.reports.charts import Chart, chart, size_charts
 from pycaffe_prune.reports.methods.curves import method_curves
 from pycaffe_prune.reports.methods.tables import methods_grid
 from pycaffe_prune.reports.methods.winners import winners_grid
+from pycaffe_prune.reports.outputs.html_rows import table_rows
 from pycaffe_prune.reports.paper.claims import NOTES
 from pycaffe_prune.reports.paper.compare import compared_from
 from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, SOURCE
@@ -207,7 +208,7 @@ def _run(number: int, result: ExperimentResult, methods_svg: bytes | None) -> _R
 
 @cache
 def _templates() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("pycaffe_prune.reports", "page"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -215,6 +216,8 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         finalize=_seen,
     )
+    environment.globals["table_rows"] = table_rows
+    return environment
 
 
 def _seen(value: object) -> object:

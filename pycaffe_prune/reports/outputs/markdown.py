@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.methods.curves import method_curves
@@ -105,7 +106,10 @@ def _section(title: str, grid: Grid) -> list[str]:
 
 def _table(grid: Grid) -> str:
     rule = ["--:" if grid.is_number(column) else "---" for column in range(len(grid.heads))]
-    lines = [map(_escape, grid.heads), rule, *(map(_escape, line) for line in grid.lines)]
+    # Most cells of a long table are the same few texts
+    escaped = {text: _escape(text) for text in {*grid.heads, *chain.from_iterable(grid.lines)}}
+    lines = [[escaped[text] for text in line] for line in (grid.heads, *grid.lines)]
+    lines.insert(1, rule)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

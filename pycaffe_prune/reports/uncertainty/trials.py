@@ -88,7 +88,9 @@ def side_of(interval: Interval, threshold: Fraction | float = 0) -> Side:
 
 def mean_accuracy(trials: Sequence[Trial]) -> Fraction:
     """Return the mean of one or more accuracies, exactly."""
-    return sum((trial.share for trial in trials), Fraction(0)) / len(trials)
+    whole = lcm(*{trial.counted for trial in trials})
+    right = sum(trial.correct * (whole // trial.counted) for trial in trials)
+    return Fraction(right, whole * len(trials))
 
 
 def accuracy_interval(trials: Sequence[Trial], level: float = LEVEL) -> Interval:
@@ -115,8 +117,8 @@ def compare(first: Sequence[Trial], second: Sequence[Trial], level: float = LEVE
     common = {trial.seed for trial in first} & {trial.seed for trial in second}
     if len(common) > 1:
         first, second = _of_seeds(first, common), _of_seeds(second, common)
-    one = [float(trial.share) for trial in first]
-    other = [float(trial.share) for trial in second]
+    one = [trial.correct / trial.counted for trial in first]
+    other = [trial.correct / trial.counted for trial in second]
     if len(common) > 1:
         gaps = [mine - yours for mine, yours in zip(one, other, strict=True)]
         over_seeds: Interval | None = t_interval(gaps, level)
