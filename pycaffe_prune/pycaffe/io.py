@@ -6,22 +6,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pycaffe_prune.errors import PruneError
+from pycaffe_prune.pycaffe.images import (
+    ArrayShapeError,
+    ImageFileError,
+    load_image,
+    oversample,
+    resize_image,
+)
 from pycaffe_prune.pycaffe.proto import caffe_pb2
+from pycaffe_prune.pycaffe.transformer import Transformer, TransformerError
 
 __all__ = [
     "ArrayShapeError",
+    "ImageFileError",
+    "Transformer",
+    "TransformerError",
     "array_to_blobproto",
     "array_to_datum",
     "arraylist_to_blobprotovector_str",
     "blobproto_to_array",
     "blobprotovector_str_to_arraylist",
+    "caffe_pb2",
     "datum_to_array",
+    "load_image",
+    "oversample",
+    "resize_image",
 ]
-
-
-class ArrayShapeError(PruneError, ValueError):
-    """An array, a mean or an order does not have the shape that it must have."""
 
 
 def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> NDArray[Any]:

@@ -8,13 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 from pycaffe_prune.pycaffe import finder
 
 SCRIPTS = Path(__file__).parent / "scripts"
 HELPERS = Path(__file__).parent / "helpers"
 RUNNER = Path(__file__).parent / "run_scripts.py"
+NAMES = Path(__file__).parent / "real_names.py"
 
 
 def working_folder(root: Path, name: str, inputs: Path) -> Path:
@@ -29,16 +33,37 @@ def working_folder(root: Path, name: str, inputs: Path) -> Path:
 @pytest.fixture(scope="session")
 def twin_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the small data that scripts read by relative names."""
-    return tmp_path_factory.mktemp("twin_inputs")
+    folder = tmp_path_factory.mktemp("twin_inputs")
+    write_images(folder)
+    return folder
+
+
+def write_images(folder: Path) -> None:
+    """Write one picture in each of the forms that files have."""
+    y, x = np.mgrid[:13, :17].astype(np.uint8)
+    bgr = np.stack([x * 13, y * 17, x * 5 + y * 9], axis=-1)
+    grey = bgr[:, :, 2]
+    for name, picture in (
+        ("rgb.png", bgr),
+        ("photo.jpg", bgr),
+        ("grey.png", grey),
+        ("grey16.png", grey.astype(np.uint16) * 257),
+        ("rgba.png", np.dstack([bgr, bgr[:, :, 0]])),
+    ):
+        assert cv2.imwrite(str(folder / name), picture)
+    Image.fromarray(bgr[:, :, ::-1]).quantize(16).save(folder / "palette.png")
 
 
 @pytest.fixture(scope="session")
 def real_outputs(
     caffe_python: Path, twin_inputs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], str]:
-    """What each script printed under the real pycaffe: all of them ran in one process."""
+    """What each script printed under the real pycaffe: all of them ran in one process.
+
+    ``real_names`` is one more, which prints what that pycaffe has.
+    """
     root, errors = tmp_path_factory.mktemp("real"), tmp_path_factory.mktemp("errors") / "stderr"
-    scripts = sorted(SCRIPTS.glob("*.py"))
+    scripts = [*sorted(SCRIPTS.glob("*.py")), NAMES]
     for script in scripts:
         working_folder(root, script.stem, twin_inputs)
     with errors.open("w") as stderr:
@@ -74,8 +99,9 @@ def our_output(
         monkeypatch.syspath_prepend(HELPERS)
         with finder.installed():
             runner.run(str(SCRIPTS / f"{name}.py"), str(folder))
-        for module in {path.stem for path in HELPERS.glob("*.py")} & set(sys.modules):
-            del sys.modules[module]  # it may hold this run's caffe
+        for module, loaded in list(sys.modules.items()):  # what it holds of this run's caffe
+            if Path(getattr(loaded, "__file__", None) or "/").parent == HELPERS:
+                del sys.modules[module]
         error = folder / "error.txt"
         assert not error.exists(), error.read_text()
         return (folder / "stdout.txt").read_text()
