@@ -15,12 +15,13 @@ REPRODUCE_ARGS ?=
 EXTRAS ?= dev,sample,flowers,convert,torch,cluster
 PYTEST_ARGS ?= -n auto
 
-.PHONY: help environment setup test check reproduce bench gpu-check images schema fields constraints clean
+.PHONY: help environment setup test check docs reproduce bench gpu-check images schema fields constraints clean
 
 help:
 	@echo "make reproduce   LeNet-300-100 on MNIST with the real Caffe, in minutes: table, figure, report"
 	@echo "                 (ENGINE=torch: without Caffe; REPRODUCE_ARGS='--device cuda' for more)"
 	@echo "make test        lint, types and all tests (PYTEST_ARGS='-n 2 -k mask' to choose)"
+	@echo "make docs        the documentation site, in build/docs"
 	@echo "make setup       virtual environment and the private Caffe prefix only"
 	@echo "make environment virtual environment only"
 	@echo "make bench       side-by-side benchmarks (minutes)"
@@ -63,6 +64,11 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint --config .hadolint.yaml docker/*.Dockerfile
+	$(BIN)/python docs/site/build.py
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/site/build.py
+	@echo "build/docs/index.html"
 
 test: setup check
 	$(BIN)/pytest $(PYTEST_ARGS)
