@@ -1,5 +1,7 @@
 """Layers whose data do not come from files: Input, MemoryData and DummyData."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -106,6 +108,18 @@ class MemorySource(Source):
         )
         self._batch = 0
 
+    def hold(self, data: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
+        """Do as `reset` for arrays that fit, without a copy on a CPU: what they hold counts.
+
+        Args:
+            data: As for `reset`.
+            labels: As many values as there are images.
+        """
+        self._held = tuple(
+            torch.from_numpy(values).to(self._device) for values in (data, labels.reshape(-1))
+        )
+        self._batch = 0
+
     def next(self) -> tuple[Tensor, ...]:
         """Return the next batch; see `Source.next`."""
         if not self._held:
@@ -156,6 +170,11 @@ class DummySource(Source):
     def shapes(self) -> tuple[Shape, ...]:
         """What the layer tells."""
         return self._shapes
+
+    @property
+    def constants(self) -> Mapping[int, Tensor]:
+        """The tops that are the same in all batches, by their numbers."""
+        return self._constants
 
     def next(self) -> tuple[Tensor, ...]:
         """Return the next batch; see `Source.next`."""
