@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 
 HELD = (
+    "caffe.Layer",
+    "caffe.Net",
     "caffe.coord_map",
     "caffe.draw",
     "caffe.io",
@@ -15,11 +17,16 @@ HELD = (
     "caffe.net_spec.Function",
     "caffe.net_spec.Top",
     "caffe.NetSpec",
+    "caffe._caffe.Blob",
     "caffe.proto.caffe_pb2",
 )
 
 # Kept by scripts that draw or build nets though their names are private.
-PRIVATE = {"_param_names", "_to_proto", "_get_name", "_get_top_name"}
+PRIVATE = {
+    "_param_names", "_to_proto", "_get_name", "_get_top_name", "_backward", "_batch",
+    "_blob_loss_weights", "_blob_names", "_blobs", "_bottom_ids", "_forward", "_inputs",
+    "_layer_names", "_outputs", "_set_input_arrays", "_top_ids",
+}  # fmt: skip
 
 
 @pytest.mark.real_caffe
