@@ -16,6 +16,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
 )
 from pycaffe_prune.formats.files import existing_file
 from pycaffe_prune.formats.lmdb_file import LmdbFile
+from pycaffe_prune.net.shape_pyramid import draws_values
 
 __all__ = [
     "batch_size",
@@ -203,5 +204,5 @@ def replay_plan(train: Iterable[LayerParameter]) -> Iterator[tuple[str, int]]:
             count = records(layer)
             period = count // math.gcd(count, layer.data_param.batch_size)
             yield layer.name, 0 if random else period
-        elif layer.type in _DRAWING:
+        elif layer.type in _DRAWING or draws_values(layer):
             yield layer.name, 0

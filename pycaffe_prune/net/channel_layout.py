@@ -8,9 +8,17 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.net.channel_flows import Flows, axis_of, joined, stop
 from pycaffe_prune.net.channels import ChannelTrace, Flow
+from pycaffe_prune.net.shape_pyramid import levels
 from pycaffe_prune.net.shapes import LayerShapes
 
-__all__ = ["concat_rule", "flatten_rule", "reshape_rule", "slice_rule", "tile_rule"]
+__all__ = [
+    "concat_rule",
+    "flatten_rule",
+    "pyramid_rule",
+    "reshape_rule",
+    "slice_rule",
+    "tile_rule",
+]
 
 
 def concat_rule(
@@ -103,6 +111,19 @@ def reshape_rule(
         if dims[:2] == [0, -1] and all(extent == 1 for extent in dims[2:]):
             return [_flattened(bottoms[0], shapes.bottoms[0])]
     return stop(trace, layer, bottoms)
+
+
+def pyramid_rule(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    """Repeat each channel for every window of a level, level after level."""
+    flow, bottom = bottoms[0], shapes.bottoms[0]
+    if flow is None or layer.spp_param.pyramid_height == 1:
+        return [flow]
+    if bottom is None:
+        return stop(trace, layer, bottoms, " on a blob of unknown shape")
+    parts = [np.repeat(flow.ids, math.prod(top[2:])) for _, top in levels(layer, bottom)]
+    return [Flow(np.concatenate(parts))]
 
 
 def tile_rule(

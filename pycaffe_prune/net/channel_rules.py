@@ -15,6 +15,7 @@ from pycaffe_prune.net.channel_flows import Flows, Rule, axis_of, fix_all, joine
 from pycaffe_prune.net.channel_layout import (
     concat_rule,
     flatten_rule,
+    pyramid_rule,
     reshape_rule,
     slice_rule,
     tile_rule,
@@ -316,6 +317,7 @@ _RULES: dict[str, Rule] = {
     "PReLU": _prelu,
     "RNN": rnn_rule,
     "Reshape": reshape_rule,
+    "SPP": pyramid_rule,
     "Scale": _scale,
     "Silence": _silence,
     "Slice": slice_rule,

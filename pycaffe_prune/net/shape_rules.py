@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.axes import Shape, canonical_axis, extents
 from pycaffe_prune.formats.caffe_pb2 import EltwiseParameter, LayerParameter
-from pycaffe_prune.net import shape_layouts, shape_recurrent, shape_sources, shape_windows
+from pycaffe_prune.net import (
+    shape_layouts,
+    shape_pyramid,
+    shape_recurrent,
+    shape_sources,
+    shape_windows,
+)
 
 __all__ = ["RULES", "Inferred", "Rule"]
 
@@ -286,6 +292,7 @@ RULES: Mapping[str, Rule] = {
     "RNN": Rule(_rnn, 2, None),
     "Reduction": _layout(shape_layouts.reduction),
     "Reshape": _layout(shape_layouts.reshape),
+    "SPP": _layout(shape_pyramid.pyramid),
     "Scale": Rule(_scale, 1, 2),
     "SigmoidCrossEntropyLoss": Rule(_loss, 2, 2),
     "Silence": Rule(_nothing, 1, None),

@@ -213,9 +213,25 @@ def test_shared_parameters_tie_channels_of_outputs_and_of_inputs() -> None:
 
 
 def test_an_unknown_type_fixes_what_it_reads_and_nothing_else() -> None:
-    found = trace(INPUT, conv("a", 3), conv("b", 3, "a"), layer("SPP", "b", "s"), fc("out", "s"))
+    found = trace(
+        INPUT,
+        conv("a", 3),
+        conv("b", 3, "a"),
+        layer("Reduction", "b", "s", "reduction_param { axis: 2 }"),
+        fc("out", "s"),
+    )
     assert free(found, "a")
-    assert "layer 's' of type SPP" in found.fixed[int(found.units["b"][0])]
+    assert "layer 's' of type Reduction" in found.fixed[int(found.units["b"][0])]
+
+
+def test_a_pyramid_has_each_channel_for_every_window_of_a_level_and_no_other() -> None:
+    spp = "spp_param { pyramid_height: %d }"
+    found = trace(INPUT, conv("a", 3), layer("SPP", "a", "s", spp % 2), fc("out", "s"))
+    a = found.units["a"]
+    wanted = [*a, *np.repeat(a, 4)]
+    assert inputs(found, "out") == wanted
+    alone = trace(INPUT, conv("a", 3), layer("SPP", "a", "s", spp % 1), conv("b", 2, "s"))
+    assert inputs(alone, "b") == alone.units["a"].tolist()
 
 
 CONTRADICTIONS = [

@@ -113,6 +113,16 @@ CASES = [
     Case("Pooling", [IMAGE], POOL.format("global_pooling: true pad: 1"), "global_pooling"),
     Case("Pooling", [IMAGE], POOL.format("kernel_size: 3 pad: 2 pool: STOCHASTIC"), "STOCHASTIC"),
     Case("Pooling", [IMAGE], POOL.format("kernel_size: 3 pool: AVE"), "second top", tops=2),
+    Case("SPP", [IMAGE], "spp_param { }", "no pyramid_height"),
+    Case("SPP", [ROWS], "spp_param { pyramid_height: 2 }", "4 axes"),
+    Case("SPP", [(2, 6, 5, 5)], "spp_param { pyramid_height: 3 }", "level 2 of 3 cuts 4x4"),
+    Case("SPP", [IMAGE], "spp_param { pyramid_height: 5 }", "level 4 of 5 cuts 16x16"),
+    Case(
+        "SPP",
+        [(2, 6, 7, 7)],
+        "spp_param { pyramid_height: 2 pool: STOCHASTIC }",
+        "pool: STOCHASTIC, which takes no padding",
+    ),
     # Weights
     Case("BatchNorm", [IMAGE], "param { lr_mult: 0 } param { lr_mult: 1 }", "lr_mult"),
     Case("BatchNorm", [IMAGE], "param {}", "lr_mult"),

@@ -67,6 +67,13 @@ def draw_pooling(random: Random) -> str:
     return net_around("Pooling", [bottom], f"pooling_param {{ pool: {pool} {settings} }}", tops)
 
 
+def draw_pyramid(random: Random) -> str:
+    height = random.integers(1, 5)
+    pool = ("MAX", "AVE")[random.integers(2)]
+    settings = f"spp_param {{ pyramid_height: {height} pool: {pool} }}"
+    return net_around("SPP", [draw_shape(random, 4, 1, 17)], settings)
+
+
 def draw_inner_product(random: Random) -> str:
     bottom = draw_shape(random, int(random.integers(1, 5)))
     axis = int(random.integers(-len(bottom), len(bottom)))
@@ -196,6 +203,7 @@ def draw_end(random: Random) -> str:
 DRAWS: Sequence[tuple[Callable[[Random], str], int]] = (
     (draw_convolution, 150),
     (draw_pooling, 250),
+    (draw_pyramid, 40),
     (draw_inner_product, 40),
     (draw_same, 40),
     (draw_normalisation, 40),

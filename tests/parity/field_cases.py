@@ -94,6 +94,7 @@ def _poolings() -> dict[str, Twins]:
         "stride": twins("Pooling", [IMAGE], square, "", "stride: 2"),
         "pad": twins("Pooling", [IMAGE], square, "", "pad: 1"),
         "global_pooling": twins("Pooling", [IMAGE], form, "kernel_size: 2", "global_pooling: true"),
+        "pool": twins("Pooling", [IMAGE], square, "", "pool: AVE"),
         "round_mode": twins("Pooling", [IMAGE], square, "stride: 2", "stride: 2 round_mode: FLOOR"),
     }
     for side, rest in (("h", "w"), ("w", "h")):
@@ -174,6 +175,12 @@ TWINS: Mapping[str, Twins] = {
     **_of("ConvolutionParameter", _convolutions("Convolution")),
     **_of("ConvolutionParameter (Deconvolution)", _convolutions("Deconvolution")),
     **_of("PoolingParameter", _poolings()),
+    "SPPParameter.pyramid_height": twins(
+        "SPP", [IMAGE], "spp_param { %s }", "pyramid_height: 1", "pyramid_height: 2"
+    ),
+    "SPPParameter.pool": twins(
+        "SPP", [IMAGE], "spp_param { pyramid_height: 2 %s }", "", "pool: AVE"
+    ),
     **_fillers(),
     **_numbers(),
     "InnerProductParameter.num_output": twins(

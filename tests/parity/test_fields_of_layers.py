@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, PoolingParameter
 from tests.parity.conftest import CaffeLayer
 
 pytestmark = pytest.mark.real_caffe
@@ -29,3 +29,11 @@ def test_values_in_a_net_are_what_caffe_begins_with(caffe_layer: CaffeLayer) -> 
     blob.shape.dim.extend([1, 50])
     blob.data.extend([2.0] * 50)
     assert (caffe_layer(layer, [ones()]).tops[0] == 100).all()
+
+
+def test_caffe_has_no_stochastic_pooling_on_a_cpu(caffe_layer: CaffeLayer) -> None:
+    layer = LayerParameter(name="x", type="Pooling", bottom=["data"], top=["x"])
+    layer.pooling_param.kernel_size = 2
+    layer.pooling_param.pool = PoolingParameter.STOCHASTIC
+    with pytest.raises(AssertionError, match="Not Implemented Yet"):
+        caffe_layer(layer, [np.ones((1, 1, 4, 4), np.float32)])

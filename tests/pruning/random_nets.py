@@ -178,6 +178,13 @@ class NetBuilder:
         if kind == "Reshape":
             layer.reshape_param.shape.dim.extend([0, -1])
 
+    def pyramid(self) -> None:
+        bottom = self.any_blob(is_map=True)
+        height = 1 if bottom.side == 1 else 2
+        windows, side = (1, 1) if height == 1 else (5, None)
+        top = self._new(bottom.channels * windows, side)
+        self._layer("SPP", [bottom.name], [top.name]).spp_param.pyramid_height = height
+
     def finish(self) -> None:
         """Let an InnerProduct layer read whatever nobody reads."""
         read = {bottom for layer in self.net.layer for bottom in layer.bottom}
@@ -192,7 +199,7 @@ STEPS = [
     NetBuilder.convolution, NetBuilder.convolution, NetBuilder.inner_product, NetBuilder.in_between,
     NetBuilder.pooling, NetBuilder.concat, NetBuilder.slice, NetBuilder.eltwise,
     NetBuilder.residual, NetBuilder.flatten, NetBuilder.twins,
-    NetBuilder.two_bottoms,
+    NetBuilder.two_bottoms, NetBuilder.pyramid,
 ]  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def test_a_hidden_layer_that_a_loss_reads_too_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["SPP", "Embed", "Python", "Reshape", "MVN", "Scale", "Flatten", "LSTM"]
+    "kind", ["Reduction", "Embed", "Python", "Reshape", "MVN", "Scale", "Flatten", "LSTM"]
 )
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 def test_a_layer_in_between_that_mixes_units_is_refused_by_name_and_type(

@@ -24,6 +24,7 @@ from pycaffe_prune.errors import EngineError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter, SolverParameter
 from pycaffe_prune.formats.prototxt import read_net, read_solver, write_prototxt
 from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.net.shape_pyramid import draws_values
 from pycaffe_prune.net.state_wish import OWN_STATE
 
 __all__ = [
@@ -282,6 +283,8 @@ def _random_parts(layer: LayerParameter) -> Iterator[str]:
     """What a layer draws anew in every iteration."""
     if layer.type == "Dropout" and layer.dropout_param.dropout_ratio > 0:
         yield "dropout_ratio"
+    if draws_values(layer):
+        yield "pool: STOCHASTIC"
     if layer.transform_param.mirror:
         yield "mirror"
     if layer.transform_param.crop_size:

@@ -24,7 +24,7 @@ from pycaffe_prune.net.graph import NetState, layers_in_state
 
 __all__ = ["curvature_net", "fisher_diagonal", "hessian_diagonal", "require_reached"]
 
-_DIFFERENT_IN_TEST = ("BatchNorm", "Dropout")
+_DIFFERENT_IN_TEST = ("BatchNorm", "Dropout", "Pooling", "SPP")
 _MOST_VALUES = 1 << 24  # of gradients that are held at a time: 64 MiB
 _MOST_IMAGES = 64
 _KNOWN = (

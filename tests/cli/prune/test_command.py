@@ -263,7 +263,7 @@ def make_bad_files(folder: Path) -> None:
     (folder / "broken.prototxt").write_text("layer { name: 'ip1' ]")
     conv = 'name: "relu1" type: "ReLU"'
     assert conv in NET
-    (folder / "mixed.prototxt").write_text(NET.replace(conv, 'name: "mix" type: "SPP"'))
+    (folder / "mixed.prototxt").write_text(NET.replace(conv, 'name: "mix" type: "Reduction"'))
     (folder / "foreign.prototxt").write_text(NET.replace('"ip3"', '"out"'))
     masks = {("ip1", 0): np.ones((30, 20), np.bool_)}
     write_mask(folder / "other.mask.h5", MaskFile(masks, "0" * 64, "threshold"))
@@ -302,7 +302,7 @@ BAD = [
     ("units --net {net} --weights {weights} --ratio ip9=0.5", "no layer 'ip9'"),
     ("units --net {net} --weights nan.caffemodel --ratio 0.5", "'ip2', blob 0 (10x20): 1 of 200"),
     ("units --net other.prototxt --weights {weights} --ratio 0.5", "the net says 21x"),
-    ("units --net mixed.prototxt --weights {weights} --ratio ip1=0.5", "'mix' of type SPP"),
+    ("units --net mixed.prototxt --weights {weights} --ratio ip1=0.5", "'mix' of type Reduction"),
 ]
 
 

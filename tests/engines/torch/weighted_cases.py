@@ -128,7 +128,7 @@ def _pooling(draw: Draw) -> Case:
     method = draw(st.sampled_from(["MAX", "AVE"]))
     rounding = draw(st.sampled_from(["CEIL", "CEIL", "FLOOR"]))
     if draw(st.integers(0, 5)) == 0:
-        size, windows, wide = _shape(draw, 2, 2), "global_pooling: true", False
+        size, windows = _shape(draw, 2, 2), "global_pooling: true"
     else:
         rows, columns = (_pooled_axis(draw, rounding) for _ in range(2))
         windows = " ".join(
@@ -138,9 +138,8 @@ def _pooling(draw: Draw) -> Case:
             )
         )
         size = (rows[0], columns[0])
-        wide = any(2 * pad > kernel for _, kernel, _, pad in (rows, columns))
     settings = f"pooling_param {{ pool: {method} round_mode: {rounding} {windows} }}"
-    tops = 2 if method == "MAX" and not wide and draw(st.booleans()) else 1
+    tops = 2 if method == "MAX" and draw(st.booleans()) else 1
     bottom = _values(draw, (*_shape(draw, 2, 2), *size), ties=draw(st.booleans()))
     return Case("Pooling", [bottom], settings, tops=tops)
 
@@ -151,6 +150,19 @@ def _pooled_axis(draw: Draw, rounding: str) -> tuple[int, int, int, int]:
     stride, pad = draw(st.integers(1, kernel)), draw(st.integers(0, kernel - 1))
     least = kernel - 2 * pad - (stride - 1 if rounding == "CEIL" else 0)
     return max(1, least) + draw(st.integers(0, 5)), kernel, stride, pad
+
+
+@st.composite
+def _pyramid(draw: Draw) -> Case:
+    height = draw(st.integers(1, 3))
+    size = tuple(draw(st.sampled_from(_SIDES[height - 1])) for _ in range(2))
+    method = draw(st.sampled_from(["", "pool: AVE"]))
+    bottom = _values(draw, (*_shape(draw, 2, 2), *size), ties=draw(st.booleans()))
+    return Case("SPP", [bottom], f"spp_param {{ pyramid_height: {height} {method} }}")
+
+
+_SIDES = (range(1, 8), range(2, 8), (4, 7, 8, 9, 11))
+"""By height of a pyramid, heights and widths of bottoms that every level fits."""
 
 
 @st.composite
@@ -200,6 +212,7 @@ CASES: Mapping[str, Callable[[], st.SearchStrategy[Case]]] = {
     "MVN": _mvn,
     "PReLU": _prelu,
     "Pooling": _pooling,
+    "SPP": _pyramid,
     "Scale": lambda: _scale("Scale"),
 }
 """Per type, the settings and inputs that it is tried with."""

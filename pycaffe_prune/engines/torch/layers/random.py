@@ -40,6 +40,18 @@ class RandomLayer(Layer):
             self.generator.manual_seed(self._seed)
         return self.generator
 
+    def require_test(self) -> None:
+        """Refuse to compute as a pure function in the phase TRAIN.
+
+        Raises:
+            EngineError: The phase is TRAIN.
+        """
+        if self.setup.phase == TRAIN:
+            raise EngineError(
+                f"layer '{self.param.name}' ({self.param.type}) draws random numbers in the phase "
+                "TRAIN, so several runs cannot be trained as one; train them one by one"
+            )
+
 
 def _seed_of(key: int) -> int:
     """Spread keys over all 32 bits that the CPU's generator takes: neighbours must not be alike."""
@@ -72,11 +84,7 @@ class Dropout(RandomLayer):
         Raises:
             EngineError: The phase is TRAIN, where the layer is not a function of its bottom.
         """
-        if self.setup.phase == TRAIN:
-            raise EngineError(
-                f"layer '{self.param.name}' (Dropout) draws random numbers in the phase TRAIN, so "
-                "several runs cannot be trained as one; train them one by one"
-            )
+        self.require_test()
         return (bottoms[0],)
 
     def forward_saving(
