@@ -25,6 +25,7 @@ _COMMANDS = {
         "Show layers, shapes, parameters and MACs of nets and weights.",
     ),
     "prune": ("prune.command:prune", "Prune connections or units of a model."),
+    "python": ("python:python", "Run a pycaffe script on today's Python: `import caffe` is ours."),
     "quantize": ("quantize:quantize", "Put the weights of a model on few levels."),
     "report": ("report:report", "Make tables, figures and an HTML page from a finished run."),
     "reproduce": ("reproduce.command:reproduce", "Run a whole experiment of the paper."),

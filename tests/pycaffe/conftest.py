@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pycaffe_prune.pycaffe import finder
+from pycaffe_prune.caffe_name import finder
 
 SCRIPTS = Path(__file__).parent / "scripts"
 HELPERS = Path(__file__).parent / "helpers"

@@ -7,8 +7,8 @@ import types
 import pytest
 
 from pycaffe_prune import pycaffe
+from pycaffe_prune.caffe_name.finder import installed
 from pycaffe_prune.errors import PruneError
-from pycaffe_prune.pycaffe.finder import installed
 
 
 def test_both_names_give_the_same_modules() -> None:
