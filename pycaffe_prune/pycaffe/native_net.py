@@ -92,7 +92,7 @@ class NativeNet:
         self._name, self._state = param.name, state
         parts = assemble(param, state, MODES.device, MODES.draw_seed())
         self._wiring, self._parameters, self._steps = parts.wiring, parts.parameters, parts.steps
-        self._blobs = BlobVec(parts.blobs)
+        self._all_blobs = BlobVec(parts.blobs)
         self._layers = LayerVec(layer_of(step) for step in parts.steps)
         self._callbacks: dict[str, list[Callback]] = {}
         self._passes = parts.passes
@@ -104,6 +104,10 @@ class NativeNet:
     def layers(self) -> LayerVec:
         """The layers, Splits too, in the order of the forward pass."""
         return self._layers
+
+    @property
+    def _blobs(self) -> BlobVec:
+        return self._all_blobs
 
     @property
     def _blob_names(self) -> StringVec:
