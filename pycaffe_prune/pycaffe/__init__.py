@@ -6,6 +6,8 @@ package, whatever most scripts need is here; the rest is in the modules of the s
 
 from pycaffe_prune.pycaffe import io
 from pycaffe_prune.pycaffe._caffe import Layer, set_random_seed
+from pycaffe_prune.pycaffe.classifier import Classifier
+from pycaffe_prune.pycaffe.detector import Detector
 from pycaffe_prune.pycaffe.net_spec import NetSpec, layers, params, to_proto
 from pycaffe_prune.pycaffe.proto.caffe_pb2 import TEST, TRAIN
 from pycaffe_prune.pycaffe.pycaffe import Net
@@ -13,6 +15,8 @@ from pycaffe_prune.pycaffe.pycaffe import Net
 __all__ = [
     "TEST",
     "TRAIN",
+    "Classifier",
+    "Detector",
     "Layer",
     "Net",
     "NetSpec",

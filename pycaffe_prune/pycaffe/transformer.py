@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.pycaffe.images import ArrayShapeError, resize_image
 
-__all__ = ["Transformer", "TransformerError"]
+__all__ = ["Transformer", "TransformerError", "image_transformer"]
 
 
 class TransformerError(PruneError):
@@ -181,3 +181,38 @@ class Transformer:
             known = ", ".join(self.inputs)
             raise TransformerError(f"{in_} is not one of the net's inputs: {known}")
         return tuple(self.inputs[in_])
+
+
+def image_transformer(
+    in_: str,
+    shape: Sequence[int],
+    mean: NDArray[Any] | None = None,
+    input_scale: float | None = None,
+    raw_scale: float | None = None,
+    channel_swap: Sequence[int] | None = None,
+) -> Transformer:
+    """Return what makes images (height × width × channels) inputs of a net, `Classifier`'s way.
+
+    Args:
+        in_: The name of the input.
+        shape: The input's shape: images × channels × height × width.
+        mean: See `Transformer.set_mean`; None for none, as all that follows.
+        input_scale: See `Transformer.set_input_scale`.
+        raw_scale: See `Transformer.set_raw_scale`.
+        channel_swap: See `Transformer.set_channel_swap`.
+
+    Raises:
+        TransformerError: The input is no image, or the order has not as many channels.
+        ArrayShapeError: The mean does not fit the input.
+    """
+    transformer = Transformer({in_: shape})
+    transformer.set_transpose(in_, (2, 0, 1))
+    if mean is not None:
+        transformer.set_mean(in_, mean)
+    if input_scale is not None:
+        transformer.set_input_scale(in_, input_scale)
+    if raw_scale is not None:
+        transformer.set_raw_scale(in_, raw_scale)
+    if channel_swap is not None:
+        transformer.set_channel_swap(in_, channel_swap)
+    return transformer

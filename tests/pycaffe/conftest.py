@@ -9,11 +9,14 @@ from pathlib import Path
 from types import ModuleType
 
 import cv2
+import h5py
+import lmdb
 import numpy as np
 import pytest
 from PIL import Image
 
 from pycaffe_prune.caffe_name import finder
+from pycaffe_prune.pycaffe.io import array_to_datum
 
 SCRIPTS = Path(__file__).parent / "scripts"
 HELPERS = Path(__file__).parent / "helpers"
@@ -35,7 +38,38 @@ def twin_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the small data that scripts read by relative names."""
     folder = tmp_path_factory.mktemp("twin_inputs")
     write_images(folder)
+    write_digits(folder)
+    write_rows(folder)
     return folder
+
+
+def write_digits(folder: Path) -> None:
+    """Write 40 pictures of 12 × 12 and four kinds as LMDB and HDF5, and 20 more as LMDB."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 60)
+    images = rng.integers(0, 120, (60, 1, 12, 12)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[0, label // 2 * 6 :][:6, label % 2 * 6 :][:, :6] += 130
+    for name, part in (("digits_lmdb", slice(0, 40)), ("digits_test_lmdb", slice(40, 60))):
+        with (
+            lmdb.open(str(folder / name), map_size=2**24) as environment,
+            environment.begin(write=True) as transaction,
+        ):
+            records = zip(images[part], labels[part], strict=True)
+            for number, (image, label) in enumerate(records):
+                datum = array_to_datum(image, int(label))
+                transaction.put(b"%08d" % number, datum.SerializeToString())
+
+
+def write_rows(folder: Path) -> None:
+    """Write 60 rows of four numbers and two kinds as HDF5, 40 to train on and 20 to test on."""
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((60, 4)).astype(np.float32)
+    labels = (rows[:, 0] * rows[:, 1] + rows[:, 2] > 0).astype(np.float32)
+    for name, part in (("train", slice(0, 40)), ("test", slice(40, 60))):
+        with h5py.File(folder / f"rows_{name}.h5", "w") as file:
+            file["data"], file["label"] = rows[part], labels[part]
+        (folder / f"rows_{name}.txt").write_text(f"rows_{name}.h5\n")
 
 
 def write_images(folder: Path) -> None:

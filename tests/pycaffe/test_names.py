@@ -7,9 +7,13 @@ from collections.abc import Callable
 import pytest
 
 HELD = (
+    "caffe.Classifier",
+    "caffe.Detector",
     "caffe.Layer",
     "caffe.Net",
+    "caffe.classifier",
     "caffe.coord_map",
+    "caffe.detector",
     "caffe.draw",
     "caffe.io",
     "caffe.io.Transformer",
