@@ -76,9 +76,9 @@ class Classifier(Net):
         )
         in_ = self.inputs[0]
         ready = np.stack([self.transformer.preprocess(in_, crop) for crop in crops])
-        predictions: NDArray[np.float32] = self.forward_all(**{in_: ready})[self.outputs[0]]
+        predictions = self.forward_all(None, **{in_: ready})[self.outputs[0]]
         if oversample:
-            return predictions.reshape(len(images), 10, -1).mean(axis=1)
+            predictions = predictions.reshape(len(images), 10, -1).mean(axis=1)
         return predictions
 
     def _middle(self, image: NDArray[Any]) -> NDArray[Any]:

@@ -86,7 +86,7 @@ class Detector(Net):
                 crops.append(self.transformer.preprocess(in_, self.crop(image, window)))
         if not crops:
             return []
-        predictions = self.forward_all(**{in_: np.stack(crops)})[self.outputs[0]]
+        predictions = self.forward_all(None, **{in_: np.stack(crops)})[self.outputs[0]]
         return [
             each | {"prediction": prediction}
             for each, prediction in zip(found, predictions, strict=True)
@@ -132,7 +132,7 @@ class Detector(Net):
         context = im[box[0] : box[2], box[1] : box[3]]
         if context.size == 0 or min(height, width) < 1:
             raise _empty(window, im)
-        crop = np.ones(self.crop_dims, np.float32) * self.crop_mean
+        crop = np.broadcast_to(self.crop_mean, self.crop_dims).astype(np.float32)
         top, left = pad
         crop[top : top + height, left : left + width] = resize_image(context, (height, width))
         return crop

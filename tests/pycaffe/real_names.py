@@ -29,7 +29,7 @@ sys.modules.setdefault("pydot", types.ModuleType("pydot"))
 def is_own(value):
     """Whether it is pycaffe's, not a module or another package's function that it imports."""
     if inspect.ismodule(value):
-        return value.__name__.startswith("caffe")
+        return value.__name__.startswith("caffe.")
     return str(getattr(value, "__module__", None) or "caffe").startswith("caffe")
 
 
