@@ -111,12 +111,15 @@ class MemorySource(Source):
     def hold(self, data: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
         """Do as `reset` for arrays that fit, without a copy on a CPU: what they hold counts.
 
+        The labels of a batch are (images, 1, 1, 1) then, as Caffe reshapes them on each pass.
+
         Args:
             data: As for `reset`.
             labels: As many values as there are images.
         """
         self._held = tuple(
-            torch.from_numpy(values).to(self._device) for values in (data, labels.reshape(-1))
+            torch.from_numpy(values).to(self._device)
+            for values in (data, labels.reshape(-1, 1, 1, 1))
         )
         self._batch = 0
 
