@@ -9,9 +9,11 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.net.channel_flows import Flows, axis_of, joined, stop
 from pycaffe_prune.net.channels import ChannelTrace, Flow
 from pycaffe_prune.net.shape_pyramid import levels
+from pycaffe_prune.net.shape_windows import convolution_window
 from pycaffe_prune.net.shapes import LayerShapes
 
 __all__ = [
+    "columns_rule",
     "concat_rule",
     "flatten_rule",
     "pyramid_rule",
@@ -111,6 +113,22 @@ def reshape_rule(
         if dims[:2] == [0, -1] and all(extent == 1 for extent in dims[2:]):
             return [_flattened(bottoms[0], shapes.bottoms[0])]
     return stop(trace, layer, bottoms)
+
+
+def columns_rule(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, shapes: LayerShapes
+) -> list[Flow | None]:
+    """Repeat each channel for every place of the kernel of an Im2col."""
+    param, flow, bottom = layer.convolution_param, bottoms[0], shapes.bottoms[0]
+    if flow is None:
+        return [None]
+    axis = axis_of(param.axis, shapes)
+    if axis > 1:
+        return [flow]
+    if axis != 1 or bottom is None:
+        return stop(trace, layer, bottoms, f" with axis {param.axis}")
+    kernel = convolution_window(param, len(bottom) - 2).kernel
+    return [Flow(np.repeat(flow.ids, math.prod(kernel)))]
 
 
 def pyramid_rule(

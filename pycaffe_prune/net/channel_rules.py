@@ -13,6 +13,7 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, LRNParameter
 from pycaffe_prune.net.channel_flows import Flows, Rule, axis_of, fix_all, joined, stop
 from pycaffe_prune.net.channel_layout import (
+    columns_rule,
     concat_rule,
     flatten_rule,
     pyramid_rule,
@@ -310,6 +311,7 @@ _RULES: dict[str, Rule] = {
     "Eltwise": _eltwise,
     "Embed": embed_rule,
     "Flatten": flatten_rule,
+    "Im2col": columns_rule,
     "InnerProduct": _inner_product,
     "LRN": _lrn,
     "LSTM": lstm_rule,

@@ -323,6 +323,7 @@ _CHECKS: Mapping[str, _Check] = {
     "Exp": _exp,
     "Flatten": _flatten,
     "HDF5Data": _hdf5_data,
+    "Im2col": _convolution,
     "ImageData": _image_data,
     "InfogainLoss": _infogain_loss,
     "Log": _log,

@@ -277,6 +277,7 @@ RULES: Mapping[str, Rule] = {
     "HDF5Data": _source(shape_sources.hdf5_data),
     "HDF5Output": Rule(_nothing, 2, 2),
     "HingeLoss": Rule(_loss, 2, 2),
+    "Im2col": _layout(shape_windows.im2col),
     "ImageData": _source(shape_sources.image_data),
     "InfogainLoss": Rule(_infogain_loss, 2, 3),
     "InnerProduct": Rule(_inner_product),

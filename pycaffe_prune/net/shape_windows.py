@@ -1,5 +1,6 @@
-"""Shapes of the layers that slide a window: Convolution, Deconvolution, Pooling."""
+"""Shapes of the layers that slide a window: Convolution, Deconvolution, Im2col, Pooling."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ __all__ = [
     "convolution",
     "convolution_window",
     "deconvolution",
+    "im2col",
     "pooling",
     "pooling_window",
 ]
@@ -44,16 +46,40 @@ def convolution(
     """Return the tops and the parameters (`conv_layer.cpp`): sizes are rounded down."""
     bottom, axis = _common(param.convolution_param, bottoms)
     window = convolution_window(param.convolution_param, len(bottom) - axis - 1)
-    # C++ rounds towards zero: a kernel that hangs over by less than a stride still counts once.
-    spatial = [
-        int((size + 2 * pad - reach) / stride) + 1
-        for size, pad, reach, stride in zip(
-            bottom[axis + 1 :], window.pad, window.reach, window.stride, strict=True
-        )
-    ]
+    spatial = _places(bottom[axis + 1 :], window)
     settings = param.convolution_param
     weight = (settings.num_output, bottom[axis] // settings.group, *window.kernel)
     return _convolved(settings, bottoms, axis, spatial, weight)
+
+
+def _places(spatial: Shape, window: Window) -> list[int]:
+    """How many windows there are along each axis."""
+    # C++ rounds towards zero: a kernel that hangs over by less than a stride still counts once.
+    return [
+        int((size + 2 * pad - reach) / stride) + 1
+        for size, pad, reach, stride in zip(
+            spatial, window.pad, window.reach, window.stride, strict=True
+        )
+    ]
+
+
+def im2col(param: LayerParameter, bottoms: Sequence[Shape]) -> list[Shape]:
+    """Return the top (`im2col_layer.cpp`): as many channels as the kernel reads values.
+
+    Raises:
+        SurgeryError: The window does not fit.
+    """
+    settings, (bottom,) = param.convolution_param, bottoms
+    axis = canonical_axis(bottom, settings.axis)
+    if axis == len(bottom) - 1:
+        raise SurgeryError(
+            f"needs a spatial axis after axis {settings.axis}; its bottom has shape "
+            f"{extents(bottom)}"
+        )
+    window = convolution_window(settings, len(bottom) - axis - 1)
+    places = _places(bottom[axis + 1 :], window)
+    _require_places(places, window.kernel, bottom)
+    return [(*bottom[:axis], bottom[axis] * math.prod(window.kernel), *places)]
 
 
 def deconvolution(
@@ -102,14 +128,18 @@ def _convolved(
     weight: Shape,
 ) -> tuple[list[Shape], tuple[Shape, ...]]:
     bottom = bottoms[0]
-    if any(size < 1 for size in spatial):
-        raise SurgeryError(
-            f"its kernel {extents(weight[2:])} does not fit the bottom's shape {extents(bottom)}: "
-            "nothing comes out; check kernel_size, dilation, pad, and the input's size"
-        )
+    _require_places(spatial, weight[2:], bottom)
     top = (*bottom[:axis], settings.num_output, *spatial)
     bias = ((settings.num_output,),) if settings.bias_term else ()
     return [top] * len(bottoms), (weight, *bias)
+
+
+def _require_places(places: Sequence[int], kernel: Shape, bottom: Shape) -> None:
+    if any(size < 1 for size in places):
+        raise SurgeryError(
+            f"its kernel {extents(kernel)} does not fit the bottom's shape {extents(bottom)}: "
+            "nothing comes out; check kernel_size, dilation, pad, and the input's size"
+        )
 
 
 def convolution_window(settings: ConvolutionParameter, axes: int) -> Window:
@@ -140,10 +170,12 @@ def _pair(name: str, height: int, width: int, axes: int) -> Shape:
 
 
 def _per_axis(name: str, values: Sequence[int], axes: int, default: int | None) -> Shape:
-    if not values and default is not None:
-        return (default,) * axes
     if len(values) == 1:
         return (values[0],) * axes
+    if not values and default is not None:
+        return (default,) * axes
+    if not axes and not values:
+        return ()
     if not values or len(values) != axes:
         raise SurgeryError(f"has {len(values)} values of {name} for {axes} spatial axes")
     return tuple(values)

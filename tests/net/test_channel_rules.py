@@ -224,6 +224,18 @@ def test_an_unknown_type_fixes_what_it_reads_and_nothing_else() -> None:
     assert "layer 's' of type Reduction" in found.fixed[int(found.units["b"][0])]
 
 
+def test_columns_have_each_channel_for_every_place_of_the_kernel() -> None:
+    def columns(settings: str) -> str:
+        return layer("Im2col", "a", "s", f"convolution_param {{ {settings} }}")
+
+    found = trace(INPUT, conv("a", 3), columns("kernel_h: 2 kernel_w: 3"), conv("b", 2, "s"))
+    assert inputs(found, "b") == np.repeat(found.units["a"], 6).tolist()
+    later = trace(INPUT, conv("a", 3), columns("kernel_size: 2 axis: 2"), conv("b", 2, "s"))
+    assert inputs(later, "b") == later.units["a"].tolist()
+    mixed = trace(INPUT, conv("a", 3), columns("kernel_size: 2 axis: 0"), conv("b", 2, "s"))
+    assert "of type Im2col with axis 0" in mixed.fixed[int(mixed.units["a"][0])]
+
+
 def test_a_pyramid_has_each_channel_for_every_window_of_a_level_and_no_other() -> None:
     spp = "spp_param { pyramid_height: %d }"
     found = trace(INPUT, conv("a", 3), layer("SPP", "a", "s", spp % 2), fc("out", "s"))

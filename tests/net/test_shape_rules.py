@@ -25,9 +25,9 @@ def draw_shape(random: Random, axes: int, low: int = 1, high: int = 9) -> list[i
 
 
 def draw_convolution(random: Random) -> str:
-    kind = ("Convolution", "Deconvolution")[random.integers(2)]
+    kind = ("Convolution", "Deconvolution", "Im2col")[random.integers(3)]
     group = int(random.integers(1, 4))
-    spatial = int(random.integers(1, 4)) if random.random() < 0.2 else 2
+    spatial = int(random.integers(kind == "Im2col", 5)) if random.random() < 0.3 else 2
     bottom = [2, group * int(random.integers(1, 4)), *draw_shape(random, spatial, 3, 16)]
     outputs = group * int(random.integers(1, 4))
     settings = [f"num_output: {outputs} group: {group}"]
@@ -42,7 +42,7 @@ def draw_convolution(random: Random) -> str:
             values = random.integers(low, 4, count)
             settings += [f"{name}: {value}" for value in values]
     settings.append(f"bias_term: {('false', 'true')[random.integers(2)]}")
-    copies = int(random.integers(1, 3))
+    copies = int(random.integers(1, 3)) if kind != "Im2col" else 1
     return net_around(
         kind, [bottom] * copies, f"convolution_param {{ {' '.join(settings)} }}", copies
     )

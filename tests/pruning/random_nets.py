@@ -185,6 +185,13 @@ class NetBuilder:
         top = self._new(bottom.channels * windows, side)
         self._layer("SPP", [bottom.name], [top.name]).spp_param.pyramid_height = height
 
+    def columns(self) -> None:
+        bottom = self.any_blob(is_map=True)
+        kernel = min(bottom.side, 2)
+        top = self._new(bottom.channels * kernel**2, bottom.side - kernel + 1)
+        param = self._layer("Im2col", [bottom.name], [top.name]).convolution_param
+        param.kernel_size.append(kernel)
+
     def finish(self) -> None:
         """Let an InnerProduct layer read whatever nobody reads."""
         read = {bottom for layer in self.net.layer for bottom in layer.bottom}
@@ -199,7 +206,7 @@ STEPS = [
     NetBuilder.convolution, NetBuilder.convolution, NetBuilder.inner_product, NetBuilder.in_between,
     NetBuilder.pooling, NetBuilder.concat, NetBuilder.slice, NetBuilder.eltwise,
     NetBuilder.residual, NetBuilder.flatten, NetBuilder.twins,
-    NetBuilder.two_bottoms, NetBuilder.pyramid,
+    NetBuilder.two_bottoms, NetBuilder.pyramid, NetBuilder.columns,
 ]  # fmt: skip
 
 

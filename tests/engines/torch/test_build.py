@@ -72,7 +72,6 @@ def test_gradients_add_up_in_the_one_flat_tensor() -> None:
     ("old", "new", "kind", "sentence"),
     [
         ("kernel_size: 3", "kernel_size: 9", SurgeryError, "layer 'conv'"),
-        ('"ReLU"', '"Im2col"', EngineError, "'relu' is of type 'Im2col'.*--engine caffe"),
         ('"ReLU"', '"Python"', EngineError, "'relu' is of type 'Python'.*--engine caffe"),
         (
             '"DummyData"',

@@ -1,11 +1,11 @@
-"""How convolutions lie in memory, and what they refuse; their values: tests/parity."""
+"""How convolutions lie in memory, and by which way they go; their values: tests/parity."""
 
 import numpy as np
 import pytest
 import torch
 
-from pycaffe_prune.errors import EngineError
-from tests.parity.comparison import build_layer, parse_layer
+from pycaffe_prune.engines.torch.layers.columns import ConvolutionByColumns, DeconvolutionByColumns
+from tests.parity.comparison import build_layer, parse_layer, shapes_around
 
 WINDOW = "convolution_param { num_output: 6 kernel_size: 3 }"
 
@@ -38,10 +38,21 @@ def test_one_channel_under_a_stride_is_not_read_beyond_its_end() -> None:
         assert (layer.forward([bottom], [weight, bias])[0] - exact).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 4, 4, 4)])
-def test_other_than_1_to_3_spatial_axes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(EngineError, match=r"layer 'x' .* 1 to 3; use --engine caffe"):
-        build_layer(parse_layer("Convolution", WINDOW), [shape])
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_columns_convolve_as_pytorch_does(kind: str, axes: int) -> None:
+    settings = (
+        "convolution_param { num_output: 6 kernel_size: 3 stride: 2 pad: 1 dilation: 2 group: 2 }"
+    )
+    param, shape = parse_layer(kind, settings), (2, 4, *(7, 6, 8)[:axes])
+    native = build_layer(param, [shape])
+    by_columns = {"Convolution": ConvolutionByColumns, "Deconvolution": DeconvolutionByColumns}
+    params = [torch.rand(shape) for shape in shapes_around(param, [shape]).params]
+    bottom = torch.rand(shape)
+    (wanted,), (found,) = (
+        layer.forward([bottom], params) for layer in (native, by_columns[kind](native.setup))
+    )
+    torch.testing.assert_close(found, wanted)
 
 
 def test_the_gradient_of_a_bottom_has_its_shape_where_the_batch_has_two_axes() -> None:

@@ -136,11 +136,6 @@ def test_jobs_at_the_same_time_have_a_worker_each(own, make, tmp_path) -> None:
     [
         (
             'type: "ReLU" bottom: "ip1"',
-            'type: "Im2col" bottom: "ip1"',
-            "layer 'relu1' is of type 'Im2col', which .* does not have; use --engine caffe",
-        ),
-        (
-            'type: "ReLU" bottom: "ip1"',
             'type: "ReLU6" bottom: "ip1"',
             "layer 'relu1' is of type 'ReLU6', which .* have; it is a fork's: convert --to stock",
         ),
@@ -266,7 +261,7 @@ def test_a_run_that_fails_fails_alone(torch_engine, pack, make, tmp_path) -> Non
         "a": make("a"),
         "wild": make("wild"),
         "b": make("b", seed=4),
-        "unknown": spoil(make("unknown"), 'type: "ReLU"', 'type: "Im2col"'),
+        "unknown": spoil(make("unknown"), 'type: "ReLU"', 'type: "ReLU6"'),
     }
     # Other weights, not another solver: so it is in the pack with the others.
     start = train(make("start", max_iter=1), tmp_path / "start", torch_engine, ignore)
@@ -281,7 +276,7 @@ def test_a_run_that_fails_fails_alone(torch_engine, pack, make, tmp_path) -> Non
     log = rf"\({tmp_path}/packed/\w+/engine\.log\)"
     for name, sentence in (
         ("wild", r"the loss is no longer a number at iteration \d+; lower base_lr"),
-        ("unknown", r"layer 'relu1' is of type 'Im2col'.*; use --engine caffe"),
+        ("unknown", r"layer 'relu1' is of type 'ReLU6'.*; it is a fork's: .*"),
     ):
         assert isinstance(found[name], EngineError)
         with pytest.raises(EngineError, match=rf"^{tmp_path}/packed/{name}: {sentence} {log}$"):

@@ -1,6 +1,6 @@
 """Single layers with drawn settings and inputs: with weights, windows or statistics."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from hypothesis import strategies as st
@@ -65,29 +65,47 @@ def _embed(draw: Draw) -> Case:
 
 @st.composite
 def _convolving(draw: Draw, kind: str) -> Case:
-    axes = draw(st.sampled_from([2, 2, 2, 1, 3]))
+    axes = draw(st.sampled_from([2, 2, 2, 1, 3, 0, 4]))
     group = draw(st.integers(1, 2))
-    windows = [_window(draw, transposed=kind == "Deconvolution") for _ in range(axes)]
+    room = 1 if axes == 4 else 4
+    transposed = kind == "Deconvolution"
+    windows = [_window(draw, transposed=transposed, room=room) for _ in range(axes)]
     lead = _shape(draw, 0, 2)
     channels = group * draw(st.integers(1, 3))
     bottom = (*lead, channels, *(size for size, *_ in windows))
-    names = ("kernel_size", "stride", "pad", "dilation")
-    lists = (
-        f"{name}: {value}"
-        for values in windows
-        for name, value in zip(names, values[1:], strict=True)
-    )
     settings = (
         f"convolution_param {{ num_output: {group * draw(st.integers(1, 3))} group: {group} "
         f"axis: {draw(st.sampled_from([len(lead), -axes - 1]))} {_flag(draw, 'bias_term')} "
-        f"{' '.join(lists)} }}"
+        f"{_flag(draw, 'force_nd_im2col')} {_told(windows)} }}"
     )
     count = draw(st.sampled_from([1, 1, 2]))
     bottoms = [_values(draw, bottom) for _ in range(count)]
     return _filled(draw, Case(kind, bottoms, settings, tops=count))
 
 
-def _window(draw: Draw, *, transposed: bool) -> tuple[int, int, int, int, int]:
+@st.composite
+def _im2col(draw: Draw) -> Case:
+    axes = draw(st.integers(1, 4))
+    windows = [_window(draw, transposed=False, room=5 - axes) for _ in range(axes)]
+    lead = _shape(draw, 0, 2)
+    bottom = (*lead, draw(st.integers(1, 3)), *(size for size, *_ in windows))
+    axis = draw(st.sampled_from([len(lead), -axes - 1]))
+    settings = (
+        f"convolution_param {{ axis: {axis} {_flag(draw, 'force_nd_im2col')} {_told(windows)} }}"
+    )
+    return Case("Im2col", [_values(draw, bottom)], settings)
+
+
+def _told(windows: Sequence[tuple[int, ...]]) -> str:
+    names = ("kernel_size", "stride", "pad", "dilation")
+    return " ".join(
+        f"{name}: {value}"
+        for values in windows
+        for name, value in zip(names, values[1:], strict=True)
+    )
+
+
+def _window(draw: Draw, *, transposed: bool, room: int) -> tuple[int, int, int, int, int]:
     """Size, kernel, stride, pad and dilation of one axis; something comes out."""
     kernel, stride, pad, dilation = (
         draw(st.integers(least, most)) for least, most in ((1, 3), (1, 3), (0, 2), (1, 2))
@@ -97,7 +115,7 @@ def _window(draw: Draw, *, transposed: bool) -> tuple[int, int, int, int, int]:
         least = 1 + max(0, -(-(1 + 2 * pad - reach) // stride))
     else:
         least = max(1, reach - 2 * pad - stride + 1)
-    return least + draw(st.integers(0, 4)), kernel, stride, pad, dilation
+    return least + draw(st.integers(0, room)), kernel, stride, pad, dilation
 
 
 @st.composite
@@ -207,6 +225,7 @@ CASES: Mapping[str, Callable[[], st.SearchStrategy[Case]]] = {
     "Convolution": lambda: _convolving("Convolution"),
     "Deconvolution": lambda: _convolving("Deconvolution"),
     "Embed": _embed,
+    "Im2col": _im2col,
     "InnerProduct": _inner_product,
     "LRN": _lrn,
     "MVN": _mvn,

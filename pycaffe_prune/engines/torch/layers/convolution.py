@@ -7,11 +7,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from pycaffe_prune.engines.torch.layers.base import Layer, LayerSetup, Saved
-from pycaffe_prune.errors import EngineError
-from pycaffe_prune.formats.axes import canonical_axis, extents
+from pycaffe_prune.engines.torch.layers.columns import (
+    ConvolutionByColumns,
+    DeconvolutionByColumns,
+    overhang,
+)
+from pycaffe_prune.formats.axes import canonical_axis
 from pycaffe_prune.net.shape_windows import convolution_window
 
-__all__ = ["LAYERS", "Convolution", "Deconvolution"]
+__all__ = ["LAYERS", "Convolution", "Deconvolution", "convolution", "deconvolution"]
 
 # The operator behind autograd's own backward pass: it leaves out what is not asked for.
 _convolution_backward: Callable[..., tuple[Tensor | None, Tensor | None, Tensor | None]] = (
@@ -23,7 +27,7 @@ class _Convolving(Layer):
     """What both have in common (`src/caffe/layers/base_conv_layer.cpp`).
 
     Any number of bottoms of one shape, each with its top; the axes before ``axis`` are the batch,
-    those after it, 1 to 3, are spatial.
+    those after it are spatial: 1 to 3, over which PyTorch convolves by itself.
     """
 
     _transposed: bool
@@ -33,12 +37,6 @@ class _Convolving(Layer):
         settings, bottom = setup.param.convolution_param, setup.bottoms[0]
         axis = canonical_axis(bottom, settings.axis)
         self._spatial = bottom[axis + 1 :]
-        if not 1 <= len(self._spatial) <= 3:
-            raise EngineError(
-                f"layer '{setup.param.name}' ({setup.param.type}): its bottom {extents(bottom)} "
-                f"has {len(self._spatial)} spatial axes, the torch engine convolves over 1 to 3; "
-                "use --engine caffe"
-            )
         self._window = convolution_window(settings, len(self._spatial))
         self._outputs, self._images = settings.num_output, (-1, *bottom[axis:])
         window, none = self._window, [0] * len(self._spatial)
@@ -140,13 +138,7 @@ class Convolution(_Convolving):
     _transposed = False
 
     def _hanging_over(self) -> list[int]:
-        # C++ rounds towards zero: a kernel that hangs over by less than a stride still counts once.
-        return [
-            max(0, reach - size - 2 * pad)
-            for size, pad, reach in zip(
-                self._spatial, self._window.pad, self._window.reach, strict=True
-            )
-        ]
+        return overhang(self._spatial, self._window)
 
 
 class Deconvolution(_Convolving):
@@ -158,4 +150,23 @@ class Deconvolution(_Convolving):
     _transposed = True
 
 
-LAYERS: Mapping[str, type[Layer]] = {"Convolution": Convolution, "Deconvolution": Deconvolution}
+def _is_torchs(setup: LayerSetup) -> bool:
+    """Whether PyTorch convolves over this number of axes."""
+    bottom = setup.bottoms[0]
+    return 1 <= len(bottom) - canonical_axis(bottom, setup.param.convolution_param.axis) - 1 <= 3
+
+
+def convolution(setup: LayerSetup) -> Layer:
+    """Make a Convolution layer for the axes of its bottom."""
+    return Convolution(setup) if _is_torchs(setup) else ConvolutionByColumns(setup)
+
+
+def deconvolution(setup: LayerSetup) -> Layer:
+    """Make a Deconvolution layer for the axes of its bottom."""
+    return Deconvolution(setup) if _is_torchs(setup) else DeconvolutionByColumns(setup)
+
+
+LAYERS: Mapping[str, Callable[[LayerSetup], Layer]] = {
+    "Convolution": convolution,
+    "Deconvolution": deconvolution,
+}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pycaffe_prune.engines.torch.layers import (
     accuracy,
     activations,
+    columns,
     convolution,
     inner_product,
     losses,
@@ -25,6 +26,7 @@ __all__ = ["LAYERS", "make_layer", "require_known"]
 LAYERS: Mapping[str, Callable[[LayerSetup], Layer]] = {
     **accuracy.LAYERS,
     **activations.LAYERS,
+    **columns.LAYERS,
     **convolution.LAYERS,
     **inner_product.LAYERS,
     **losses.LAYERS,
