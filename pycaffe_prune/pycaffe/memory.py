@@ -33,6 +33,8 @@ class Memory:
         """What views show; None as long as there is none."""
         self._value: Tensor | None = None
         """The values, as they were last read or written; a part of `_flat`, if there is one."""
+        self._array: NDArray[np.float32] | None = None
+        """The last view."""
         self._capacity = 0 if flat is None else flat.numel()
         self.version = 0
         """Grows with each write, and with each view that may be written into."""
@@ -51,7 +53,7 @@ class Memory:
         """Make room; more than there ever was is new memory, of zeros (`Blob::Reshape`)."""
         if count > self._capacity:
             self._capacity = count
-            self._flat = self._value = None
+            self._flat = self._value = self._array = None
 
     def read(self, shape: Shape) -> Tensor:
         """Return the values where layers compute, in a shape."""
@@ -107,6 +109,12 @@ class Memory:
     def array(self, shape: Shape) -> NDArray[np.float32]:
         """Return a view that is read from and written into."""
         self.version += 1
+        array = self._array
+        if array is None or array.shape != shape:
+            array = self._array = self._viewed(shape)
+        return array[...]  # not the same object: its shape may be changed
+
+    def _viewed(self, shape: Shape) -> NDArray[np.float32]:
         self.reserve(math.prod(shape))
         self._hold()
         view: NDArray[np.float32] = self.read(shape).numpy()

@@ -72,8 +72,10 @@ class Net(NativeNet):
 
     @cached_property
     def _layer_places(self) -> dict[str, int]:
-        names = list(enumerate(self._layer_names))
-        return {name: place for place, name in reversed(names)}  # the first of a name
+        places: dict[str, int] = {}
+        for place, name in enumerate(self._layer_names):
+            places.setdefault(name, place)
+        return places
 
     def _place_of(self, layer: str) -> int:
         if layer not in self._layer_places:
