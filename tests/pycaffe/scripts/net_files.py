@@ -82,7 +82,7 @@ show("v1 out", old.forward_all(data=np.arange(48.0).reshape(3, 1, 4, 4) / 50)["i
 outs, diffs = old.forward_backward_all(
     blobs=["conv"], data=np.ones((2, 1, 4, 4)), ip=np.ones((2, 2))
 )
-show("all", [outs["conv"].tolist(), diffs["data"].tolist()])
+show("all", [np.asarray(outs["conv"]).tolist(), np.asarray(diffs["data"]).tolist()])
 
 for name, what in (
     ("none", lambda: caffe.Net("none.prototxt", caffe.TEST)),
