@@ -8,10 +8,12 @@ from pycaffe_prune.engines.test_plan import TestPlan, label_source
 from pycaffe_prune.errors import DataError, FormatError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.hdf5_files import rows_shapes
+from pycaffe_prune.net.graph import NetGraph
 
 __all__ = ["image_count", "is_in_order", "why_uncounted"]
 
 _COUNTED = frozenset({"Data", "HDF5Data", "ImageData"})
+_PICKING = frozenset({"BatchReindex", "Filter"})
 
 
 def why_uncounted(test: Sequence[LayerParameter], plan: TestPlan | None) -> str | None:
@@ -23,6 +25,15 @@ def why_uncounted(test: Sequence[LayerParameter], plan: TestPlan | None) -> str 
     """
     if plan is None:
         return "has no Accuracy or SoftmaxWithLoss layer with labels to test with"
+    graph = NetGraph(test)
+    judge = next(place for place, layer in enumerate(test) if layer.name == plan.layer)
+    for place in sorted(graph.ancestors([judge])):
+        if test[place].type in _PICKING:
+            return (
+                f"has a layer '{test[place].name}' ({test[place].type}) in its TEST phase that "
+                "picks images, so that not each of them is judged once; judge by a layer that it "
+                "does not feed"
+            )
     source = label_source(test, plan)
     if source.type in _COUNTED:
         count = image_count(source)

@@ -53,7 +53,7 @@ ENDS = frozenset(
 ALONG_ANY_AXIS = (
     (CARRYING - {"Pooling"})
     | ENDS
-    | {"Concat", "Eltwise", "Embed", "InnerProduct", "LSTM", "RNN", "Silence"}
+    | {"Concat", "Eltwise", "Embed", "Filter", "InnerProduct", "LSTM", "RNN", "Silence"}
 )
 """Types whose rules know of channels along another axis than 1."""
 
@@ -293,6 +293,13 @@ def _crop(
     return [bottoms[0]]
 
 
+def _filter(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
+) -> list[Flow | None]:
+    stop(trace, layer, bottoms[-1:], " as its selector")
+    return list(bottoms[:-1])
+
+
 def _silence(
     _: ChannelTrace, __: LayerParameter, ___: Flows, ____: LayerShapes
 ) -> list[Flow | None]:
@@ -310,6 +317,7 @@ _RULES: dict[str, Rule] = {
     "Deconvolution": _bottom_by_bottom(_deconvolution),
     "Eltwise": _eltwise,
     "Embed": embed_rule,
+    "Filter": _filter,
     "Flatten": flatten_rule,
     "Im2col": columns_rule,
     "InnerProduct": _inner_product,

@@ -13,6 +13,7 @@ __all__ = [
     "batch_reindex",
     "concat",
     "crop",
+    "filter_",
     "flatten",
     "reduction",
     "reshape",
@@ -134,6 +135,32 @@ def crop(param: LayerParameter, bottoms: Sequence[Shape]) -> list[Shape]:
             f"{extents(bottom)}"
         )
     return [(*bottom[:axis], *like[axis : len(bottom)])]
+
+
+def filter_(param: LayerParameter, bottoms: Sequence[Shape]) -> list[Shape]:
+    """Let images pass by the last bottom; the shapes are those with all of them, as set up.
+
+    Raises:
+        SurgeryError: There is not one number for each image (`filter_layer.cpp`).
+    """
+    selector = bottoms[-1]
+    if math.prod(selector[1:]) != 1:
+        raise SurgeryError(
+            f"its selector, the last bottom, has shape {extents(selector)}; it needs one number "
+            "for each image"
+        )
+    for bottom in bottoms[:-1]:
+        if bottom[:1] != selector[:1]:
+            raise SurgeryError(
+                f"its bottom has shape {extents(bottom)}, its selector, the last one, "
+                f"{extents(selector)}; their first axes must be equal"
+            )
+    if len(param.top) != len(bottoms) - 1:
+        raise SurgeryError(
+            f"has {len(param.top)} tops for {len(bottoms)} bottoms; it makes one of each but the "
+            "last, its selector"
+        )
+    return list(bottoms[:-1])
 
 
 def arg_max(param: LayerParameter, bottoms: Sequence[Shape]) -> list[Shape]:

@@ -224,6 +224,20 @@ def test_an_unknown_type_fixes_what_it_reads_and_nothing_else() -> None:
     assert "layer 's' of type Reduction" in found.fixed[int(found.units["b"][0])]
 
 
+def test_what_passes_a_filter_keeps_its_channels_and_the_selector_its_own() -> None:
+    found = trace(
+        INPUT, conv("a", 3), conv("b", 2), layer("Pooling", "b", "g", GLOBAL), fc("s", "g", 1),
+        layer("Filter", "a b s", "a2 b2"), layer("Concat", "a2 b2", "c"), fc("out", "c")
+    )  # fmt: skip
+    assert all(free(found, name) for name in "ab")
+    wanted = np.repeat([*found.units["a"], *found.units["b"]], 36).tolist()
+    assert inputs(found, "out") == wanted
+    assert "of type Filter as its selector" in found.fixed[int(found.units["s"][0])]
+
+
+GLOBAL = "pooling_param { global_pooling: true }"
+
+
 def test_columns_have_each_channel_for_every_place_of_the_kernel() -> None:
     def columns(settings: str) -> str:
         return layer("Im2col", "a", "s", f"convolution_param {{ {settings} }}")

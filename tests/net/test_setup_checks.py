@@ -160,6 +160,10 @@ CASES = [
             ("Split", ""),
         )
     ),
+    Case("Filter", [ROWS, (3,)], "", "2x6, its selector"),
+    Case("Filter", [ROWS, (2, 2)], "", "one number for each image"),
+    Case("Filter", [ROWS, ROWS, (2,)], "", "1 tops for 3 bottoms"),
+    Case("Filter", [ROWS], "", "1 bottoms"),
     # Functions
     Case("Exp", [ROWS], "exp_param { base: 0 }", "base"),
     Case("Exp", [ROWS], "exp_param { base: -2 }", "base"),
@@ -167,6 +171,7 @@ CASES = [
     Case("Log", [ROWS], "log_param { base: 1 }", "base"),
     # Ends
     Case("Accuracy", [ROWS, (2,)], "accuracy_param { top_k: 7 }", "top_k"),
+    Case("SoftmaxWithLoss", [ROWS, (2,), (2,)], "", "has 3 bottoms"),
     Case("EuclideanLoss", [(2, 6), (2, 5)], "", "2x6 and 2x5"),
     Case("SigmoidCrossEntropyLoss", [(2, 6), (2, 5)], "", "2x6 and 2x5"),
     Case("ContrastiveLoss", [(2, 6), (2, 5), (2,)], "", "2x6 and 2x5"),

@@ -55,13 +55,18 @@ def curvature_net(net: NetParameter) -> NetParameter:
 
     Raises:
         EngineError: A BatchNorm has ``use_global_stats: false``: what the net says of an image then
-            depends on the others of its batch.
+            depends on the others of its batch; so it does behind a Filter.
     """
     changed = NetParameter()
     changed.CopyFrom(net)
     del changed.layer[:]
     changed.layer.extend(layers_in_state(net, NetState.of(net, TRAIN)))
     for layer in changed.layer:
+        if layer.type == "Filter":
+            raise EngineError(
+                f"layer '{layer.name}' (Filter) decides which images of a batch count, so that an "
+                "image's loss has no derivative of its own; take it out"
+            )
         told = layer.batch_norm_param
         if told.HasField("use_global_stats") and not told.use_global_stats:
             raise EngineError(

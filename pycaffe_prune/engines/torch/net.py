@@ -14,6 +14,7 @@ from pycaffe_prune.engines.torch.by_name import load_by_name, share_by_name
 from pycaffe_prune.engines.torch.data.memory_source import InputSource, MemorySource
 from pycaffe_prune.engines.torch.layers.base import Saved
 from pycaffe_prune.engines.torch.layers.random import RandomLayer
+from pycaffe_prune.engines.torch.varying import VaryingShapes
 from pycaffe_prune.errors import EngineError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, write_caffemodel
@@ -57,6 +58,7 @@ class Net:
         self.parameters = parts.parameters
         self._layers, self._flows, self._sources = parts.layers, parts.flows, parts.sources
         self._steps = parts.steps
+        self._varying = VaryingShapes(parts.layers)
         self._places = {layer.name: place for place, layer in enumerate(self._layers)}
         self._slots = {
             slot: name
@@ -223,6 +225,8 @@ class Net:
     def _run(self, place: int) -> tuple[Tensor, ...]:
         step, values = self._steps[place], self._values
         bottoms = [values[slot] for slot in step.flow.bottoms]
+        if place in self._varying.places:
+            self._varying.fit(place, step, bottoms)
         if not step.saves:
             return step.layer.forward(bottoms, step.params)
         if isinstance(step.layer, RandomLayer):

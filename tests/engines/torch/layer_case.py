@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pycaffe_prune.engines.torch.layers import accuracy, activations, losses, shaping
+from pycaffe_prune.engines.torch.layers import (
+    accuracy,
+    activations,
+    filtering,
+    losses,
+    shaping,
+)
 from pycaffe_prune.engines.torch.layers import random as random_layers
 from pycaffe_prune.engines.torch.layers.base import Layer, LayerSetup
 from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter
@@ -22,6 +28,7 @@ Draw = st.DrawFn
 LAYERS: Mapping[str, type[Layer]] = {
     **accuracy.LAYERS,
     **activations.LAYERS,
+    **filtering.LAYERS,
     **losses.LAYERS,
     **random_layers.LAYERS,
     **shaping.LAYERS,
@@ -85,8 +92,11 @@ class Case:
         if self.is_loss:
             weights = list(self.param.loss_weight) or [1.0]
             return [np.array(weights[0], np.float32), None][: self.tops]
-        random = np.random.default_rng(0)
-        return [random.standard_normal(shape, np.float32) for shape in self.top_shapes]
+        random, shapes = np.random.default_rng(0), self.top_shapes
+        if self.kind == "Filter":
+            passing = np.count_nonzero(self.bottoms[-1])
+            shapes = [(passing, *shape[1:]) for shape in shapes]
+        return [random.standard_normal(shape, np.float32) for shape in shapes]
 
     def tensors(self) -> list[Tensor]:
         return [torch.from_numpy(bottom.copy()) for bottom in self.bottoms]

@@ -205,6 +205,17 @@ def _batch_reindex(draw: Draw) -> Case:
 
 
 @st.composite
+def _filter(draw: Draw) -> Case:
+    images, count = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    selector = draw_labels(draw, 3, images) - 1
+    selector[draw(st.integers(0, images - 1))] = 1  # Caffe divides by how many pass
+    selector.shape = (images, *(1,) * draw(st.integers(0, 2)))
+    blobs = [draw_values(draw, images, *draw_shape(draw, 0, 3)) for _ in range(count)]
+    gradients = (*(True,) * count, False)
+    return Case("Filter", [*blobs, selector], tops=count, gradients=gradients)
+
+
+@st.composite
 def _parameter(draw: Draw) -> Case:
     values = draw_values(draw, *draw_shape(draw))
     dims = " ".join(f"dim: {extent}" for extent in values.shape)
@@ -340,6 +351,7 @@ CASES: Mapping[str, Callable[[], st.SearchStrategy[Case]]] = {
     "ELU": _elu,
     "Eltwise": _eltwise,
     "EuclideanLoss": _euclidean,
+    "Filter": _filter,
     "Flatten": _flatten,
     "HingeLoss": _hinge,
     "InfogainLoss": _infogain,

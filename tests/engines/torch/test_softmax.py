@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pycaffe_prune.engines.torch.layers.base import Layer, LayerSetup
 from pycaffe_prune.engines.torch.layers.softmax import SoftmaxWithLoss
-from pycaffe_prune.errors import DataError, EngineError
+from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter
 
 SCORES = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 300.0]])
@@ -73,9 +73,3 @@ def test_a_label_without_a_class_is_named(label: int) -> None:
     for run in (_loss().forward, _loss().forward_saving):
         with pytest.raises(DataError, match=rf"'loss'.*label {label},.*2x3.*3 classes"):
             run([SCORES, labels], [])
-
-
-def test_weights_as_a_third_bottom_are_refused() -> None:
-    setup = LayerSetup(LayerParameter(name="loss"), ((2, 3), (2,), (2,)), ((),), TRAIN)
-    with pytest.raises(EngineError, match=r"'loss'.*3 bottoms"):
-        SoftmaxWithLoss(setup)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pycaffe_prune.engines.torch.layers.base import Layer, LayerSetup, Saved
 from pycaffe_prune.engines.torch.layers.normalizer import Normalizer
-from pycaffe_prune.errors import DataError, EngineError
+from pycaffe_prune.errors import DataError
 from pycaffe_prune.formats.axes import canonical_axis, extents
 from pycaffe_prune.formats.caffe_pb2 import LossParameter
 
@@ -78,7 +78,6 @@ class SoftmaxWithLoss(Layer):
     2018 do not get there: with two tops a CHECK of the loss weights fails.
 
     Raises:
-        EngineError: It has a third bottom.
         DataError: In a forward pass on a CPU: a label names no class. On a GPU CUDA ends the
             process there.
     """
@@ -87,11 +86,6 @@ class SoftmaxWithLoss(Layer):
 
     def __init__(self, setup: LayerSetup) -> None:
         super().__init__(setup)
-        if len(setup.bottoms) != 2:
-            raise EngineError(
-                f"layer '{self.param.name}' (SoftmaxWithLoss) has {len(setup.bottoms)} bottoms; "
-                "give it scores and labels only, as Caffe wants it"
-            )
         scores = setup.bottoms[0]
         self._axis = canonical_axis(scores, self.param.softmax_param.axis)
         outer, inner = scores[: self._axis], scores[self._axis + 1 :]
