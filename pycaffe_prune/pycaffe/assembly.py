@@ -39,6 +39,9 @@ _STEPS: Mapping[str, Callable[[Place], Step]] = {
     "Split": SplitStep,
 }
 
+_SHARING_ONE = frozenset({"Concat", "Slice"})
+"""Types that have nothing to do where they have one bottom and one top."""
+
 
 @dataclass(frozen=True)
 class Assembled:
@@ -99,6 +102,8 @@ def _layers(net: NetParameter, state: NetState) -> list[LayerParameter]:
 
 def _step(place: Place) -> Step:
     kind = _STEPS.get(place.param.type)
+    if place.param.type in _SHARING_ONE and len(place.bottoms) == len(place.tops) == 1:
+        kind = SharingStep
     if kind is None:
         kind = EngineStep if place.param.bottom else SourceStep
     return kind(place)

@@ -38,6 +38,8 @@ class Memory:
         self._capacity = 0 if flat is None else flat.numel()
         self.version = 0
         """Grows with each write, and with each view that may be written into."""
+        self.views = 0
+        """How many views were given."""
 
     @property
     def is_held(self) -> bool:
@@ -109,6 +111,7 @@ class Memory:
     def array(self, shape: Shape) -> NDArray[np.float32]:
         """Return a view that is read from and written into."""
         self.version += 1
+        self.views += 1
         array = self._array
         if array is None or array.shape != shape:
             array = self._array = self._viewed(shape)
@@ -189,6 +192,7 @@ class DeviceMemory(Memory):
     def array(self, shape: Shape) -> NDArray[np.float32]:
         """See `Memory.array`; the view lies on the host, and counts as the newest."""
         self.version += 1
+        self.views += 1
         count = math.prod(shape)
         self.reserve(count)
         if self._host is None:

@@ -229,7 +229,7 @@ class EngineStep(Step):
         self._versions: list[int] = []
         self._inputs: list[Tensor] | None = None
         self._saves_tops = False
-        self._top_versions: list[int] = []
+        self._top_views: list[int] = []
         self._key = 0
         self.blobs.extend(Blob(shape, self.place.device) for shape in around.params)
         self._make(around)
@@ -280,7 +280,7 @@ class EngineStep(Step):
         for blob, top in zip(self.tops, _distinct(tops, bottoms, self.bottoms), strict=True):
             blob._bind(top)
         if self._saves_tops:
-            self._top_versions = [blob._data.version for blob in self.tops]
+            self._top_views = [blob._data.views for blob in self.tops]
 
     def _apart(self, bottoms: list[Tensor]) -> list[Tensor]:
         """Copies of the bottoms that somebody may look at while they are overwritten."""
@@ -322,7 +322,7 @@ class EngineStep(Step):
         saved = self._saved
         if saved is None or self._versions != self._current():
             saved = self._saved = self._save_again()
-        if self._saves_tops and self._top_versions != [top._data.version for top in self.tops]:
+        if self._saves_tops and self._top_views != [top._data.views for top in self.tops]:
             saved = tuple(top._read() for top in self.tops)  # somebody may have written into them
         targets = [
             blob._diff.read(blob._shape) if learns else None
