@@ -4,9 +4,15 @@ import os
 from pathlib import Path, PurePosixPath
 
 from pycaffe_prune.errors import FormatError
-from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 
-__all__ = ["OUTPUT_FOLDER", "confine_output", "make_output_folders", "module_folders"]
+__all__ = [
+    "OUTPUT_FOLDER",
+    "anchored_output",
+    "confine_output",
+    "make_output_folders",
+    "module_folders",
+]
 
 OUTPUT_FOLDER = "layer_output"
 """In a run's folder: so no layer overwrites a file of the run itself."""
@@ -49,10 +55,32 @@ def make_output_folders(net: NetParameter, folder: Path) -> None:
     """
     for layer in net.layer:
         if layer.type == "HDF5Output":
-            file = folder / layer.hdf5_output_param.file_name
-            if not file.resolve().is_relative_to(folder.resolve()):
-                raise FormatError(f"{file}: leads to {file.resolve()}, out of the run's folder")
-            file.parent.mkdir(parents=True, exist_ok=True)
+            _file_below(layer, folder).parent.mkdir(parents=True, exist_ok=True)
+
+
+def anchored_output(net: NetParameter, folder: Path) -> NetParameter:
+    """Return a net from `confine_output` whose layers write below ``folder`` wherever it is run.
+
+    Args:
+        net: The net, as it lies in the run's folder.
+        folder: The run's.
+
+    Raises:
+        FormatError: A file would lie elsewhere.
+    """
+    anchored = NetParameter()
+    anchored.CopyFrom(net)
+    for layer in anchored.layer:
+        if layer.type == "HDF5Output":
+            layer.hdf5_output_param.file_name = str(_file_below(layer, folder))
+    return anchored
+
+
+def _file_below(layer: LayerParameter, folder: Path) -> Path:
+    file = folder / layer.hdf5_output_param.file_name
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise FormatError(f"{file}: leads to {file.resolve()}, out of the run's folder")
+    return file
 
 
 def module_folders(*files: Path) -> tuple[str, ...]:

@@ -252,7 +252,8 @@ class EngineStep(Step):
 
     def reshape(self) -> None:
         """See `Step.reshape`."""
-        if [blob._shape for blob in self.bottoms] == self._read:
+        shapes = [blob._shape for blob in self.bottoms]
+        if shapes == self._read or self.layer.takes_any_shape:
             return
         around = self._infer()
         shapes = [blob._shape for blob in self.blobs]

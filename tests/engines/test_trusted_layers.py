@@ -7,12 +7,18 @@ from pathlib import Path
 import h5py
 import pytest
 
+from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.prepare import prepare
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
-from pycaffe_prune.engines.trusted_layers import OUTPUT_FOLDER, confine_output, make_output_folders
-from pycaffe_prune.errors import FormatError
+from pycaffe_prune.engines.trusted_layers import (
+    OUTPUT_FOLDER,
+    anchored_output,
+    confine_output,
+    make_output_folders,
+)
+from pycaffe_prune.errors import EngineError, FormatError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.prototxt import read_net
 
@@ -106,6 +112,36 @@ def test_a_trusted_run_runs_code_writes_below_its_folder_and_says_so(
     assert f"'{OUTPUT_FOLDER}/sub/seen.h5'" in said
     again = read_net(run.net)
     assert again.layer[3].hdf5_output_param.file_name == f"{OUTPUT_FOLDER}/sub/seen.h5"
+
+
+@pytest.mark.real_caffe
+def test_a_trusted_run_writes_the_same_file_with_either_engine_and_one_batch_only(
+    ask: TrainRequest, tmp_path: Path, engine: Engine
+) -> None:
+    layers = [line for line in NET.splitlines() if '"p"' not in line and '"quiet"' not in line]
+    values = "data_filler { value: 0.5 } data_filler { value: 2 }"
+    text = "\n".join(layers).replace("dim: 2 dim: 1 }", f"dim: 2 dim: 1 }} {values}")
+    (tmp_path / "net.prototxt").write_text(text.replace('"label"\n', '"label" phase: TRAIN\n'))
+    run = RunFolder(tmp_path / "run")
+    assert train(ask, run.path, engine, lambda _: None).trusted
+    with h5py.File(run.path / OUTPUT_FOLDER / "sub" / "seen.h5") as file:
+        assert {name: found.dtype.str for name, found in file.items()} == dict.fromkeys(
+            ("data", "label"), "<f4"
+        )
+        assert file["data"][...].tolist() == [[[[0.5]]] * 3] * 2
+        assert file["label"][...].tolist() == [[[[2]]]] * 2
+    with pytest.raises(EngineError, match=r"one|dataset"):
+        train(replace(ask, max_iter=2), tmp_path / "again", engine, lambda _: None)
+
+
+def test_layers_write_below_the_run_s_folder_wherever_it_is_run(tmp_path: Path) -> None:
+    net = writing("sub/x.h5")
+    confine_output(net, Path("net"))
+    (layer,) = anchored_output(net, tmp_path).layer
+    assert layer.hdf5_output_param.file_name == str(tmp_path / OUTPUT_FOLDER / "sub" / "x.h5")
+    for name in ("../x.h5", "/x.h5"):
+        with pytest.raises(FormatError, match="out of the run's folder"):
+            anchored_output(writing(name), tmp_path)
 
 
 def test_a_run_goes_on_as_it_began_trusted_or_not(make_solver, digits, tmp_path: Path) -> None:

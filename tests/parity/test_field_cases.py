@@ -18,10 +18,12 @@ from tests.parity.field_cases import TWINS, Array, Twins
 ELSEWHERE = {
     "DataParameter": "its fields say what is read: tests/parity/test_data.py",
     "HDF5DataParameter": "its fields say what is read: tests/engines/torch/data",
+    "HDF5OutputParameter": "a file's name: tests/engines/test_trusted_layers.py",
     "ImageDataParameter": "its fields say what is read: tests/engines/torch/data",
     "LayerParameter": "what a layer is and reads; the others in tests/parity/solver_twins.py",
     "MemoryDataParameter": "arrays come from a program: tests/parity/test_memory_data.py",
     "TransformationParameter": "of images that are read: tests/parity/test_data.py",
+    "WindowDataParameter": "its fields say what is read: tests/parity/test_window_data.py",
 }
 
 

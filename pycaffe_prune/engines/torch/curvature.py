@@ -60,7 +60,8 @@ def curvature_net(net: NetParameter) -> NetParameter:
     changed = NetParameter()
     changed.CopyFrom(net)
     del changed.layer[:]
-    changed.layer.extend(layers_in_state(net, NetState.of(net, TRAIN)))
+    layers = layers_in_state(net, NetState.of(net, TRAIN))
+    changed.layer.extend(layer for layer in layers if layer.type != "HDF5Output")
     for layer in changed.layer:
         if layer.type == "Filter":
             raise EngineError(

@@ -45,9 +45,9 @@ def pack_key(solver: Solver) -> str | None:
 
     That is the solver but for its seed, the iteration, and the net but for the units of layers
     whose tops another layer with weights reads. A run cannot be packed when a layer draws random
-    numbers, keeps statistics, picks images (Filter) or may overwrite the gradient of a pass before
-    in an iteration (Scale), when its masks change, weights are tied, a teacher has part in its
-    loss, or its data layer does not bring every run the same batches.
+    numbers, keeps statistics, picks images (Filter), writes a file or may overwrite the gradient of
+    a pass before in an iteration (Scale), when its masks change, weights are tied, a teacher has
+    part in its loss, or its data layer does not bring every run the same batches.
     """
     layers = layers_in_state(solver.net.definition, NetState(TRAIN))
     if (
@@ -75,7 +75,7 @@ def pack_key(solver: Solver) -> str | None:
 
 def _is_the_same_for_all(layer: LayerParameter) -> bool:
     if layer.bottom:
-        return layer.type not in ("BatchNorm", "Filter")
+        return layer.type not in ("BatchNorm", "Filter", "HDF5Output")
     transform = layer.transform_param
     return layer.type == "Data" and not transform.mirror and not transform.crop_size
 

@@ -45,7 +45,7 @@ class VaryingShapes:
         """
         shapes = tuple(tuple(bottom.shape) for bottom in bottoms)
         before = step.layer
-        if shapes == before.setup.bottoms:
+        if before.takes_any_shape or shapes == before.setup.bottoms:
             return
         self._made.setdefault((place, before.setup.bottoms), before)
         if (place, shapes) not in self._made:

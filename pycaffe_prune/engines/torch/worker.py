@@ -50,9 +50,10 @@ from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.pack import Rendezvous, pack_key
 from pycaffe_prune.engines.torch.request import Request
 from pycaffe_prune.engines.torch.solver import Solver
+from pycaffe_prune.engines.trusted_layers import anchored_output
 from pycaffe_prune.engines.tying import Tying
 from pycaffe_prune.errors import EngineError, PruneError
-from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
+from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.formats.prototxt import read_net, read_solver
 from pycaffe_prune.net.graph import NetState
@@ -224,7 +225,7 @@ class _Run:
         self.emit, self._folder = emit, folder
         emit(event="start", versions=_versions(device))
         self._job = json.loads(folder.job.read_bytes())
-        self.solver = Solver(read_solver(folder.solver), read_net(folder.net), device)
+        self.solver = Solver(read_solver(folder.solver), _net_of(folder), device)
         self.net, self.test_nets = self.solver.net, self.solver.test_nets
         with ExitStack() as opened:
             opened.callback(self.solver.close)
@@ -289,6 +290,10 @@ class _Run:
             drop_snapshots(self._folder.snapshots, iteration)
 
 
+def _net_of(folder: RunFolder) -> NetParameter:
+    return anchored_output(read_net(folder.net), folder.path)
+
+
 def _read_masks(
     folder: RunFolder, masked: Sequence[tuple[str, int]]
 ) -> dict[BlobKey, NDArray[np.bool_]]:
@@ -300,7 +305,7 @@ def _read_masks(
 
 def _evaluate(folder: RunFolder, device: torch.device, emit: Emit) -> None:
     job = json.loads(folder.job.read_bytes())
-    definition = read_net(folder.net)
+    definition = _net_of(folder)
     net = Net(definition, NetState.of(definition, TEST), device)
     for path in job["weights"]:
         net.seek(0)
@@ -317,7 +322,7 @@ def _forward(folder: RunFolder, device: torch.device, emit: Emit) -> None:  # no
     with np.load(folder.path / "inputs.npz", allow_pickle=False) as file:
         inputs = {name: file[f"i{place}"] for place, name in enumerate(job.inputs)}
     shapes = {name: array.shape for name, array in inputs.items()}
-    net = Net(inference_net(read_net(folder.net), shapes, job.outputs), NetState(TEST), device)
+    net = Net(inference_net(_net_of(folder), shapes, job.outputs), NetState(TEST), device)
     net.copy_from(Path(job.weights))
     net.fetch()
     for name, array in inputs.items():
@@ -329,7 +334,7 @@ def _forward(folder: RunFolder, device: torch.device, emit: Emit) -> None:  # no
 
 def _curvature(folder: RunFolder, device: torch.device, emit: Emit) -> None:  # noqa: ARG001
     job = CurvatureJob.model_validate_json(folder.job.read_bytes())
-    net = Net(curvature_net(read_net(folder.net)), NetState(TRAIN), device)
+    net = Net(curvature_net(_net_of(folder)), NetState(TRAIN), device)
     with closing(net):
         net.copy_from(Path(job.weights))
         require_reached(net, job.blobs)

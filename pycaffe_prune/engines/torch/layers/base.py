@@ -47,6 +47,9 @@ class Layer(ABC):
     moves_params = False
     """Whether `forward_saving` changes parameters, which Caffe's layer then does in tests too."""
 
+    takes_any_shape = False
+    """Whether the layer can go on where its bottoms' shapes change; others are made anew then."""
+
     overwrites = False
     """Whether `backward` writes the first parameter's gradient over that of earlier passes, as
     Caffe's layer does."""
