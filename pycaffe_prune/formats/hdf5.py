@@ -20,7 +20,12 @@ from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.formats.solverstate import Solverstate
 from pycaffe_prune.formats.text_bytes import bytes_of
 
-__all__ = ["read_hdf5_solverstate", "read_hdf5_weights", "write_hdf5_weights"]
+__all__ = [
+    "read_hdf5_solverstate",
+    "read_hdf5_weights",
+    "write_hdf5_solverstate",
+    "write_hdf5_weights",
+]
 
 _STATE = "an HDF5 solverstate of Caffe (.solverstate.h5)"
 _WHAT = "an HDF5 weights file of Caffe (.caffemodel.h5)"
@@ -100,6 +105,30 @@ def read_hdf5_solverstate(path: Path) -> Solverstate:
     iteration, step, learned_net, numbers = parsed.notes
     history = tuple(cast(Blob, parsed.arrays[number]) for number in numbers)
     return Solverstate(iteration, learned_net, history, step)
+
+
+def write_hdf5_solverstate(path: Path, state: Solverstate) -> None:
+    """Write ``state`` so that Caffe's ``RestoreSolverStateFromHDF5`` takes it, atomically.
+
+    Raises:
+        PruneError: The folder cannot be written to or the disk is full.
+    """
+    with atomic_write(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+        for name, number in (("iter", state.iteration), ("current_step", state.current_step)):
+            file.create_dataset(name, data=np.array([number], "<i4"))
+        _write_text(file, "learned_net", bytes_of(state.learned_net))
+        history = file.create_group("history")
+        for number, blob in enumerate(state.history):
+            history.create_dataset(str(number), data=np.asarray(blob, "<f4"))
+
+
+def _write_text(file: h5py.File, name: str, text: bytes) -> None:
+    """Write a text with its end in it (`H5LTmake_dataset_string`): Caffe reads up to that."""
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(len(text) + 1)
+    kind.set_strpad(h5py.h5t.STR_NULLTERM)
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create(h5py.h5s.SCALAR))
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(text, f"S{len(text) + 1}"), kind)
 
 
 def _state(file: Hdf5File) -> tuple[int, int, str, list[int]]:

@@ -10,12 +10,44 @@ from pycaffe_prune.pycaffe.blobs import (
     RawBlobVec,
     StringVec,
 )
+from pycaffe_prune.pycaffe.functions import (
+    NCCL,
+    VERSION,
+    Timer,
+    has_nccl,
+    layer_type_list,
+    set_device,
+    set_mode_cpu,
+    set_mode_gpu,
+    set_multiprocess,
+    set_random_seed,
+    set_solver_count,
+    set_solver_rank,
+    solver_count,
+    solver_rank,
+)
+from pycaffe_prune.pycaffe.glog import init_log, log
 from pycaffe_prune.pycaffe.layer import Layer
 from pycaffe_prune.pycaffe.layers_of_net import LayerVec
-from pycaffe_prune.pycaffe.modes import MODES
 from pycaffe_prune.pycaffe.net import Net
+from pycaffe_prune.pycaffe.solver import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    NetVec,
+    RMSPropSolver,
+    SGDSolver,
+    Solver,
+    SolverParameter,
+    get_solver,
+)
 
 __all__ = [
+    "NCCL",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
     "Blob",
     "BlobVec",
     "BoolVec",
@@ -24,13 +56,30 @@ __all__ = [
     "Layer",
     "LayerParameter",
     "LayerVec",
+    "NesterovSolver",
     "Net",
+    "NetVec",
+    "RMSPropSolver",
     "RawBlobVec",
+    "SGDSolver",
+    "Solver",
+    "SolverParameter",
     "StringVec",
+    "Timer",
+    "get_solver",
+    "has_nccl",
+    "init_log",
+    "layer_type_list",
+    "log",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_multiprocess",
     "set_random_seed",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
 ]
 
-
-def set_random_seed(seed: int) -> None:
-    """Begin the random numbers that belong to a seed: same seed, same fillers and draws."""
-    MODES.set_random_seed(seed)
+__version__ = VERSION

@@ -28,9 +28,9 @@ from pycaffe_prune.pycaffe.steps import (
 )
 from pycaffe_prune.pycaffe.wiring import Wiring, backward_needs, name_losses, wire
 
-__all__ = ["Assembled", "assemble"]
+__all__ = ["STEPS", "Assembled", "assemble"]
 
-_STEPS: Mapping[str, Callable[[Place], Step]] = {
+STEPS: Mapping[str, Callable[[Place], Step]] = {
     "Flatten": SharingStep,
     "Input": Step,
     "Parameter": SharingStep,
@@ -38,6 +38,7 @@ _STEPS: Mapping[str, Callable[[Place], Step]] = {
     "Reshape": SharingStep,
     "Split": SplitStep,
 }
+"""What makes the layers of each type that is not one of the engine's."""
 
 _SHARING_ONE = frozenset({"Concat", "Slice"})
 """Types that have nothing to do where they have one bottom and one top."""
@@ -101,7 +102,7 @@ def _layers(net: NetParameter, state: NetState) -> list[LayerParameter]:
 
 
 def _step(place: Place) -> Step:
-    kind = _STEPS.get(place.param.type)
+    kind = STEPS.get(place.param.type)
     if place.param.type in _SHARING_ONE and len(place.bottoms) == len(place.tops) == 1:
         kind = SharingStep
     if kind is None:

@@ -13,6 +13,8 @@ class Modes:
     def __init__(self) -> None:
         self.gpu = False
         self.device_id = 0
+        self.multiprocess = False
+        """Told by scripts; it changes nothing."""
         self._draws = random.Random()  # noqa: S311 (numbers for fillers)
 
     @property

@@ -299,20 +299,6 @@ class NativeNet:
 
     # For solvers
 
-    def _gather(self) -> None:
-        """Bring what was written on the host into the net's flat parameters."""
-        for step in self._steps:
-            for blob in step.blobs:
-                blob._data.read(blob._shape)
-                blob._diff.read(blob._shape)
-
-    def _data_changed(self) -> None:
-        """Say that the flat values of the parameters have changed."""
-        for step in self._steps:
-            for blob in step.blobs:
-                blob._data.touch()
-                blob._data.version += 1
-
     def _diffs_changed(self) -> None:
         """Say that the flat gradients of the parameters have changed."""
         for step in self._steps:

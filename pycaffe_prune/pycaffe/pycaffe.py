@@ -1,5 +1,25 @@
-"""The names of `python/caffe/pycaffe.py`: the net as scripts use it."""
+"""The names of `python/caffe/pycaffe.py`: nets and solvers as scripts use them."""
 
-from pycaffe_prune.pycaffe.net import Net
+from pycaffe_prune.pycaffe._caffe import (
+    NCCL,
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    Net,
+    RMSPropSolver,
+    SGDSolver,
+    Timer,
+)
 
-__all__ = ["Net"]
+__all__ = [
+    "NCCL",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "NesterovSolver",
+    "Net",
+    "RMSPropSolver",
+    "SGDSolver",
+    "Timer",
+]

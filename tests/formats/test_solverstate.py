@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import SolverState
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.hdf5 import read_hdf5_solverstate, write_hdf5_solverstate
 from pycaffe_prune.formats.solverstate import (
     Solverstate,
     read_solverstate,
@@ -50,6 +51,18 @@ def test_what_is_written_is_read_back_and_protobuf_agrees(
     for blob in state.history:
         proto.history.add(data=blob.reshape(-1).tolist()).shape.dim.extend(blob.shape)
     assert path.read_bytes() == proto.SerializeToString()
+
+
+@pytest.mark.usefixtures("no_fsync")
+@one_folder
+@given(state=states.filter(lambda state: "\0" not in state.learned_net))
+def test_what_is_written_as_hdf5_is_read_back(tmp_path: Path, state: Solverstate) -> None:
+    path = tmp_path / "a.solverstate.h5"
+    write_hdf5_solverstate(path, state)
+    found = read_hdf5_solverstate(path)
+    assert replace(found, history=()) == replace(state, history=())
+    assert [blob.shape for blob in found.history] == [blob.shape for blob in state.history]
+    assert [blob.tobytes() for blob in found.history] == [b.tobytes() for b in state.history]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 HELD = (
+    "caffe",
     "caffe.Classifier",
     "caffe.Detector",
     "caffe.Layer",
@@ -21,7 +22,11 @@ HELD = (
     "caffe.net_spec.Function",
     "caffe.net_spec.Top",
     "caffe.NetSpec",
+    "caffe._caffe",
     "caffe._caffe.Blob",
+    "caffe._caffe.Solver",
+    "caffe.SGDSolver",
+    "caffe.Timer",
     "caffe.proto.caffe_pb2",
 )
 

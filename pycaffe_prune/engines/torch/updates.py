@@ -112,6 +112,12 @@ class Update(ABC):
             rate: 0-dim, float32, on the device of the values: the learning rate times
                 `bias_correction`.
         """
+        self.change(rate)
+        self._diff.zero_()
+
+    @torch.no_grad()
+    def change(self, rate: Tensor) -> None:
+        """Do as `apply`, but leave anything where the gradients were."""
         if self._kept is not None and not self._masks_later:
             self._diff.view(torch.int32).bitwise_and_(self._kept)
         if self.solver.clip_gradients >= 0:
@@ -120,7 +126,19 @@ class Update(ABC):
             self._diff.mul_(1 / self.solver.iter_size)
         for part in self._parts:
             self._update(part, rate)
-        self._diff.zero_()
+
+    @torch.no_grad()
+    def show_change(self, rate: Tensor) -> None:
+        """Put what the last `change` took from the values where the gradients were, as Caffe does.
+
+        Args:
+            rate: As it was then.
+        """
+        for part in self._parts:
+            self._show(part, rate)
+
+    def _show(self, part: _Part, rate: Tensor) -> None:
+        part.diff.mul_(rate * part.lr_mult)
 
     @property
     def _masks_later(self) -> bool:
@@ -144,7 +162,7 @@ class Update(ABC):
 
     @abstractmethod
     def _update(self, part: _Part, rate: Tensor) -> None:
-        """Decay and update the values and the history of one part."""
+        """Decay and update values and history of one part; in ``diff`` stays what `_show` needs."""
 
 
 class _SGD(Update):
@@ -155,6 +173,9 @@ class _SGD(Update):
         (history,) = part.history
         history.mul_(self.solver.momentum).addcmul_(part.diff, rate, value=part.lr_mult)
         part.data.sub_(history)
+
+    def _show(self, part: _Part, rate: Tensor) -> None:  # noqa: ARG002 (it is in the history)
+        part.diff.copy_(part.history[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +248,9 @@ class _FusedSGD(Update):
                 is_first_step=False,
             )
 
+    def _show(self, part: _Part, rate: Tensor) -> None:  # noqa: ARG002 (it is in the history)
+        part.diff.copy_(part.history[0])
+
 
 def _pieces(flat: Tensor) -> list[Tensor]:
     """Cut each run's values into contiguous pieces."""
@@ -243,7 +267,11 @@ class _Nesterov(Update):
         (history,), momentum = part.history, self.solver.momentum
         update = history * -momentum
         history.mul_(momentum).addcmul_(part.diff, rate, value=part.lr_mult)
-        part.data.sub_(update.add_(history, alpha=1 + momentum))
+        torch.add(update, history, alpha=1 + momentum, out=part.diff)
+        part.data.sub_(part.diff)
+
+    def _show(self, part: _Part, rate: Tensor) -> None:
+        """It is there."""
 
 
 class _AdaGrad(Update):
@@ -295,7 +323,8 @@ class _Adam(Update):
         means.mul_(kept).add_(part.diff, alpha=1 - kept)
         squares.mul_(kept_square).addcmul_(part.diff, part.diff, value=1 - kept_square)
         root = squares.sqrt().add_(self.solver.delta)
-        part.data.addcmul_(means / root, rate, value=-part.lr_mult)
+        torch.div(means, root, out=part.diff)
+        part.data.addcmul_(part.diff, rate, value=-part.lr_mult)
 
 
 _TYPES: Mapping[str, type[Update]] = {

@@ -54,6 +54,18 @@ def test_runs_that_are_updated_together_are_as_if_alone(solver: SolverParameter,
 
 
 @given(solver=solvers)
+def test_what_is_shown_is_what_the_values_lost(solver: SolverParameter) -> None:
+    data, diff = values(COUNT), torch.zeros(COUNT)
+    update = make_update(solver, GROUPS, data, diff)
+    for step in range(3):
+        before, rate = data.clone(), torch.tensor(0.1 / (step + 1))
+        diff.copy_(values(COUNT, seed=step + 1))
+        update.change(rate)
+        update.show_change(rate)
+        np.testing.assert_allclose(diff, before - data, rtol=1e-4, atol=1e-6)
+
+
+@given(solver=solvers)
 def test_what_has_no_rate_stays_and_what_is_masked_stays_zero(solver: SolverParameter) -> None:
     data, diff = values(COUNT), torch.zeros(COUNT)
     kept = torch.tensor([True, False] * (COUNT // 2))

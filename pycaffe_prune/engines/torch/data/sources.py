@@ -15,7 +15,10 @@ from pycaffe_prune.engines.torch.data.memory_source import (
 from pycaffe_prune.errors import DataError, EngineError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 
-__all__ = ["make_source"]
+__all__ = ["DATA_TYPES", "make_source"]
+
+DATA_TYPES = frozenset({"Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData"})
+"""The data layers that `make_source` knows."""
 
 
 def make_source(layer: LayerParameter, phase: int, device: torch.device, seed: int) -> Source:
