@@ -51,3 +51,30 @@ class MultilabelData(caffe.Layer):
 
     def backward(self, top, propagate_down, bottom):
         pass
+
+
+class SegmentationData(caffe.Layer):
+    """One picture a pass, each of another size, with a label for each pixel (255 for none)."""
+
+    def setup(self, bottom, top):
+        if len(top) != 2 or len(bottom) != 0:
+            raise Exception("two tops and no bottom are needed")
+        self.rng = np.random.RandomState(ast.literal_eval(self.param_str)["seed"])
+        self.sizes = [(14, 12), (9, 17), (14, 12)]
+        self.index = 0
+
+    def reshape(self, bottom, top):
+        height, width = self.sizes[self.index]
+        self.image = self.rng.randn(3, height, width).astype(np.float32)
+        self.label = (self.image[:1] > 0).astype(int) + (self.image[1:2] > 1)
+        self.label = np.where(self.image[2:] > 1.5, 255, self.label)
+        top[0].reshape(1, *self.image.shape)
+        top[1].reshape(1, *self.label.shape)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = self.image
+        top[1].data[...] = self.label
+        self.index = (self.index + 1) % len(self.sizes)
+
+    def backward(self, top, propagate_down, bottom):
+        pass
