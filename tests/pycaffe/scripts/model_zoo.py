@@ -4,7 +4,7 @@ import caffe
 import numpy as np
 from twin import show
 
-for name, side in (("lenet", 28), ("cifar10_quick", 32), ("squeezenet_v1.0", 71)):
+for name, side in (("lenet", 28), ("cifar10_quick", 32), ("squeezenet_v1.0", 39)):
     net = caffe.Net("prototxt/{}/deploy.prototxt".format(name), caffe.TEST)
     rng = np.random.RandomState(35)
     for blobs in net.params.values():
@@ -13,7 +13,7 @@ for name, side in (("lenet", 28), ("cifar10_quick", 32), ("squeezenet_v1.0", 71)
         weights[...] = rng.randn(*weights.shape) * np.sqrt(2.0 / fan_in)
         blobs[1].data[...] = rng.rand(*blobs[1].data.shape) * 0.1
     data = net.blobs[net.inputs[0]]
-    data.reshape(2, data.channels, side, side)
+    data.reshape(1, data.channels, side, side)
     data.data[...] = rng.rand(*data.data.shape)
     show(name, net.forward()[net.outputs[0]])
     show("blobs", [[blob, list(net.blobs[blob].data.shape)] for blob in net.blobs])
