@@ -15,6 +15,7 @@ from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.setup_checks import refuse_repeated_tops
 from pycaffe_prune.pycaffe.blobs import Blob
 from pycaffe_prune.pycaffe.memory import new_memory
+from pycaffe_prune.pycaffe.no_backward import stop_of
 from pycaffe_prune.pycaffe.python_step import PythonStep
 from pycaffe_prune.pycaffe.splits import insert_splits
 from pycaffe_prune.pycaffe.steps import (
@@ -159,6 +160,7 @@ def _plan(
     for number, step in enumerate(steps):
         step.trains = needs.layers[number]
         step.propagate, step.learns = needs.bottoms[number], needs.params[number]
+        step.stop = stop_of(step.param, step.propagate) if step.trains else None
         bottoms, tops = wiring.bottoms[number], wiring.tops[number]
         if isinstance(step, EngineStep) and len(bottoms) == 1 and bottoms == tops:
             maker = makers[bottoms[0]]

@@ -14,7 +14,7 @@ from pycaffe_prune.engines.torch.data.memory_source import MemorySource
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, NetParameter
 from pycaffe_prune.formats.caffemodel import write_caffemodel
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
-from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.formats.prototxt import read_net, refuse_carried
 from pycaffe_prune.formats.weights import is_hdf5
 from pycaffe_prune.net.graph import NetState
 from pycaffe_prune.pycaffe.assembly import assemble
@@ -68,6 +68,7 @@ class NativeNet:
         if phase not in (TRAIN, TEST):
             raise TypeError(f"a net's phase is caffe.TRAIN or caffe.TEST, not {phase!r}")
         param = read_net(Path(network_file))
+        refuse_carried(param, Path(network_file), "running a net")
         chosen = TRAIN if phase == TRAIN else TEST
         self._init(param, NetState(chosen, level, (*param.state.stage, *(stages or ()))))
         if weights is not None:
@@ -171,7 +172,7 @@ class NativeNet:
         learn and nothing to pass on, do nothing, unless the net says ``force_backward``.
 
         Raises:
-            CheckError: There is no such layer.
+            CheckError: There is no such layer, or one has no gradient for what needs one.
         """
         self._place(start)
         self._place(end)
@@ -311,6 +312,8 @@ def _forward_of(step: Step) -> None:
 
 
 def _backward_of(step: Step) -> None:
+    if step.stop:
+        raise CheckError(step.stop)
     if step.trains:
         step.backward()
 

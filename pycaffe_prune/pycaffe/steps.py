@@ -63,7 +63,9 @@ class Step:
         self.blobs = BlobVec()
         self.blobs.device = place.device
         self.trains = False
-        """Whether it takes part in the backward pass; set by the net, as the next two."""
+        """Whether it takes part in the backward pass; set by the net, as the next three."""
+        self.stop: str | None = None
+        """Why Caffe would end the process in the backward pass."""
         self.propagate: list[bool] = []
         """Per bottom whether its gradient is computed."""
         self.learns: list[bool] = []

@@ -277,6 +277,11 @@ def test_a_blob_that_is_read_and_then_overwritten_is_refused(write: Write) -> No
     assert "'conv'" in refused(write, SMALL.replace("layer { name: 'relu'", early))
 
 
+def test_a_misspelt_field_is_named(write: Write) -> None:
+    text = SMALL.replace("kernel_size: 3", "kernel_size: 3 strid: 2")
+    assert "strid" in refused(write, text)
+
+
 def test_two_layers_with_weights_need_two_names(write: Write) -> None:
     again = SMALL[SMALL.index("layer { name: 'ip'") : SMALL.index("layer { name: 'loss'")]
     assert "two layers" in refused(write, SMALL + again.replace("top: 'ip'", "top: 'other'"))
