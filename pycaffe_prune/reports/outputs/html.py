@@ -20,6 +20,7 @@ from pycaffe_prune.reports.charts import Chart, chart, size_charts
 from pycaffe_prune.reports.methods.curves import method_curves
 from pycaffe_prune.reports.methods.tables import methods_grid
 from pycaffe_prune.reports.methods.winners import winners_grid
+from pycaffe_prune.reports.methods.worth import WORTH_NOTE, worth_grid
 from pycaffe_prune.reports.outputs.html_rows import table_rows
 from pycaffe_prune.reports.paper.claims import NOTES
 from pycaffe_prune.reports.paper.compare import compared_from
@@ -79,6 +80,7 @@ class _Run:
     sizes: Grid
     methods: Grid
     winners: Grid
+    worth: Grid
     methods_figure: str | None
     """An SVG as the page takes it (``data:``); None: nets were not measured."""
     rounds: Grid
@@ -198,6 +200,7 @@ def _run(number: int, result: ExperimentResult, methods_svg: bytes | None) -> _R
         sizes=sizes_grid(result),
         methods=methods_grid(result),
         winners=winners_grid(result),
+        worth=worth_grid(result),
         methods_figure=None if methods_svg is None else b64encode(methods_svg).decode(),
         rounds=rounds_grid(result),
         facts=_facts(result),
@@ -260,6 +263,7 @@ def render_html(results: Sequence[ExperimentResult], method_figures: Sequence[by
             together=judge_together(results),
             presets=presets_grid(results),
             presets_note=PRESETS_NOTE,
+            worth_note=WORTH_NOTE,
             preset_charts=[chart(plot) for plot in preset_plots(results)],
             table_1=table_1_grid(),
             script=_script(),

@@ -8,6 +8,7 @@ from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.methods.curves import method_curves
 from pycaffe_prune.reports.methods.tables import methods_grid
 from pycaffe_prune.reports.methods.winners import winners_grid
+from pycaffe_prune.reports.methods.worth import WORTH_NOTE, worth_grid
 from pycaffe_prune.reports.paper.claims import NOTES
 from pycaffe_prune.reports.paper.judge import judge, judge_together
 from pycaffe_prune.reports.paper.weigh import noise_note
@@ -92,6 +93,9 @@ def _methods(result: ExperimentResult, figure: str) -> list[str]:
         f"![Accuracy of all methods against kept weights and bytes]({figure})",
         _table(methods_grid(result)),
         *_section("Who wins", winners_grid(result)),
+        "### What it is worth at equal accuracy",
+        _escape(WORTH_NOTE),
+        _table(worth_grid(result)),
     ]
 
 

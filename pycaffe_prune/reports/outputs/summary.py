@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.methods.curves import method_curves
+from pycaffe_prune.reports.methods.worth import worth
 from pycaffe_prune.reports.paper.claims import NOTES
 from pycaffe_prune.reports.paper.compare import compare_shapes, compare_units
 from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, TABLE_1
@@ -87,6 +88,7 @@ def _result(result: ExperimentResult) -> dict[str, object]:
         ],
         "small_models_against_unit_pruning": compare_shapes(result),
         "methods": method_curves(result),
+        "worth_at_equal_accuracy": worth(result),
         "sizes": size_rows(result),
         "papers_weights": [] if network is None else [row._asdict() for row in network.layers],
         "table_5": _table_5(result),

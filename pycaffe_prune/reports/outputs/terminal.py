@@ -8,6 +8,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from pycaffe_prune.experiments.result import ExperimentResult
+from pycaffe_prune.reports.methods.worth import worth
 from pycaffe_prune.reports.paper.judge import Judged, Verdict, judge
 from pycaffe_prune.reports.rows import Row, accuracy_name, rows, sample_warning
 from pycaffe_prune.screen import plain
@@ -31,6 +32,8 @@ def terminal(result: ExperimentResult) -> RenderableType:
     judged = judge(result)
     if judged:
         parts.append(_claims_table(judged))
+    if worth(result):
+        parts.append(_worth_table(result))
     warning = sample_warning(result)
     if warning is not None:
         banner = Panel(plain(warning, "bold"), style="bold white on red", box=box.HEAVY)
@@ -80,6 +83,35 @@ def _line(row: Row, layers: Sequence[str]) -> tuple[str, ...]:
         "–" if row.difference is None else f"{row.difference:+.2f}",
         f"{row.seed}{marks}",
     )
+
+
+def _worth_table(result: ExperimentResult) -> Table:
+    table = Table(
+        title="What it is worth at equal accuracy",
+        caption="lost: points of accuracy, at most. bytes: the smallest form. MACs: with weights "
+        "that are not zero, for one image. µJ: an estimate for these and the bytes. The report has "
+        "more.",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("lost", no_wrap=True)
+    table.add_column("method", overflow="fold")
+    for head in ("accuracy %", "bytes", "MACs", "µJ"):
+        table.add_column(head, justify="right", no_wrap=True)
+    found = worth(result)
+    for before, row in zip([None, *found], found, strict=False):
+        if before is not None and before.loss != row.loss:
+            table.add_section()
+        table.add_row(
+            f"{row.loss:g}" if row.loss else "–",
+            plain(row.method),
+            f"{row.accuracy:.2f}",
+            f"{row.stored:,.0f}",
+            "–" if row.macs is None else f"{row.macs:,.0f}",
+            "–" if row.energy is None else f"{row.energy:.3g}",
+        )
+    return table
 
 
 def _claims_table(judged: Sequence[Judged]) -> Table:
