@@ -125,7 +125,8 @@ def _prepared_net(request: CurvatureRequest) -> NetParameter:
     if not any(map(batch_size, train)):
         raise FormatError(
             f"{request.net}: its phase TRAIN reads no training images, by which second derivatives "
-            "are measured; give the net that was trained, with its Data, ImageData or HDF5Data"
+            "are measured; give the net that was trained, with its Data, ImageData, HDF5Data or "
+            "WindowData"
         )
     readable = Readable.of(request.net, request.data, request.own, trust=request.trust)
     net, files = resolved_net(net, DataFolder(request.data, readable))
@@ -142,6 +143,11 @@ def _prepared_net(request: CurvatureRequest) -> NetParameter:
 
 def _one_image_a_batch(net: NetParameter) -> int:
     """Make every batch one image; return how many images it was."""
+    if drawn := [layer.name for layer in net.layer if layer.type == "WindowData"]:
+        raise FormatError(
+            f"layer '{drawn[0]}' (WindowData) draws the windows of a batch by their kinds, and not "
+            "one by one; measure with second derivatives, which take batches as they are"
+        )
     sizes = [size for size in map(batch_size, net.layer) if size]
     for layer in net.layer:
         for settings in (layer.data_param, layer.image_data_param, layer.hdf5_data_param):

@@ -26,11 +26,19 @@ from pycaffe_prune.net.graph import NetState
 from pycaffe_prune.net.shape_rules import RULES as SHAPES
 
 TABLE = field_table()
-SOURCES = {"Data", "ImageData", "HDF5Data", "MemoryData", "DummyData", "Input"}
+SOURCES = {
+    "Data",
+    "DummyData",
+    "HDF5Data",
+    "ImageData",
+    "Input",
+    "MemoryData",
+    "WindowData",
+}
 KNOWN = {
     "torch": {*TORCH, *SOURCES},
     "shapes": set(SHAPES),
-    "channels": {*CHANNELS, *SOURCES, "WindowData", "Parameter"},
+    "channels": {*CHANNELS, *SOURCES, "Parameter"},
     "onnx": {*ONNX, "Dropout", "Split", "Input", "Parameter"},
 }
 

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 from numpy.typing import NDArray
 
-from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, LayerParameter, NetParameter
 from tests.caffe_process import CaffeProcess
 
 Array = NDArray[np.float32]
@@ -116,6 +116,30 @@ def caffe_solver(
         process.run({"solver": str(solver), "task": task, "out": str(out)} | needs)
         with np.load(out) as found:
             return dict(found)
+
+    yield run
+    process.stop()
+
+
+Brought = list[Array]
+"""Per top of a data layer what it held, batch after batch."""
+
+CaffeData = Callable[..., Brought]
+"""``(layer, phase=TEST, forwards=4)``: see `caffe_data`."""
+
+
+@pytest.fixture(scope="session")
+def caffe_data(caffe_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaffeData]:
+    """What each top of a layer holds in the real Caffe; one Caffe process serves all calls."""
+    folder = tmp_path_factory.mktemp("caffe_data")
+    process = CaffeProcess(caffe_python, Path(__file__).with_name("data_with_caffe.py"), folder)
+
+    def run(layer: LayerParameter, phase: int = TEST, forwards: int = 4) -> Brought:
+        net, out = folder / "net.prototxt", folder / "out.npz"
+        net.write_text(text_format.MessageToString(NetParameter(layer=[layer])))
+        process.run({"net": str(net), "phase": phase, "forwards": forwards, "out": str(out)})
+        with np.load(out) as found:
+            return [found[name] for name in layer.top]
 
     yield run
     process.stop()

@@ -1,6 +1,6 @@
 """Data layers bring what the real Caffe's bring, to the bit; what is random is told elsewhere."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.engines.torch.data import resident
 from pycaffe_prune.engines.torch.data.sources import make_source
-from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
+from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter
 from pycaffe_prune.formats.mean import write_mean
-from tests.caffe_process import CaffeProcess
 from tests.engines.torch.data.datums import (
     batches,
     data_layer,
@@ -26,30 +25,12 @@ from tests.engines.torch.data.datums import (
     raw,
     write_lmdb,
 )
+from tests.parity.conftest import Brought, CaffeData
 
 pytestmark = pytest.mark.real_caffe
 
 CPU = torch.device("cpu")
 FORWARDS = 4
-Brought = list[NDArray[np.float32]]
-CaffeData = Callable[..., Brought]
-
-
-@pytest.fixture(scope="module")
-def caffe_data(caffe_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaffeData]:
-    """What each top of a layer holds in the real Caffe, batch after batch."""
-    folder = tmp_path_factory.mktemp("caffe")
-    process = CaffeProcess(caffe_python, Path(__file__).with_name("data_with_caffe.py"), folder)
-
-    def run(layer: LayerParameter, phase: int = TEST, forwards: int = FORWARDS) -> Brought:
-        net, out = folder / "net.prototxt", folder / "out.npz"
-        net.write_text(text_format.MessageToString(NetParameter(layer=[layer])))
-        process.run({"net": str(net), "phase": phase, "forwards": forwards, "out": str(out)})
-        with np.load(out) as found:
-            return [found[name] for name in layer.top]
-
-    yield run
-    process.stop()
 
 
 @pytest.fixture(params=["resident", "streamed"])

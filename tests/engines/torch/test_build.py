@@ -5,7 +5,7 @@ import torch
 
 from pycaffe_prune.engines.torch import build as rooms
 from pycaffe_prune.engines.torch.build import build
-from pycaffe_prune.errors import EngineError, FormatError, PruneError, SurgeryError
+from pycaffe_prune.errors import DataError, EngineError, FormatError, PruneError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
 from pycaffe_prune.net.graph import NetState
 from tests.engines.torch.loss_nets import parse
@@ -76,8 +76,8 @@ def test_gradients_add_up_in_the_one_flat_tensor() -> None:
         (
             '"DummyData"',
             '"WindowData" window_data_param { batch_size: 2 }',
-            EngineError,
-            "'data'.*'WindowData'.*--engine caffe",
+            DataError,
+            "'data'.*no crop_size",
         ),
         ('bottom: "ip" bottom: "label"', 'bottom: "ip" bottom: "x"', SurgeryError, "'x'"),
         ("kernel_size: 3", 'kernel_size: 3 weight_filler { type: "mrsa" }', PruneError, "'mrsa'"),

@@ -12,6 +12,7 @@ from pycaffe_prune.engines.torch.data.memory_source import (
     InputSource,
     MemorySource,
 )
+from pycaffe_prune.engines.torch.data.window_source import window_source
 from pycaffe_prune.errors import DataError, EngineError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 
@@ -36,7 +37,7 @@ def make_source(layer: LayerParameter, phase: int, device: torch.device, seed: i
         SurgeryError: The layer contradicts itself.
         EngineError: This engine does not know its type.
     """
-    if batch_size(layer) == 0 and layer.type != "WindowData":  # which is refused below
+    if batch_size(layer) == 0:
         raise DataError(f"layer '{layer.name}' ({layer.type}): needs a batch_size of at least 1")
     match layer.type:
         case "Data":
@@ -45,6 +46,8 @@ def make_source(layer: LayerParameter, phase: int, device: torch.device, seed: i
             return image_source(layer, phase, device, seed)
         case "HDF5Data":
             return Hdf5Source(layer, device, seed)
+        case "WindowData":
+            return window_source(layer, device, seed)
         case "MemoryData":
             return MemorySource(layer, device)
         case "Input":

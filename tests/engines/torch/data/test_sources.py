@@ -30,8 +30,8 @@ def test_each_type_has_its_source(text: str, name: str) -> None:
 
 
 def test_an_unknown_type_is_refused() -> None:
-    with pytest.raises(EngineError, match=r"'data': .*'WindowData'; use --engine caffe"):
-        make_source(layer_of('type: "WindowData"'), TRAIN, CPU, 1)
+    with pytest.raises(EngineError, match=r"'data': .*'Unheard'; use --engine caffe"):
+        make_source(layer_of('type: "Unheard"'), TRAIN, CPU, 1)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,7 @@ def test_an_unknown_type_is_refused() -> None:
     [
         'type: "Data"',
         'type: "HDF5Data"',
+        'type: "WindowData"',
         'type: "ImageData" image_data_param { batch_size: 0 }',
     ],
 )
