@@ -67,9 +67,9 @@ def merge_order(rows: _Weights, outgoing: _Weights, count: int) -> Merges:
         leaving[into] += leaving[gone]
         worth[into] = np.square(leaving[into]).mean()
         worth[gone], least[gone] = 1, np.inf
-        distances[:, gone] = np.inf
         orphans = np.flatnonzero((nearest == gone) & (least < np.inf))
         left = distances[orphans]
+        left[:, least == np.inf] = np.inf
         nearest[orphans] = left.argmin(axis=1)
         least[orphans] = left.min(axis=1)
     return merges
@@ -165,7 +165,7 @@ def _obstacle(net: NetParameter, channels: Channels, coupled: Coupled) -> str | 
 
 def _sizes(rows: Blob) -> NDArray[np.float64]:
     """The length of each unit's incoming weights; 1 for one without any."""
-    sizes = np.sqrt(squared_lengths(rows.astype(np.float64)))
+    sizes = np.sqrt(squared_lengths(rows, np.float64))
     return np.where(sizes > 0, sizes, 1)
 
 

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.pruning import spreading
 from pycaffe_prune.pruning.spreading import (
     expected_products,
     left_out_of_spreading,
@@ -119,3 +120,39 @@ def test_a_layer_that_is_read_in_parts_is_left_out() -> None:
     ).replace('bottom: "conv" top: "fc1"', 'bottom: "left" top: "fc1"')
     net = net_of(sliced)
     assert "is read in parts" in left_out_of_spreading(net, random_weights(net, 1))["conv"]
+
+
+def test_of_many_units_the_same_go_though_chosen_in_half_the_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(5)
+    incoming = random.normal(size=(200, 90)).astype(np.float32)
+    bias = random.normal(size=200).astype(np.float32)
+    outgoing = random.normal(size=(10, 200)).astype(np.float32)
+    kept, takes = spread_order(expected_products(incoming, bias), outgoing, 100)
+    monkeypatch.setattr(spreading, "_MOST_EXACT", 0)
+    products = expected_products(incoming, bias)
+    assert products.dtype == np.float32
+    less_exact, others = spread_order(products, outgoing, 100)
+    np.testing.assert_array_equal(less_exact, kept)
+    np.testing.assert_allclose(others, takes, atol=1e-4)
+
+
+@pytest.mark.parametrize("ridge", [3e-7, 3e-6])
+def test_of_twins_one_goes_though_half_the_precision_cannot_invert(
+    monkeypatch: pytest.MonkeyPatch, ridge: float
+) -> None:
+    monkeypatch.setattr(spreading, "_MOST_EXACT", 0)
+    monkeypatch.setattr(spreading, "_RIDGE", ridge)
+    random = np.random.default_rng(6)
+    incoming = random.normal(size=(40, 30)).astype(np.float32)
+    incoming[20:] = incoming[:20]
+    products = expected_products(incoming, np.zeros(40, np.float32))
+    assert products.dtype == np.float32
+    kept, _ = spread_order(products, random.normal(size=(10, 40)).astype(np.float32), 20)
+    assert (kept[:20] ^ kept[20:]).all()
+
+
+def test_what_no_precision_can_invert_is_refused() -> None:
+    with pytest.raises(SurgeryError, match="cannot be told apart"):
+        spread_order(-np.eye(3), np.ones((2, 3), np.float32), 1)

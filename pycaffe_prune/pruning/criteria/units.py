@@ -6,7 +6,7 @@ float64. A unit may be a Convolution's filter: then a kernel's values all count.
 """
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ def squared_distances(rows: NDArray[_Float]) -> NDArray[_Float]:
         The same dtype, shape (units, units), with zeros along the diagonal.
     """
     centred = rows - rows.mean(axis=0)  # near 0, where differences of squares keep their digits
-    squares = squared_lengths(centred)
+    squares = squared_lengths(centred, rows.dtype.type)
     found: NDArray[_Float] = centred @ centred.T
     for part, sizes in zip(_in_blocks(found), _in_blocks(squares), strict=True):
         part *= 2
@@ -80,9 +80,9 @@ def squared_distances(rows: NDArray[_Float]) -> NDArray[_Float]:
     return found
 
 
-def squared_lengths(rows: NDArray[_Float]) -> NDArray[_Float]:
-    """Return the squared length of each row: float32 or float64, (units, inputs) -> (units,)."""
-    return np.concatenate([np.square(part).sum(axis=1) for part in _in_blocks(rows)])
+def squared_lengths(rows: NDArray[np.floating[Any]], dtype: type[_Float]) -> NDArray[_Float]:
+    """Return the squared length of each row in a precision: (units, inputs) -> (units,)."""
+    return np.concatenate([np.square(part, dtype=dtype).sum(axis=1) for part in _in_blocks(rows)])
 
 
 def _in_blocks(rows: NDArray[_Float]) -> Iterator[NDArray[_Float]]:
