@@ -21,7 +21,6 @@ from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.net.shapes import LayerShapes, infer_shapes
 from pycaffe_prune.pycaffe.blobs import Blob, BlobVec
 from pycaffe_prune.pycaffe.memory import Memory
-from pycaffe_prune.pycaffe.no_gradient import require_gradients
 
 __all__ = ["EngineStep", "Passes", "Place", "SharingStep", "SourceStep", "SplitStep", "Step"]
 
@@ -322,11 +321,7 @@ class EngineStep(Step):
 
         Without a forward pass before it, or where something was written since, what it needs is
         computed from what the blobs hold now.
-
-        Raises:
-            CheckError: Caffe's layer has no gradient for one of its bottoms.
         """
-        require_gradients(self.param, self.propagate)
         saved = self._saved
         if saved is None or self._versions != self._current():
             saved = self._saved = self._save_again()

@@ -12,9 +12,7 @@ from pycaffe_prune import pycaffe as caffe
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.pycaffe import assembly, blobs
-from pycaffe_prune.pycaffe.errors import CheckError
 from pycaffe_prune.pycaffe.memory import DeviceMemory, Memory
-from pycaffe_prune.pycaffe.no_gradient import require_gradients
 from tests.engines.torch.layer_case import Case
 from tests.engines.torch.layer_cases import CASES
 from tests.engines.torch.weighted_cases import CASES as WEIGHTED_CASES
@@ -97,32 +95,16 @@ def apart(device: torch.device, flat: torch.Tensor | None = None) -> Memory:
 
 
 def net_of(case: Case, path: Path) -> caffe.Net:
-    """The layer behind one layer a bottom, with its inputs and weights; gradients go everywhere.
-
-    Where one of the layer's bottoms takes none they go to the others, which depend on a bias.
-    """
-    without = [not has_gradient(case, number) for number in range(len(case.bottoms))]
-    net = NetParameter(force_backward=not any(without))
+    """The layer behind one Power a bottom, with its inputs and weights."""
+    net = NetParameter(force_backward=True)
     for number, bottom in enumerate(case.bottoms):
         source = net.layer.add(name=f"i{number}", type="Input", top=[f"i{number}"])
         source.input_param.shape.add(dim=bottom.shape)
-        before = net.layer.add(name=f"p{number}", bottom=[f"i{number}"], top=[f"b{number}"])
-        before.type = "Power" if net.force_backward or without[number] else "Bias"
-        before.bias_param.axis = before.bias_param.num_axes = 0
+        net.layer.add(name=f"p{number}", type="Power", bottom=[f"i{number}"], top=[f"b{number}"])
     net.layer.append(case.param)
-    if any(without):
-        net.layer[-1].loss_weight[:] = [1] * len(case.param.top)
     path.write_text(text_format.MessageToString(net))
     caffe.set_random_seed(3)
     return restarted(caffe.Net(str(path), caffe.TEST), case)
-
-
-def has_gradient(case: Case, number: int) -> bool:
-    try:
-        require_gradients(case.param, [place == number for place in range(len(case.bottoms))])
-    except CheckError:
-        return False
-    return True
 
 
 def restarted(net: caffe.Net, case: Case) -> caffe.Net:

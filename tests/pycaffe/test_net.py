@@ -10,6 +10,7 @@ import torch
 from pycaffe_prune import pycaffe as caffe
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.pycaffe import _caffe, assembly, blobs
+from pycaffe_prune.pycaffe.flat_blobs import FlatBlobs
 from pycaffe_prune.pycaffe.memory import DeviceMemory, Memory
 
 SMALL = """
@@ -203,11 +204,12 @@ def test_weights_reach_the_device_and_gradients_come_from_it(on_device: None, wr
     net.backward()
     assert weight.diff.any()
     weight.diff[...] = 7
-    net._gather()
+    flat = FlatBlobs(net)
+    flat.gather()
     start, stop = net._parameters.place(("ip", 0))
     assert (net._parameters.diff[start:stop] == 7).all()
     net._parameters.data.fill_(2)
-    net._data_changed()
+    flat.spread()
     assert (weight.data == 2).all()
     net.clear_param_diffs()
     assert not weight.diff.any()
