@@ -32,7 +32,9 @@ __all__ = [
     "INK",
     "SIZE",
     "STYLES",
+    "Style",
     "draw",
+    "numbered_style",
     "png",
     "saved",
     "style_axes",
@@ -41,7 +43,9 @@ __all__ = [
 ]
 
 
-class _Style(NamedTuple):
+class Style(NamedTuple):
+    """How a curve is drawn."""
+
     color: str
     marker: str
     size: float
@@ -50,29 +54,42 @@ class _Style(NamedTuple):
 
 # Okabe and Ito's colours, which people with any common colour blindness tell apart
 _PRESETSTYLES = (
-    _Style("#0072b2", "o", 7),
-    _Style("#d55e00", "s", 6.5),
-    _Style("#009e73", "^", 8),
-    _Style("#cc79a7", "D", 6.5),
-    _Style("#56b4e9", "v", 8),
-    _Style("#e69f00", "P", 8),
-    _Style("#000000", "X", 8),
-    _Style("#8c6d31", "p", 8),
+    Style("#0072b2", "o", 7),
+    Style("#d55e00", "s", 6.5),
+    Style("#009e73", "^", 8),
+    Style("#cc79a7", "D", 6.5),
+    Style("#56b4e9", "v", 8),
+    Style("#e69f00", "P", 8),
+    Style("#000000", "X", 8),
+    Style("#8c6d31", "p", 8),
 )
 _METHOD_MARKERS = ("D", "v", "P", "X", "p", "<", ">", "*")
 _METHOD_COLORS = [style.color for style in (*_PRESETSTYLES[3:], *_PRESETSTYLES[:3])]
 _METHODSTYLES = [
-    _Style(color, marker, 7.5, dash)
+    Style(color, marker, 7.5, dash)
     for dash in ("-", "--")
     for color, marker in zip(_METHOD_COLORS, _METHOD_MARKERS, strict=True)
 ]
-STYLES: Mapping[str, _Style] = {
-    "units": _Style("#d55e00", "s", 6.5),
-    "connections": _Style("#0072b2", "o", 7),
-    "small": _Style("#009e73", "^", 8),
+STYLES: Mapping[str, Style] = {
+    "units": Style("#d55e00", "s", 6.5),
+    "connections": Style("#0072b2", "o", 7),
+    "small": Style("#009e73", "^", 8),
     **dict(zip(PRESET_KINDS, _PRESETSTYLES, strict=True)),
     **dict(zip(METHOD_KINDS, _METHODSTYLES, strict=True)),
 }
+_NUMBERED_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_NUMBERED_LINES = ("-", "--", "-.", ":")
+
+
+def numbered_style(number: int) -> Style:
+    """Return one of 56 styles, of which no two have the same colour and marker."""
+    number %= len(_PRESETSTYLES) * len(_NUMBERED_MARKERS)
+    color = _PRESETSTYLES[number % len(_PRESETSTYLES)].color
+    marker = _NUMBERED_MARKERS[number % len(_NUMBERED_MARKERS)]
+    line = _NUMBERED_LINES[number // len(_PRESETSTYLES) % len(_NUMBERED_LINES)]
+    return Style(color, marker, 7, line)
+
+
 INK = "#222222"
 GRID = "#dddddd"
 SIZE = (8.0, 5.6)  # inches

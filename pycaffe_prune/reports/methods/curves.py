@@ -15,7 +15,14 @@ from pycaffe_prune.reports.once import once
 from pycaffe_prune.reports.plot import curve_kinds
 from pycaffe_prune.reports.rows import accuracy, parameter, percent
 
-__all__ = ["MethodCurve", "MethodPoint", "method_curves", "smallest_bytes", "unpruned"]
+__all__ = [
+    "MethodCurve",
+    "MethodPoint",
+    "common_forms",
+    "method_curves",
+    "smallest_bytes",
+    "unpruned",
+]
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class MethodCurve:
     name: str
     title: str
     kind: str
-    """How it is drawn (`reports.plot.Curve.kind`)."""
+    """How the figure of the paper draws it (`reports.plot.Curve.kind`)."""
     points: tuple[MethodPoint, ...]
 
 
@@ -67,8 +74,8 @@ def smallest_bytes(sizes: ModelSizes, forms: Collection[str]) -> int:
     return min(net.stored_bytes[form] for net in nets for form in forms)
 
 
-def _common_forms(result: ExperimentResult) -> frozenset[str]:
-    """The forms of which all nets were measured: stages of an older version have fewer."""
+def common_forms(result: ExperimentResult) -> frozenset[str]:
+    """Return the forms of which all nets were measured: stages of an older version have fewer."""
     sizes = [point.sizes for point in result.points if point.sizes is not None]
     nets = [net for size in sizes for net in (size.whole, size.alive) if net is not None]
     forms = [frozenset(net.stored_bytes) for net in nets]
@@ -84,7 +91,7 @@ def method_curves(result: ExperimentResult) -> Sequence[MethodCurve]:
             found[point.method][parameter(point)].append(point)
     whole = _whole(result)
     measured = all(p.sizes for same in found.values() for some in same.values() for p in some)
-    forms = _common_forms(result)
+    forms = common_forms(result)
     if whole is None or not measured or not forms:
         return ()
     curves = []
@@ -98,7 +105,7 @@ def method_curves(result: ExperimentResult) -> Sequence[MethodCurve]:
 
 def unpruned(result: ExperimentResult) -> MethodPoint | None:
     """Return the unpruned net, over all its seeds that were pruned; None: it was not measured."""
-    points, whole, forms = result.select("baseline"), _whole(result), _common_forms(result)
+    points, whole, forms = result.select("baseline"), _whole(result), common_forms(result)
     return _point("unpruned", points, whole, forms) if whole is not None and forms else None
 
 

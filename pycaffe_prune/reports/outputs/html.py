@@ -18,6 +18,7 @@ from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.path_names import as_component
 from pycaffe_prune.reports.charts import Chart, chart, size_charts
 from pycaffe_prune.reports.methods.curves import method_curves
+from pycaffe_prune.reports.methods.groups import of_one_net
 from pycaffe_prune.reports.methods.tables import methods_grid
 from pycaffe_prune.reports.methods.winners import winners_grid
 from pycaffe_prune.reports.methods.worth import WORTH_NOTE, worth_grid
@@ -236,7 +237,11 @@ def _script() -> Markup:
     return Markup('"use strict";\n' + "\n".join(parts))  # noqa: S704  (files of this package)
 
 
-def render_html(results: Sequence[ExperimentResult], method_figures: Sequence[bytes] = ()) -> str:
+def render_html(
+    results: Sequence[ExperimentResult],
+    method_figures: Sequence[bytes] = (),
+    shared_figures: Sequence[bytes] = (),
+) -> str:
     """Return the page of one or several results.
 
     It asks nothing of the network. Its script adds zoom and downloads; all else is there without.
@@ -245,6 +250,7 @@ def render_html(results: Sequence[ExperimentResult], method_figures: Sequence[by
     Args:
         results: The finished experiments.
         method_figures: Of each result that has `method_curves`, their figure as SVG.
+        shared_figures: Of each group of `of_one_net`, theirs.
     """
     left = iter(method_figures)
     runs = [
@@ -265,6 +271,10 @@ def render_html(results: Sequence[ExperimentResult], method_figures: Sequence[by
             presets_note=PRESETS_NOTE,
             worth_note=WORTH_NOTE,
             preset_charts=[chart(plot) for plot in preset_plots(results)],
+            shared=[
+                (group[0].title, b64encode(figure).decode())
+                for group, figure in zip(of_one_net(results), shared_figures, strict=False)
+            ],
             table_1=table_1_grid(),
             script=_script(),
             script_sha256=b64encode(hashlib.sha256(_script().encode()).digest()).decode(),

@@ -6,6 +6,7 @@ from itertools import chain
 
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.methods.curves import method_curves
+from pycaffe_prune.reports.methods.groups import of_one_net
 from pycaffe_prune.reports.methods.tables import methods_grid
 from pycaffe_prune.reports.methods.winners import winners_grid
 from pycaffe_prune.reports.methods.worth import WORTH_NOTE, worth_grid
@@ -37,6 +38,7 @@ def markdown(
     figures: Sequence[str],
     preset_figures: Sequence[str],
     method_figures: Sequence[str] = (),
+    shared_figures: Sequence[str] = (),
 ) -> str:
     """Return the report of one or several results.
 
@@ -45,6 +47,7 @@ def markdown(
         figures: Of each result, the name of its figure, a file beside the report.
         preset_figures: The same of each of `preset_plots`.
         method_figures: The same of each result that has `method_curves`.
+        shared_figures: The same of each group of `of_one_net`.
     """
     parts = ["# The paper beside ours"]
     together = judge_together(results)
@@ -52,6 +55,11 @@ def markdown(
     parts += _section(f"Presets side by side ({PRESETS_NOTE})", presets_grid(results))
     for plot, figure in zip(preset_plots(results), preset_figures, strict=True):
         parts += [f"![{_escape(plot.title)}]({figure})", _escape(caption(plot))]
+    for group, figure in zip(of_one_net(results), shared_figures, strict=False):
+        parts += [
+            f"## {_escape(group[0].title)}: the methods of all these runs against bytes",
+            f"![Accuracy of all methods against bytes]({figure})",
+        ]
     left = iter(method_figures)
     for result, figure in zip(results, figures, strict=True):
         parts += _result(result, figure)

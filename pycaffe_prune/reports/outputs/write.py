@@ -8,6 +8,7 @@ from rich.console import Console
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.formats.files import atomic_write, write_text
 from pycaffe_prune.reports.methods.curves import method_curves
+from pycaffe_prune.reports.methods.groups import of_one_net
 from pycaffe_prune.reports.outputs.html import render_html
 from pycaffe_prune.reports.outputs.markdown import markdown
 from pycaffe_prune.reports.outputs.summary import report_json
@@ -28,7 +29,8 @@ def write_reports(results: Sequence[ExperimentResult], out: Path) -> Path:
     A figure is called ``figure.png`` and ``figure.svg``; those of several results are numbered, in
     their order: ``figure-1.png``. Where presets of an experiment differ, ``presets-1.png`` and so
     on show their curves together, and where nets were measured ``methods.png`` (or
-    ``methods-1.png``) has all methods against what is left of the net. Everything is made before
+    ``methods-1.png``) has all methods against what is left of the net. Several results of one net
+    share ``together-1.png``, the methods of all of them against bytes. Everything is made before
     anything is written, and each file replaces its predecessor whole.
 
     Args:
@@ -44,6 +46,8 @@ def write_reports(results: Sequence[ExperimentResult], out: Path) -> Path:
     from pycaffe_prune.reports.figures import png, svg
     from pycaffe_prune.reports.methods.figure import png as methods_png
     from pycaffe_prune.reports.methods.figure import svg as methods_svg
+    from pycaffe_prune.reports.methods.together import png as together_png
+    from pycaffe_prune.reports.methods.together import svg as together_svg
 
     several = len(results) > 1
     names = [f"figure-{number}" if several else "figure" for number in range(1, len(results) + 1)]
@@ -61,15 +65,23 @@ def write_reports(results: Sequence[ExperimentResult], out: Path) -> Path:
     }
     for name, result in of_methods.items():
         pictures |= {f"{name}.png": methods_png(result), f"{name}.svg": methods_svg(result)}
+    together = {f"together-{number}": group for number, group in enumerate(of_one_net(results), 1)}
+    for name, group in together.items():
+        pictures |= {f"{name}.png": together_png(group), f"{name}.svg": together_svg(group)}
     texts = {
         "report.md": markdown(
             results,
             [f"{name}.png" for name in plots],
             [f"{name}.png" for name in plots_of_presets],
             [f"{name}.png" for name in of_methods],
+            [f"{name}.png" for name in together],
         ),
         "report.json": report_json(results),
-        "report.html": render_html(results, [pictures[f"{name}.svg"] for name in of_methods]),
+        "report.html": render_html(
+            results,
+            [pictures[f"{name}.svg"] for name in of_methods],
+            [pictures[f"{name}.svg"] for name in together],
+        ),
     }
     for name, content in pictures.items():
         with atomic_write(out / name) as temporary:
