@@ -71,6 +71,11 @@ def refuse_repeated_tops(layers: Sequence[LayerParameter]) -> None:
 def _check_counts(layer: LayerParameter, tops: int, params: int) -> None:
     if len(layer.param) > params:
         raise SurgeryError(f"has {len(layer.param)} param for {_counted(params, 'blob')}")
+    if len(layer.blobs) not in (0, params):
+        raise SurgeryError(
+            f"holds values of {_counted(len(layer.blobs), 'blob')}; it has "
+            f"{_counted(params, 'blob')}"
+        )
     if len(layer.propagate_down) not in (0, len(layer.bottom)):
         count = _counted(len(layer.bottom), "bottom")
         raise SurgeryError(f"has {len(layer.propagate_down)} propagate_down for {count}")

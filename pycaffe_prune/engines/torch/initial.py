@@ -1,12 +1,17 @@
-"""The values that a net's blobs begin with: each layer's fillers, in the net's order."""
+"""The values that a net's blobs begin with: its own, or each layer's fillers in its order."""
 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from pycaffe_prune.engines.torch.fillers import fill
 from pycaffe_prune.engines.torch.parameters import Parameters
+from pycaffe_prune.errors import FormatError
+from pycaffe_prune.formats.axes import Shape, extents
+from pycaffe_prune.formats.blobs import read_blob
 from pycaffe_prune.formats.caffe_pb2 import (
+    BlobProto,
     ConvolutionParameter,
     EmbedParameter,
     FillerParameter,
@@ -23,6 +28,9 @@ __all__ = ["fill_parameters"]
 def fill_parameters(layers: Sequence[LayerParameter], parameters: Parameters, seed: int) -> None:
     """Fill all learnable blobs.
 
+    Those of a layer whose definition holds ``blobs`` get these values (`Layer` of
+    `include/caffe/layer.hpp`); of layers that share a blob the first one's count.
+
     The values follow the distributions of Caffe's fillers; they are not the numbers that Caffe
     draws from the same seed (its generator is Boost's).
 
@@ -32,15 +40,32 @@ def fill_parameters(layers: Sequence[LayerParameter], parameters: Parameters, se
         seed: Same seed, same values, on every device.
 
     Raises:
-        FormatError: A filler is not known or does not fit its blob.
+        FormatError: A filler is not known or does not fit its blob, or values that the net holds
+            do not.
     """
     generator = torch.Generator().manual_seed(seed)
     by_name = {layer.name: layer for layer in layers}
     for blob in parameters.blobs:
         name, index = blob.key
-        filler = _filler(by_name[name], index)
+        layer, values = by_name[name], parameters.view(parameters.data, blob.key)
         with naming_blob(*blob.key):
-            fill(parameters.view(parameters.data, blob.key), filler, generator)
+            if index < len(layer.blobs):
+                values.copy_(_held(layer.blobs[index], tuple(values.shape)))
+            else:
+                fill(values, _filler(layer, index), generator)
+
+
+def _held(blob: BlobProto, shape: Shape) -> Tensor:
+    """The values of a blob in a net; an old form has 4 axes, the first ones of which are 1."""
+    content = blob.SerializeToString()
+    values, _ = read_blob(memoryview(content), 0, len(content))
+    lacking = len(shape) - values.ndim
+    if (1,) * max(lacking, 0) + values.shape != (1,) * max(-lacking, 0) + shape:
+        raise FormatError(
+            f"the net holds values of shape {extents(values.shape)} for it, and it is "
+            f"{extents(shape)}; correct the net, or take its blobs out"
+        )
+    return torch.from_numpy(values.reshape(shape).copy())
 
 
 def _filler(layer: LayerParameter, index: int) -> FillerParameter:

@@ -5,7 +5,7 @@ import torch
 
 from pycaffe_prune.engines.torch import build as rooms
 from pycaffe_prune.engines.torch.build import build
-from pycaffe_prune.errors import DataError, EngineError, FormatError, PruneError, SurgeryError
+from pycaffe_prune.errors import DataError, EngineError, PruneError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN
 from pycaffe_prune.net.graph import NetState
 from tests.engines.torch.loss_nets import parse
@@ -111,9 +111,3 @@ def test_a_layer_computes_in_its_own_phase_if_it_says_one() -> None:
     for net_phase, phase in ((TRAIN, "TEST"), (TEST, "TRAIN")):
         (top,), _ = steps(own % phase, net_phase)["drop"].layer.forward_saving([ones.clone()], [])
         assert torch.equal(top, ones) == (phase == "TEST")
-
-
-def test_values_in_a_net_are_refused() -> None:
-    valued = NET.replace('type: "InnerProduct"', 'type: "InnerProduct" blobs { data: 1 }')
-    with pytest.raises(FormatError, match=r"layer 'ip' .InnerProduct. has blobs, .*--weights"):
-        steps(valued)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pycaffe_prune.engines.torch.net import Net
-from pycaffe_prune.errors import FormatError
+from pycaffe_prune.errors import FormatError, PruneError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN
 from pycaffe_prune.net.graph import NetState
 from tests.engines.torch.loss_nets import parse
@@ -93,3 +93,32 @@ def test_a_filler_that_is_not_known_is_named_with_its_blob() -> None:
         blobs(
             "InnerProduct", 'inner_product_param { num_output: 3 weight_filler { type: "mrsa" } }'
         )
+
+
+HELD = "blobs { shape { dim: %s } data: [%s] } "
+IP = 'layer { name: "x" type: "InnerProduct" bottom: "data" top: "x" %s inner_product_param {'
+WEIGHT = HELD % ("2 dim: 96", ", ".join(["0.25"] * 192))
+
+
+def test_values_that_a_net_holds_are_what_it_begins_with_and_what_shares_them() -> None:
+    bias = "blobs { num: 1 channels: 1 height: 1 width: 2 data: [3, 4] }"
+    x = IP % (WEIGHT + bias + 'param { name: "w" }') + " num_output: 2 } }"
+    text = x + x.replace('"x"', '"y"').replace("0.25", "9")
+    net = Net(parse(DATA + text), NetState(TRAIN))
+    for name in "xy":
+        assert (net.params[name][0].data == 0.25).all()
+        assert net.params[name][1].data.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("held", "sentence"),
+    [
+        (WEIGHT.replace("2 dim: 96", "96 dim: 2"), "blob 0: the net holds .* 96x2 .* it is 2x96"),
+        (WEIGHT.replace("2 dim: 96", "192"), "blob 0: the net holds .* 192 .* it is 2x96"),
+        (WEIGHT * 2, "holds values of 2 blobs; it has 1 blob"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(held: str, sentence: str) -> None:
+    text = IP % held + " num_output: 2 bias_term: false } }"
+    with pytest.raises(PruneError, match=f"layer 'x'.*{sentence}"):
+        Net(parse(DATA + text), NetState(TRAIN))
