@@ -13,13 +13,14 @@ from pycaffe_prune.engines.torch.data.sources import make_source
 from pycaffe_prune.engines.torch.layers.activations import ReLU
 from pycaffe_prune.engines.torch.layers.base import Layer, LayerSetup, Saved
 from pycaffe_prune.engines.torch.layers.random import RandomLayer
-from pycaffe_prune.engines.torch.layers.registry import make_layer, require_known
+from pycaffe_prune.engines.torch.layers.registry import require_known
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter
 from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.net.shapes import LayerShapes, infer_shapes
 from pycaffe_prune.pycaffe.blobs import Blob, BlobVec
+from pycaffe_prune.pycaffe.few_images import layer_on
 from pycaffe_prune.pycaffe.memory import Memory
 
 __all__ = ["EngineStep", "Passes", "Place", "SharingStep", "SourceStep", "SplitStep", "Step"]
@@ -240,7 +241,9 @@ class EngineStep(Step):
         self._read = [blob._shape for blob in self.bottoms]
         bottoms = tuple(self._read)
         tops = tuple(shape for shape in around.tops if shape is not None)
-        self.layer = make_layer(LayerSetup(self.param, bottoms, tops, self.param.phase))
+        self.layer = layer_on(
+            self.place.device, LayerSetup(self.param, bottoms, tops, self.param.phase)
+        )
         self._saved = self._inputs = None
         self._by_hand = type(self.layer).forward_saving is not Layer.forward_saving
         self._resize_tops(around)
