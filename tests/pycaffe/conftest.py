@@ -13,10 +13,13 @@ import h5py
 import lmdb
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pycaffe_prune.caffe_name import finder
 from pycaffe_prune.pycaffe.io import array_to_datum
+
+torch.set_num_threads(1)  # the nets are tiny, and test processes run beside each other
 
 SCRIPTS = Path(__file__).parent / "scripts"
 HELPERS = Path(__file__).parent / "helpers"
