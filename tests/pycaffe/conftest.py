@@ -43,7 +43,8 @@ def twin_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(folder)
     write_digits(folder)
     write_rows(folder)
-    (folder / "prototxt").symlink_to(Path(__file__).parents[2] / "prototxt")
+    for name in ("prototxt", "docs/pycaffe.md"):
+        (folder / Path(name).name).symlink_to(Path(__file__).parents[2] / name)
     return folder
 
 
