@@ -12,7 +12,8 @@ from pycaffe_prune.engines.torch.layers.base import Layer
 from tests.engines.torch.layer_case import LAYERS, Case
 from tests.engines.torch.layer_cases import CASES
 
-WITH_TOPS = sorted(set(CASES) - {"Silence"})
+# What passes a Filter has another shape in each run: `engines.torch.pack` takes none.
+WITH_TOPS = sorted(set(CASES) - {"Filter", "Silence"})
 BY_HAND = sorted(
     kind
     for kind, layer in LAYERS.items()

@@ -195,7 +195,8 @@ def test_an_iteration_neither_waits_for_a_gpu_nor_copies_to_it(
 ALL_CASES = {**CASES, **WEIGHTED_CASES}
 
 
-@pytest.mark.parametrize("kind", sorted(ALL_CASES.keys() - {"Dropout"}))
+# How many images pass a Filter is known when the device has counted them.
+@pytest.mark.parametrize("kind", sorted(ALL_CASES.keys() - {"Dropout", "Filter"}))
 @settings(max_examples=5)
 @given(data=st.data())
 def test_no_layer_waits_for_a_gpu_nor_copies_to_it(kind: str, data: st.DataObject) -> None:
