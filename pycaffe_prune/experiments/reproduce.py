@@ -34,10 +34,11 @@ from pycaffe_prune.experiments.result import (
     read_result,
 )
 from pycaffe_prune.experiments.spec import ExperimentSpec
-from pycaffe_prune.experiments.stages import Context, Stage, StageOutput, with_units
+from pycaffe_prune.experiments.stages import Context, Stage, StageOutput
 from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.methods.base import Bench, Chain, Method
+from pycaffe_prune.net.widths import with_widths
 from pycaffe_prune.share import share_root
 
 __all__ = [
@@ -146,7 +147,7 @@ def make_plan(
     flags = {"tf32": execution.tf32, "trusted": execution.trusted}
     trainer = [engine_name, *(name for name, is_set in flags.items() if is_set)]
     net_path = net_of_solver(solver)
-    net = with_units(read_net(net_path), spec.net.units)
+    net = with_widths(read_net(net_path), spec.net.units)
     units = [layer.name for layer in net.layer if layer.type == "InnerProduct"]
     if missing := [name for name in spec.layers if name not in units]:
         raise FormatError(

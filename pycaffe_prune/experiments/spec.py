@@ -55,8 +55,8 @@ class BaselineSpec(Spec):
 class NetSpec(Spec):
     """What is changed in the solver's net before anything is trained."""
 
-    units: dict[str, int] = Field(default_factory=dict)
-    """Units of fully connected layers (``num_output``), by name."""
+    units: dict[str, Annotated[int, Field(gt=0, lt=1 << 31)]] = Field(default_factory=dict)
+    """Units of fully connected layers and filters of convolutions (``num_output``), by name."""
 
 
 def _methods(tables: object) -> object:

@@ -45,9 +45,10 @@ from pycaffe_prune.formats.compressed.blobs import Hash
 from pycaffe_prune.formats.files import write_text
 from pycaffe_prune.formats.prototxt import read_net, write_prototxt
 from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.net.widths import with_widths
 from pycaffe_prune.pruning.sizes import ModelSizes, model_sizes
 
-__all__ = ["Context", "Stage", "StageOutput", "with_units"]
+__all__ = ["Context", "Stage", "StageOutput"]
 
 _FORMAT = 1
 """Part of every key: raise it when a stage's meaning changes."""
@@ -85,9 +86,10 @@ class Context:
         """Return the net that is trained and pruned.
 
         Raises:
-            FormatError: It cannot be read, or has no InnerProduct layer of a name in ``units``.
+            FormatError: It cannot be read.
+            SurgeryError: It has no layer with a width of a name in ``units``.
         """
-        return with_units(read_net(self.net), dict(self.units))
+        return with_widths(read_net(self.net), dict(self.units))
 
 
 class StageOutput(BaseModel):
@@ -366,21 +368,3 @@ def _sizes(
     except PruneError as error:
         observe(Event(event="warning", message=f"the net's sizes are not known: {error}"))
         return None
-
-
-def with_units(net: NetParameter, units: Mapping[str, int]) -> NetParameter:
-    """Return the net with other numbers of units in some layers.
-
-    Raises:
-        FormatError: It has no InnerProduct layer of one of these names.
-    """
-    changed = NetParameter()
-    changed.CopyFrom(net)
-    missing = set(units)
-    for layer in changed.layer:
-        if layer.type == "InnerProduct" and layer.name in units:
-            layer.inner_product_param.num_output = units[layer.name]
-            missing.discard(layer.name)
-    if missing:
-        raise FormatError(f"the net has no InnerProduct layer '{min(missing)}'")
-    return changed

@@ -9,10 +9,11 @@ from pydantic import Field
 from pycaffe_prune.engines.base import Engine, Observer
 from pycaffe_prune.experiments.paths import StageFolder
 from pycaffe_prune.experiments.settings import Different, Iterations, Seed
-from pycaffe_prune.experiments.stages import Stage, StageOutput, with_units
+from pycaffe_prune.experiments.stages import Stage, StageOutput
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.prototxt import write_prototxt
 from pycaffe_prune.methods.base import Bench, Chain, Method
+from pycaffe_prune.net.widths import with_widths
 from pycaffe_prune.pruning.counts import weight_counts
 
 __all__ = ["Small", "SmallModel"]
@@ -78,7 +79,7 @@ class SmallModel(Stage):
         return f"small-{shape}-seed{self.seed}"
 
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:  # noqa: D102
-        net = with_units(self.context.read_net(), dict(self.units))
+        net = with_widths(self.context.read_net(), dict(self.units))
         write_prototxt(folder.net, net)
         result = self._train(folder, engine, observe, self.seed, net=folder.net)
         trained = read_caffemodel(folder.training.final_weights)

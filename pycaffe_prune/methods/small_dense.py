@@ -16,10 +16,11 @@ from pycaffe_prune.experiments.stages import Stage, StageOutput
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.prototxt import write_prototxt
 from pycaffe_prune.methods.base import Bench, Chain, Method
+from pycaffe_prune.net.widths import with_widths
 from pycaffe_prune.pruning.budget import Quantity, SizeBudget, dense_amount
 from pycaffe_prune.pruning.counts import weight_counts
 from pycaffe_prune.pruning.sizes import NetSize
-from pycaffe_prune.pruning.small_dense import least_amount, small_widths, with_widths
+from pycaffe_prune.pruning.small_dense import least_amount, small_widths
 
 __all__ = ["SmallDense", "SmallDenseModel"]
 

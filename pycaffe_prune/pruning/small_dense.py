@@ -16,10 +16,11 @@ from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import Channels
 from pycaffe_prune.net.shapes import Shape
+from pycaffe_prune.net.widths import with_widths
 from pycaffe_prune.pruning.budget import Quantity, SizeBudget, dense_amount
 from pycaffe_prune.pruning.coupled import coupled_layers
 
-__all__ = ["hidden_layers", "least_amount", "small_widths", "with_widths"]
+__all__ = ["hidden_layers", "least_amount", "small_widths"]
 
 _NO_INPUTS: Mapping[str, Shape] = MappingProxyType({})
 
@@ -164,27 +165,3 @@ def _require_free(net: NetParameter, channels: Channels, names: Iterable[str]) -
                     f"layer '{name}' cannot be narrowed alone: the definition of layer '{other}' "
                     f"({types[other].type}) counts its units too"
                 )
-
-
-def with_widths(net: NetParameter, widths: Mapping[str, int]) -> NetParameter:
-    """Return the net with other numbers of units or filters in some layers, in all its states.
-
-    Raises:
-        SurgeryError: It has no InnerProduct or Convolution layer of one of these names.
-    """
-    changed = NetParameter()
-    changed.CopyFrom(net)
-    missing = set(widths)
-    for layer in changed.layer:
-        if layer.name not in widths:
-            continue
-        if layer.type == "InnerProduct":
-            layer.inner_product_param.num_output = widths[layer.name]
-        elif layer.type == "Convolution":
-            layer.convolution_param.num_output = widths[layer.name]
-        else:
-            continue
-        missing.discard(layer.name)
-    if missing:
-        raise SurgeryError(f"the net has no InnerProduct or Convolution layer '{min(missing)}'")
-    return changed

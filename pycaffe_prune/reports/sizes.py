@@ -11,14 +11,18 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pycaffe_prune.engines.solver_nets import net_of_solver
-from pycaffe_prune.errors import PruneError
+from pycaffe_prune.errors import PruneError, SurgeryError
 from pycaffe_prune.experiments.result import ExperimentResult, Point
+from pycaffe_prune.experiments.spec import NetSpec
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.formats.sparse import expected_bytes
 from pycaffe_prune.net.counts import LayerCounts, count_layers
 from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.net.widths import with_widths
 from pycaffe_prune.pruning.sizes import NetSize
 from pycaffe_prune.reports.once import once
 from pycaffe_prune.reports.paper.compare import accuracy_of
@@ -113,9 +117,9 @@ def net_of(result: ExperimentResult) -> NetParameter | None:
         return None
     try:
         net = _deploy(share_root() / solver)
-    except PruneError:
+        return with_widths(net, NetSpec.model_validate(result.settings.get("net", {})).units)
+    except (PruneError, ValidationError):
         return None  # a solver of the user's own; the page says that sizes are not known
-    return with_units(net, result.settings.get("net", {}).get("units", {}))
 
 
 @lru_cache(maxsize=16)
@@ -123,23 +127,14 @@ def _deploy(solver: Path) -> NetParameter:
     return read_net(net_of_solver(solver).with_name("deploy.prototxt"))
 
 
-def with_units(net: NetParameter, units: Mapping[str, int]) -> NetParameter:
-    """Return the net with other numbers of units or filters in some layers."""
-    changed = NetParameter()
-    changed.CopyFrom(net)
-    for layer in changed.layer:
-        if layer.name in units:
-            is_map = layer.type in ("Convolution", "Deconvolution")
-            param = layer.convolution_param if is_map else layer.inner_product_param
-            param.num_output = units[layer.name]
-    return changed
-
-
 def layer_counts(
     net: NetParameter, units: Mapping[str, int] | None = None
 ) -> dict[str, LayerCounts] | None:
-    """Return the counts of the layers that have parameters; None when a shape is not known."""
-    counted = with_units(net, units or {})
+    """Return the counts of layers with parameters; None when a shape or layer is not known."""
+    try:
+        counted = with_widths(net, units or {})
+    except SurgeryError:
+        return None
     counts = count_layers(layers_in_state(counted, NetState.of(counted, TEST)))
     if any(layer.problem is not None for layer in counts):
         return None

@@ -14,7 +14,7 @@ import pytest
 
 from data_prep.lmdb_writer import lmdb_content_checksum
 from pycaffe_prune.engines.caffe.engine import CaffeEngine
-from pycaffe_prune.errors import FormatError
+from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.experiments.baselines import best
 from pycaffe_prune.experiments.pretrained import Pretrained
 from pycaffe_prune.experiments.reproduce import Plan, assemble, make_plan, solver_path
@@ -156,7 +156,7 @@ def test_keys_hang_on_units_and_on_the_mean_image(toml, tmp_path, data_set):
     toml.write_text(text + "[net]\nunits = { ip1 = 21 }\n")
     assert not keys() & before
     toml.write_text(text + "[net]\nunits = { ip9 = 21 }\n")
-    with pytest.raises(FormatError, match="no InnerProduct layer 'ip9'"):
+    with pytest.raises(SurgeryError, match="layer 'ip9', whose width"):
         keys()
     toml.write_text(text)
     net = toml.parent / "net.prototxt"

@@ -12,8 +12,9 @@ from pycaffe_prune.experiments.result import ExperimentResult, read_result
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.methods.registry import method_of
 from pycaffe_prune.methods.small_dense import SmallDense
+from pycaffe_prune.net.widths import with_widths
 from pycaffe_prune.pruning.budget import dense_amount
-from pycaffe_prune.pruning.small_dense import least_amount, with_widths
+from pycaffe_prune.pruning.small_dense import least_amount
 from pycaffe_prune.reports.sizes import layer_counts
 from pycaffe_prune.share import share_root
 

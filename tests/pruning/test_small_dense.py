@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.net.widths import with_widths
 from pycaffe_prune.pruning.budget import Quantity, SizeBudget, dense_amount
-from pycaffe_prune.pruning.small_dense import hidden_layers, small_widths, with_widths
+from pycaffe_prune.pruning.small_dense import hidden_layers, small_widths
 from pycaffe_prune.share import share_root
 from tests.pruning.random_nets import nets
 
@@ -120,8 +121,3 @@ def test_widths_that_another_layer_counts_too_are_refused() -> None:
     depthwise = convolutions("num_output: 24", "num_output: 24 group: 24")
     with pytest.raises(SurgeryError, match=r"'one' cannot be narrowed .* 'two' \(Convolution\)"):
         small_widths(depthwise, SizeBudget("parameters", 200))
-
-
-def test_a_layer_that_is_not_there_has_no_width() -> None:
-    with pytest.raises(SurgeryError, match="no InnerProduct or Convolution layer 'pool1'"):
-        with_widths(deploy("lenet"), {"pool1": 3, "ip1": 2})

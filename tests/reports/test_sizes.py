@@ -73,3 +73,11 @@ def test_a_net_of_other_layers_is_counted_as_it_was_measured(
     unknown = size.model_copy(update={"macs": None})
     unknown = factored.model_copy(update={"sizes": ModelSizes(whole=unknown, alive=None)})
     assert size_rows(result_of([unknown], settings=solver)) == []
+
+
+@pytest.mark.parametrize("net", [7, {"units": [1]}, {"units": {"ip1": 0}}, {"units": {"ip9": 3}}])
+def test_of_units_that_the_net_cannot_have_nothing_is_said(
+    point: Make, result_of: MakeResult, net: object
+) -> None:
+    settings = {"solver": "solvers/lenet_300_100.prototxt", "net": net}
+    assert size_rows(result_of([point("baseline", 0, 9_800)], settings=settings)) == []
