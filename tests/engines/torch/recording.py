@@ -22,8 +22,9 @@ class Recording(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        arguments = zip(func._schema.arguments, args, strict=False)
-        for told, value in arguments:
+        known = func._schema.arguments
+        named = [(one, kwargs[one.name]) for one in known if one.name in kwargs]
+        for told, value in (*zip(known, args, strict=False), *named):  # ``out`` comes by its name
             if told.alias_info is not None and told.alias_info.is_write:
                 self._before.append((value, value.clone()))
         outputs = func(*args, **kwargs)
