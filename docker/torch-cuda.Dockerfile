@@ -2,6 +2,8 @@
 #
 #   docker build --file docker/torch-cuda.Dockerfile --tag pycaffe-prune:torch-cuda .
 #   docker run --rm --gpus all pycaffe-prune:torch-cuda doctor
+#   docker run --rm --gpus all --volume "$PWD":/work --workdir /work --entrypoint python \
+#       pycaffe-prune:torch-cuda SCRIPT.py    # a pycaffe script: `import caffe` is the toolkit's
 #
 # The base brings Python, PyTorch and CUDA; the driver comes from the host (NVIDIA Container
 # Toolkit). For cards that CUDA 12.6 does not know (Blackwell) take a base with a newer one.
@@ -18,7 +20,8 @@ RUN python3 -m venv --without-pip --system-site-packages /opt/pycaffe-prune \
         --constraint constraints.txt --requirement requirements.txt
 COPY . .
 RUN python3 -m pip --python /opt/pycaffe-prune/bin/python install --no-cache-dir --no-compile \
-        --no-deps .
+        --no-deps . \
+ && /opt/pycaffe-prune/bin/caffe-prune python --install
 
 FROM ${TORCH_IMAGE}
 COPY --from=toolkit /opt/pycaffe-prune /opt/pycaffe-prune

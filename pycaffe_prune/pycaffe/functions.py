@@ -47,6 +47,7 @@ def set_mode_gpu() -> None:
         CaffeError: PyTorch sees none.
     """
     _require_gpu(MODES.device_id)
+    torch.backends.cudnn.allow_tf32 = False  # or convolutions would not give Caffe's numbers
     MODES.gpu = True
 
 

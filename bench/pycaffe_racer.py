@@ -1,0 +1,65 @@
+"""A script for both modules named caffe: forward|step|write FOLDER NET BATCH (Python 3.6 on).
+
+Each line on standard input says how often; the seconds that took go to standard output.
+"""
+
+import os
+import sys
+import time
+
+import caffe
+import numpy as np
+
+
+def filled_net(path, batch):
+    """Return a net with random weights and images."""
+    net = caffe.Net(path, caffe.TEST)
+    random = np.random.RandomState(0)
+    for blobs in net.params.values():
+        for blob in blobs:
+            blob.data[...] = 0.05 * random.standard_normal(tuple(blob.shape))
+    net.blobs["data"].reshape(batch, *net.blobs["data"].shape[1:])
+    net.reshape()
+    net.blobs["data"].data[...] = random.standard_normal(tuple(net.blobs["data"].shape))
+    return net
+
+
+def forward(net):
+    """Return what runs a batch through a net."""
+    return net.forward
+
+
+def write(net):
+    """Return what writes all weights of a net, as net surgery and masks do."""
+    values = {name: [blob.data.copy() for blob in blobs] for name, blobs in net.params.items()}
+
+    def written():
+        for name, blobs in values.items():
+            for place, array in enumerate(blobs):
+                net.params[name][place].data[...] = array
+
+    return written
+
+
+def main(kind, folder, path, batch):
+    """Do it as often as each line says, until standard input ends."""
+    os.chdir(folder)
+    caffe.set_mode_cpu()
+    if kind == "step":
+        run = caffe.get_solver("solver.prototxt").step
+    else:
+        once = {"forward": forward, "write": write}[kind](filled_net(path, int(batch)))
+
+        def run(times):
+            for _ in range(times):
+                once()
+
+    for line in sys.stdin:
+        start = time.perf_counter()
+        run(int(line))
+        print("%.9f" % (time.perf_counter() - start))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
