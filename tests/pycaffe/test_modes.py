@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from pycaffe_prune import pycaffe as caffe
+from pycaffe_prune.engines.torch.data.sources import DATA_TYPES
 from pycaffe_prune.errors import PruneError
+from pycaffe_prune.formats.caffe_pb2 import NetParameter
+from pycaffe_prune.net.graph import NetState
 from pycaffe_prune.pycaffe.modes import MODES
 
 
@@ -51,6 +54,23 @@ def test_one_solver_trains_alone() -> None:
     ):
         with pytest.raises(PruneError, match="by NCCL, which this caffe has not"):
             use()
+
+
+@pytest.mark.parametrize("kind", caffe.layer_type_list())
+def test_every_type_of_the_list_is_known_to_nets(kind: str) -> None:
+    """Whatever such a layer lacks is named; it is not the type that is."""
+    net = NetParameter()
+    net.layer.add(name="data", type="Input", top=["data"]).input_param.shape.add(dim=[2, 3, 5, 5])
+    layer = net.layer.add(name="layer", type=kind, top=["top"])
+    if kind not in DATA_TYPES | {"Parameter"}:
+        layer.bottom.append("data")
+    said = ""
+    try:
+        caffe.Net._of(net, NetState(caffe.TEST))
+    except (PruneError, ImportError, ValueError, AttributeError) as error:
+        said = str(error)
+    assert "does not have" not in said
+    assert "no data layer of type" not in said
 
 
 def test_a_clock_counts_milliseconds() -> None:

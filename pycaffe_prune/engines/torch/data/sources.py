@@ -18,7 +18,9 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 
 __all__ = ["DATA_TYPES", "make_source"]
 
-DATA_TYPES = frozenset({"Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData"})
+DATA_TYPES = frozenset(
+    {"Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData", "WindowData"}
+)
 """The data layers that `make_source` knows."""
 
 
