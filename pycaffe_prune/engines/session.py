@@ -27,6 +27,7 @@ from pycaffe_prune.engines.net_tests import untested_warnings
 from pycaffe_prune.engines.restoring import restored_events
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.run_log import appending
+from pycaffe_prune.engines.state_warnings import with_state_warnings
 from pycaffe_prune.engines.trusted_layers import module_folders
 from pycaffe_prune.errors import EngineError, InterruptedRunError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
@@ -78,7 +79,7 @@ def follow_training(
     last: dict[str, Event] = {}
     began = () if folder.log.exists() else _beginning(folder, job)
     with appending(folder.log) as log:
-        for event in chain(began, events):
+        for event in with_state_warnings(chain(began, events), folder):
             last[event.event] = event
             if event.event in _LOGGED or (event.model_extra or {}).get("display"):
                 log(event.model_dump_json(exclude_none=True))

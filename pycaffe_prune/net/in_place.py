@@ -6,7 +6,7 @@ what is read, the gradient is another one. Which values are read is told by ``Ba
 file in ``src/caffe/layers``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -163,7 +163,7 @@ _READS_BOTTOM: Mapping[str, Callable[[LayerParameter], bool]] = MappingProxyType
             (
                 *("AbsVal", "BNLL", "Clip", "Convolution", "Deconvolution", "Embed"),
                 *("InnerProduct", "Log", "LRN", "MultinomialLogisticLoss", "PReLU", "Scale"),
-                *("LSTM", "RNN"),
+                *("LSTM", "LSTMUnit", "RNN"),
             ),
             _always,
         ),
@@ -182,8 +182,20 @@ def _bottom_needs(layer: LayerParameter, in_place: bool) -> Iterator[tuple[int, 
     if in_place and layer.type in _KEPT_BY_ITSELF:
         return
     if layer.type in _READS_BOTTOM and _READS_BOTTOM[layer.type](layer):
-        numbers = len(layer.bottom) if layer.type == "Eltwise" else 1
-        yield from ((number, _Need.EXACT) for number in range(numbers))
+        yield from ((number, _Need.EXACT) for number in _numbers_read(layer))
+
+
+def _numbers_read(layer: LayerParameter) -> Iterable[int]:
+    """The bottoms of a layer that reads some going back."""
+    match layer.type:
+        case "Eltwise":
+            return range(len(layer.bottom))
+        case "LSTMUnit":
+            return range(2)
+        case "LSTM" | "RNN":
+            return [number for number in range(len(layer.bottom)) if number != 1]
+        case _:
+            return [0]
 
 
 def _top_needs(layer: LayerParameter) -> Iterator[tuple[int, _Need]]:
@@ -199,6 +211,8 @@ def _top_needs(layer: LayerParameter) -> Iterator[tuple[int, _Need]]:
         yield 0, _Need.AT_GRADIENT
     elif layer.type == "Pooling":
         yield 1, _Need.EXACT
+    elif layer.type == "LSTMUnit":
+        yield 0, _Need.EXACT
 
 
 def _overwriter(

@@ -38,8 +38,8 @@ def index_uses(net: NetParameter) -> dict[str, list[IndexUse]]:
     """Return the blobs of the TEST net's data layers whose values layers take as whole numbers.
 
     The indices of Embed and BatchReindex (which Caffe does not check, and reads foreign memory by),
-    the selector of Filter, ``cont`` of LSTM and RNN, the regions of ROIPooling; also where layers
-    that only lay values out anew lie between.
+    the selector of Filter, ``cont`` of LSTM, RNN and LSTMUnit, the regions of ROIPooling; also
+    where layers that only lay values out anew lie between.
     """
     graph = NetGraph(layers_in_state(net, NetState.of(net, TEST)))
     uses: dict[str, list[IndexUse]] = {}
@@ -100,6 +100,8 @@ def _whole_numbers(layer: LayerParameter) -> Iterator[tuple[int, int | None]]:
         yield len(layer.bottom) - 1, 2
     elif layer.type in {"LSTM", "RNN"}:
         yield 1, 2
+    elif layer.type == "LSTMUnit":
+        yield 2, 2
     elif layer.type in _OF_REGIONS:
         yield 1, None
 

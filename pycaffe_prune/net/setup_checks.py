@@ -19,7 +19,7 @@ __all__ = ["refuse_repeated_tops", "refuse_unbuildable"]
 _Check = Callable[[LayerParameter, Sequence[Shape]], None]
 
 _TOPLESS = frozenset({"HDF5Output", "Silence"})
-_ONE_TOP_EACH = frozenset({"Convolution", "Deconvolution", "LSTM", "RNN"})
+_ONE_TOP_EACH = frozenset({"Convolution", "Deconvolution", "LSTM", "LSTMUnit", "RNN"})
 """All tops that the shapes' rule tells have to be there."""
 _TWO_TOPS = frozenset({"ImageData", "MemoryData", "WindowData"})
 _NOT_IN_PLACE = frozenset({"AbsVal", "Flatten", "Reshape", "Split"})

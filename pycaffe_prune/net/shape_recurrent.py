@@ -12,7 +12,7 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 
-__all__ = ["lstm", "rnn"]
+__all__ = ["lstm", "lstm_unit", "rnn"]
 
 Around = tuple[list[Shape], tuple[Shape, ...]]
 """Shapes of the tops and of the parameters."""
@@ -27,6 +27,21 @@ def lstm(param: LayerParameter, bottoms: Sequence[Shape]) -> Around:
         SurgeryError: The bottoms are none that Caffe would take.
     """
     return _unrolled(param, bottoms, gates=4, states=2)
+
+
+def lstm_unit(bottoms: Sequence[Shape]) -> Around:
+    """Return the shapes around an LSTMUnit, one step (`src/caffe/layers/lstm_unit_layer.cpp`).
+
+    Raises:
+        SurgeryError: The bottoms are none that Caffe would take.
+    """
+    cell, sums, marks = bottoms
+    if len(cell) != 3 or cell[0] != 1 or sums != (1, cell[1], 4 * cell[2]) or marks != (1, cell[1]):
+        raise SurgeryError(
+            f"its bottoms have shapes {', '.join(map(extents, bottoms))}; they must be 1 x streams "
+            "x units, 1 x streams x four times the units, and 1 x streams"
+        )
+    return [cell, cell], ()
 
 
 def rnn(param: LayerParameter, bottoms: Sequence[Shape]) -> Around:

@@ -69,6 +69,10 @@ def _lstm(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
     return Inferred(*shape_recurrent.lstm(param, bottoms))
 
 
+def _lstm_unit(_param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
+    return Inferred(*shape_recurrent.lstm_unit(bottoms))
+
+
 def _rnn(param: LayerParameter, bottoms: Sequence[Shape]) -> Inferred:
     return Inferred(*shape_recurrent.rnn(param, bottoms))
 
@@ -285,6 +289,7 @@ RULES: Mapping[str, Rule] = {
     "Input": _source(shape_sources.input_),
     "LRN": Rule(_lrn),
     "LSTM": Rule(_lstm, 2, None),
+    "LSTMUnit": Rule(_lstm_unit, 3, 3),
     "MVN": Rule(_mvn),
     "MemoryData": _source(shape_sources.memory_data),
     "MultinomialLogisticLoss": Rule(_loss, 2, 2),

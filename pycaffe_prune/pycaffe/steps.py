@@ -220,6 +220,8 @@ class SplitStep(SharingStep):
 class EngineStep(Step):
     """A layer of the engine torch."""
 
+    layer: Layer
+
     def set_up(self) -> None:
         """See `Step.set_up`."""
         refuse_unhonoured(self.param, "torch")
@@ -241,9 +243,13 @@ class EngineStep(Step):
         self._read = [blob._shape for blob in self.bottoms]
         bottoms = tuple(self._read)
         tops = tuple(shape for shape in around.tops if shape is not None)
+        before: Layer | None = getattr(self, "layer", None)
         self.layer = layer_on(
             self.place.device, LayerSetup(self.param, bottoms, tops, self.param.phase)
         )
+        if before is not None:
+            self.layer.follow(before)
+        self._begun = [state.clone() for state in self.layer.states]
         self._saved = self._inputs = None
         self._by_hand = type(self.layer).forward_saving is not Layer.forward_saving
         self._resize_tops(around)
@@ -253,7 +259,7 @@ class EngineStep(Step):
         """See `Step.settle`."""
         # A pass written by hand also does what one in TRAIN does besides: draw, keep means.
         in_train = self.param.phase == TRAIN and self._by_hand
-        self._saves = self.trains or self.layer.moves_params or in_train
+        self._saves = self.trains or self.layer.moves_params or self.layer.remembers or in_train
 
     def reshape(self) -> None:
         """See `Step.reshape`."""
@@ -303,6 +309,7 @@ class EngineStep(Step):
             self._key = run * 1009 + self.place.number
             layer.reseed(self._key)
         layer.in_place = self.may_overwrite and not self.bottoms[0]._data.is_held
+        self._begun = [state.clone() for state in layer.states]
         tops, saved = layer.forward_saving(bottoms, params)
         if layer.moves_params:
             for blob in self.blobs:
@@ -355,6 +362,7 @@ class EngineStep(Step):
         if isinstance(layer, RandomLayer):
             layer.reseed(self._key)
         layer.in_place = False
+        layer.states = [state.clone() for state in self._begun]
         self._versions = self._current()
         return layer.forward_saving(bottoms, params)[1]
 

@@ -8,7 +8,7 @@ from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 __all__ = ["Needs", "Wiring", "backward_needs", "wire"]
 
 _AUTOMATIC = "(automatic)"
-_NEVER_BACK = {"ContrastiveLoss": 2, "EuclideanLoss": None, "LSTM": 1, "RNN": 1}
+_NEVER_BACK = {"ContrastiveLoss": 2, "EuclideanLoss": None, "LSTM": 1, "LSTMUnit": 2, "RNN": 1}
 """The bottom that takes no gradient even with ``force_backward``, where it is not a loss's 1."""
 
 

@@ -128,6 +128,20 @@ layer {{ name: "l2" type: "TanH" bottom: "f" top: "f" }}
 layer {{ name: "l3" type: "Reshape" bottom: "f" top: "g" {SHAPED} }}
 layer {{ name: "l4" type: "Eltwise" bottom: "a" bottom: "g" top: "b" }}
 """,
+    "the sums of an LSTMUnit": f"""
+layer {{ name: "start" type: "Input" top: "cell" top: "marks"
+  input_param {{ shape {{ dim: [1, 8, 4] }} shape {{ dim: [1, 8] }} }} }}
+layer {{ name: "rows" type: "Reshape" bottom: "x" top: "r"
+  reshape_param {{ shape {{ dim: [1, 8, 16] }} }} }}
+layer {{ name: "sums" type: "Power" bottom: "r" top: "a" power_param {{ scale: 0.5 }} }}
+layer {{ name: "l0" type: "LSTMUnit" bottom: "cell" bottom: "a" bottom: "marks" top: "c" top: "h" }}
+layer {{ name: "flat" type: "Flatten" bottom: "a" top: "f" }}
+layer {{ name: "l1" type: "TanH" bottom: "f" top: "f" }}
+layer {{ name: "l2" type: "Reshape" bottom: "f" top: "g" {SHAPED} }}
+layer {{ name: "l3" type: "Tile" bottom: "h" top: "t" tile_param {{ axis: 2 tiles: 4 }} }}
+layer {{ name: "l4" type: "Reshape" bottom: "t" top: "u" {SHAPED} }}
+layer {{ name: "l5" type: "Eltwise" bottom: "u" bottom: "g" top: "b" }}
+""",
 }
 """In each l0 is spoiled: Flatten shares memory, and so do the tops of Caffe's own Splits."""
 

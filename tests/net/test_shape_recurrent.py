@@ -29,6 +29,8 @@ def test_shapes_are_those_of_the_real_caffe(
         recurrent(kind, static, exposed)
         for kind, static, exposed in product(STATES, [None, *STATIC], [False, True])
     ]
+    unit = net_around("LSTMUnit", [(1, 2, 3), (1, 2, 12), (1, 2)], "", 2)
+    nets.append(text_format.Parse(unit, NetParameter()))
     built = built_by_caffe([(net, TEST) for net in nets])
     for net, found in zip(nets, built, strict=True):
         require_equal(net.layer, infer_shapes(net.layer), found)
@@ -42,6 +44,8 @@ def test_shapes_are_those_of_the_real_caffe(
         ("RNN", [(4, 2), (4, 2)], "num_output: 5", "4x2 and 4x2"),
         ("RNN", [(4, 2, 3), (4, 2), (3, 3)], "num_output: 5", "its static input has shape 3x3"),
         ("LSTM", [(4, 2, 3), (4, 2)], "num_output: 5 expose_hidden: true", "has 2 bottoms"),
+        ("LSTMUnit", [(1, 2, 3), (1, 2, 9), (1, 2)], "", "shapes 1x2x3, 1x2x9, 1x2; they must be"),
+        ("LSTMUnit", [(2, 2, 3), (2, 2, 12), (2, 2)], "", "1 x streams x units"),
         (
             "RNN",
             [(4, 2, 3), (4, 2), (1, 2, 4)],
@@ -53,6 +57,7 @@ def test_shapes_are_those_of_the_real_caffe(
 def test_bottoms_that_caffe_would_not_take_are_refused(
     kind: str, bottoms: Sequence[Sequence[int]], settings: str, message: str
 ) -> None:
-    text = net_around(kind, bottoms, f"recurrent_param {{ {settings} }}")
+    told = f"recurrent_param {{ {settings} }}" if settings else ""
+    text = net_around(kind, bottoms, told, 2 if kind == "LSTMUnit" else 1)
     with pytest.raises(SurgeryError, match=message):
         infer_shapes(text_format.Parse(text, NetParameter()).layer)

@@ -14,6 +14,8 @@ Array = NDArray[np.float32]
 ROWS, IMAGE = (3, 4), (2, 4, 6, 7)
 LABELS = np.array([1, 0, 3], np.float32)
 CLASSES = np.array([1, 0], np.float32)
+SEQUENCE, MARKS = (3, 1, 4), np.array([[1], [1], [0]], np.float32)
+"""Three steps of one stream, and where they go on."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,12 @@ def _fillers() -> dict[str, Twins]:
         found[f"{message}.weight_filler"] = _filler(kind, [bottom], plain, "weight_filler")
         biased = f"{name}_param {weighted.replace('%s', more + ' %s')}"
         found[f"{message}.bias_filler"] = _filler(kind, [bottom], biased, "bias_filler")
+    for kind, note in (("LSTM", ""), ("RNN", " (RNN)")):
+        for name, more in (("weight_filler", ""), ("bias_filler", "weight_filler { value: 0.1 }")):
+            plain = f"recurrent_param {{ num_output: 2 {more} %s }}"
+            found[f"RecurrentParameter.{name}{note}"] = _filler(
+                kind, [SEQUENCE, MARKS], plain, name
+            )
     found["ScaleParameter.filler"] = _filler("Scale", [ROWS], "scale_param { %s }", "filler")
     biased = "scale_param { bias_term: true %s }"
     found["ScaleParameter.bias_filler"] = _filler("Scale", [ROWS], biased, "bias_filler")
@@ -203,6 +211,20 @@ TWINS: Mapping[str, Twins] = {
     ),
     "EmbedParameter.bias_term": twins(
         "Embed", [CLASSES], "embed_param { num_output: 2 input_dim: 3 %s }", "", "bias_term: false"
+    ),
+    "RecurrentParameter.num_output": twins(
+        "LSTM", [SEQUENCE, MARKS], "recurrent_param { num_output: %s }", "2", "3"
+    ),
+    "RecurrentParameter.num_output (RNN)": twins(
+        "RNN", [SEQUENCE, MARKS], "recurrent_param { num_output: %s }", "2", "3"
+    ),
+    "RecurrentParameter.expose_hidden": Twins(
+        "RNN",
+        [SEQUENCE, MARKS, (1, 1, 2)],  # the third one: what each step sees, or the state
+        (
+            "recurrent_param { num_output: 2 }",
+            'top: "t1" recurrent_param { num_output: 2 expose_hidden: true }',
+        ),
     ),
     "BatchNormParameter.eps": twins(
         "BatchNorm", [IMAGE], "batch_norm_param { %s }", "", "eps: 0.5"

@@ -178,7 +178,7 @@ def _make_step(parts: Parts, place: int, held: Sequence[Learnable], phase: int) 
         tuple(blob.key for blob in held),
         [parameters.view(parameters.data, key).view(shape) for key, shape in shaped],
         diffs,
-        flow.trains or layer.moves_params or (phase == TRAIN and by_hand),
+        flow.trains or layer.moves_params or layer.remembers or (phase == TRAIN and by_hand),
         {
             slot: torch.full(tops[flow.tops.index(slot)], weight, device=parameters.data.device)
             for slot, weight in flow.loss_weights

@@ -78,6 +78,8 @@ def _filler(layer: LayerParameter, index: int) -> FillerParameter:
             weighted = layer.inner_product_param
         case "Embed":
             weighted = layer.embed_param
+        case "LSTM" | "RNN":
+            return _of_recurrent(layer, index)
         case "Scale":
             if index == 1 or len(layer.bottom) > 1:
                 return layer.scale_param.bias_filler
@@ -89,6 +91,15 @@ def _filler(layer: LayerParameter, index: int) -> FillerParameter:
         case _:
             return FillerParameter()  # statistics of BatchNorm, Parameter: zeros
     return weighted.bias_filler if index else weighted.weight_filler
+
+
+def _of_recurrent(layer: LayerParameter, index: int) -> FillerParameter:
+    """Blob 1 is the bias, and of an RNN the last one too, behind the weights of the output."""
+    states = {"LSTM": 2, "RNN": 1}[layer.type] if layer.recurrent_param.expose_hidden else 0
+    last = 5 if len(layer.bottom) > 2 + states else 4
+    if index == 1 or (layer.type == "RNN" and index == last):
+        return layer.recurrent_param.bias_filler
+    return layer.recurrent_param.weight_filler
 
 
 def _stated(settings: PReLUParameter | ScaleParameter, default: float) -> FillerParameter:

@@ -405,10 +405,16 @@ class Net:
     # Places in the data
 
     def seek(self, forwards: int) -> None:
-        """Go to where data and random numbers are after so many forward passes from the start."""
+        """Go to where data and random numbers are after so many forward passes from the start.
+
+        Hidden states become zeros: what they were is nowhere told, nor in Caffe's snapshots.
+        """
         self._begun = forwards
         for source in self._sources.values():
             source.seek(forwards)
+        for step in self._steps.values():
+            for state in step.layer.states:
+                state.zero_()
 
     def close(self) -> None:
         """Let go of the data."""

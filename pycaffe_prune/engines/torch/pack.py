@@ -38,6 +38,8 @@ _PADDABLE = frozenset(
     | {"Sigmoid", "SoftmaxWithLoss", "TanH"}
 )
 """Layers that compute the same for the units that are there when more of zeros follow them."""
+_APART = frozenset({"BatchNorm", "Filter", "HDF5Output", "LSTM", "RNN"})
+"""Layers that keep something beside weights, make a batch of any size, or write a file."""
 
 
 def pack_key(solver: Solver) -> str | None:
@@ -45,9 +47,10 @@ def pack_key(solver: Solver) -> str | None:
 
     That is the solver but for its seed, the iteration, and the net but for the units of layers
     whose tops another layer with weights reads. A run cannot be packed when a layer draws random
-    numbers, keeps statistics, picks images (Filter), writes a file or may overwrite the gradient of
-    a pass before in an iteration (Scale), when its masks change, weights are tied, a teacher has
-    part in its loss, or its data layer does not bring every run the same batches.
+    numbers, keeps statistics or hidden states, picks images (Filter), writes a file or may
+    overwrite the gradient of a pass before in an iteration (Scale), when its masks change, weights
+    are tied, a teacher has part in its loss, or its data layer does not bring every run the same
+    batches.
     """
     layers = layers_in_state(solver.net.definition, NetState(TRAIN))
     if (
@@ -75,7 +78,7 @@ def pack_key(solver: Solver) -> str | None:
 
 def _is_the_same_for_all(layer: LayerParameter) -> bool:
     if layer.bottom:
-        return layer.type not in ("BatchNorm", "Filter", "HDF5Output")
+        return layer.type not in _APART
     transform = layer.transform_param
     return layer.type == "Data" and not transform.mirror and not transform.crop_size
 

@@ -1,6 +1,6 @@
 """What flows where in a net: which values each layer reads and makes, and where gradients go."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pycaffe_prune.engines.losses import loss_weights
@@ -15,6 +15,9 @@ _LABELS = frozenset(
     | {"MultinomialLogisticLoss", "Accuracy"}
 )
 """Layers whose second bottom takes no gradient (`LossLayer::AllowForceBackward`)."""
+
+_MARKS: Mapping[str, int] = {"LSTM": 1, "LSTMUnit": 2, "RNN": 1}
+"""The bottom that tells where sequences go on: ``force_backward`` wants no gradient of it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def plan_flow(net: NetParameter, graph: NetGraph, phase: int, learns: Sequence[b
     needing = _needing_gradients(graph.layers, reads, makes, learns)
     may = [
         tuple(
-            (slot in needing or net.force_backward) and _may_propagate(layer, number)
+            (slot in needing or (net.force_backward and _MARKS.get(layer.type) != number))
+            and _may_propagate(layer, number)
             for number, slot in enumerate(bottoms)
         )
         for layer, bottoms in zip(graph.layers, reads, strict=True)

@@ -51,6 +51,7 @@ class VaryingShapes:
         if (place, shapes) not in self._made:
             self._made[place, shapes] = _made_for(step, shapes)
         step.layer = self._made[place, shapes]
+        step.layer.follow(before)
         for slot, diff in step.loss_diffs.items():
             shape = step.layer.setup.tops[step.flow.tops.index(slot)]
             step.loss_diffs[slot] = torch.full(shape, _weight(step, slot), device=diff.device)

@@ -517,3 +517,40 @@ def test_another_seed_draws_and_fills_otherwise(digits: Path) -> None:
     assert not np.array_equal(values(first)["ip1", 0], values(other)["ip1", 0])
     for net in (first, same, other):
         net.close()
+
+
+def test_hidden_states_go_on_until_the_net_goes_to_another_place() -> None:
+    net = Net(
+        parse(
+            """
+layer { name: "in" type: "DummyData" top: "x" top: "cont" dummy_data_param {
+  shape { dim: [2, 1, 3] } shape { dim: [2, 1] } data_filler { value: 1 } } }
+layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "lstm"
+  recurrent_param { num_output: 2 weight_filler { value: 0.5 } } }
+"""
+        ),
+        NetState(TEST),
+    )
+    first, second = (net.forward()["lstm"].copy() for _ in range(2))
+    assert (first < second).all()
+    net.seek(0)
+    assert np.array_equal(net.forward()["lstm"], first)
+
+
+def test_no_gradient_goes_to_the_marks_of_a_sequence() -> None:
+    text = """
+layer { name: "in" type: "DummyData" top: "x" dummy_data_param { shape { dim: [2, 1, 3] } } }
+layer { name: "marks" type: "Parameter" top: "cont" parameter_param { shape { dim: [2, 1] } } }
+layer { name: "rnn" type: "RNN" bottom: "x" bottom: "cont" top: "rnn" loss_weight: 1
+  recurrent_param { num_output: 2 } }
+"""
+    net = Net(parse(text), NetState(TRAIN))
+    net.forward()
+    with pytest.raises(EngineError, match=r"layer 'rnn' .*its bottom 'cont' tells where sequences"):
+        net.backward()
+    told = text.replace('name: "rnn"', 'name: "rnn" propagate_down: [true, false]')
+    for quiet in (told, "force_backward: true" + told):
+        net = Net(parse(quiet), NetState(TRAIN))
+        net.forward()
+        net.backward()
+        assert net.params["rnn"][0].diff is not None

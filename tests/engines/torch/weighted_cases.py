@@ -138,6 +138,39 @@ def _prelu(draw: Draw) -> Case:
     return _filled(draw, Case("PReLU", [values], settings))
 
 
+# Sequences
+
+
+@st.composite
+def _recurrent(draw: Draw, kind: str) -> Case:
+    steps, streams, outputs = (draw(st.integers(1, most)) for most in (4, 3, 3))
+    states = {"LSTM": 2, "RNN": 1}[kind] if draw(st.booleans()) else 0
+    marks = _marks(draw, steps, streams)
+    if not states:
+        marks[0] = 0  # what the passes before left does not count
+    bottoms = [_values(draw, (steps, streams, *_shape(draw, 1, 2))), marks]
+    if draw(st.booleans()):
+        bottoms.append(_values(draw, (streams, *_shape(draw, 1, 2))))
+    bottoms += [_values(draw, (1, streams, outputs)) for _ in range(states)]
+    exposed = str(bool(states)).lower()
+    settings = f"recurrent_param {{ num_output: {outputs} expose_hidden: {exposed} }}"
+    gradients = tuple(number != 1 for number in range(len(bottoms)))
+    return _filled(draw, Case(kind, bottoms, settings, tops=1 + states, gradients=gradients))
+
+
+@st.composite
+def _lstm_unit(draw: Draw) -> Case:
+    streams, outputs = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    bottoms = [_values(draw, (1, streams, count * outputs)) for count in (1, 4)]
+    bottoms.append(_marks(draw, 1, streams))
+    return Case("LSTMUnit", bottoms, tops=2, gradients=(True, True, False))
+
+
+def _marks(draw: Draw, steps: int, streams: int) -> Array:
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    return random.integers(0, 2, (steps, streams)).astype(np.float32)
+
+
 # Windows and statistics
 
 
@@ -228,9 +261,12 @@ CASES: Mapping[str, Callable[[], st.SearchStrategy[Case]]] = {
     "Im2col": _im2col,
     "InnerProduct": _inner_product,
     "LRN": _lrn,
+    "LSTM": lambda: _recurrent("LSTM"),
+    "LSTMUnit": _lstm_unit,
     "MVN": _mvn,
     "PReLU": _prelu,
     "Pooling": _pooling,
+    "RNN": lambda: _recurrent("RNN"),
     "SPP": _pyramid,
     "Scale": lambda: _scale("Scale"),
 }

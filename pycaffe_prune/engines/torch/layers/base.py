@@ -40,6 +40,8 @@ class Layer(ABC):
         self.setup = setup
         self.in_place = False
         """Set by the net where the layer may overwrite its bottom; it need not."""
+        self.states: list[Tensor] = []
+        """Where the next pass begins, of a layer that `remembers`; none before the first."""
 
     keeps_top = False
     """Whether `backward` reads the values of tops: then nothing after it may overwrite them."""
@@ -50,9 +52,17 @@ class Layer(ABC):
     takes_any_shape = False
     """Whether the layer can go on where its bottoms' shapes change; others are made anew then."""
 
+    remembers = False
+    """Whether `forward_saving` leaves `states` to the next pass, as Caffe's layer does in tests
+    too."""
+
     overwrites = False
     """Whether `backward` writes the first parameter's gradient over that of earlier passes, as
     Caffe's layer does."""
+
+    def follow(self, before: "Layer") -> None:
+        """Take the place of a layer that was made for other shapes, with what it has kept."""
+        self.states = before.states
 
     @abstractmethod
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:

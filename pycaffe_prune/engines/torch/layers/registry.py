@@ -15,6 +15,7 @@ from pycaffe_prune.engines.torch.layers import (
     pooling,
     pyramid,
     random,
+    recurrent,
     scale,
     shaping,
 )
@@ -38,6 +39,7 @@ LAYERS: Mapping[str, Callable[[LayerSetup], Layer]] = {
     **pooling.LAYERS,
     **pyramid.LAYERS,
     **random.LAYERS,
+    **recurrent.LAYERS,
     **scale.LAYERS,
     **shaping.LAYERS,
 }
