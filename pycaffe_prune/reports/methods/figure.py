@@ -94,9 +94,10 @@ def _draw(result: ExperimentResult) -> Figure:
     panels[0].set_ylim(low, top)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=10)
-    seeds = max(point.seeds for curve in curves for point in curve.points)
-    told = f"Lines: means over {seeds} seeds; bands: from the lowest to the highest of them."
-    told = "One seed." if seeds == 1 else told
+    seeds = {point.seeds for curve in curves for point in curve.points}
+    many = " to ".join(str(count) for count in sorted({min(seeds), max(seeds)}))
+    told = f"Lines: means over {many} seeds; bands: from the lowest to the highest of them."
+    told = "One seed." if seeds == {1} else told
     told += " Hollow: as published by their authors, not run here." if theirs else ""
     figure.supxlabel(fill(f"{told} Points below the axis are left out.", 130), fontsize=9)
     title = f"{result.title}, preset {result.preset}: all methods"
