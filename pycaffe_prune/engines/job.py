@@ -252,6 +252,22 @@ class EvaluationJob(BaseModel):
     """As `Job.module_folders`."""
 
 
+class TimesJob(BaseModel):
+    """Time forward passes of a net whose inputs are Input layers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    weights: str
+    batches: tuple[int, ...]
+    """Numbers of images that go through together."""
+    rounds: int = 11
+    seconds: float = 5.0
+    """After which no more rounds than three are begun, for each number of images."""
+    device: str = "cpu"
+    module_folders: tuple[str, ...] = ()
+    """As `Job.module_folders`."""
+
+
 class ForwardJob(BaseModel):
     """Run given inputs through given weights; the wanted blobs go to ``outputs.npz``."""
 

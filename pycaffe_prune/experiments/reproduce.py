@@ -46,6 +46,7 @@ __all__ = [
     "Plan",
     "as_told_before",
     "assemble",
+    "final_stages",
     "foresee",
     "make_plan",
     "require_engine",
@@ -318,6 +319,12 @@ def assemble(
     )
 
 
+def final_stages(plan: Plan) -> list[Stage]:
+    """Return the last stage of each point, in the order of `assemble`'s points."""
+    chains = (chain for method in plan.methods for chain in plan.chains(method.called))
+    return [*plan.baselines, *(chain.stages[-1] for chain in chains)]
+
+
 def _winners(chains: Sequence[Chain], outputs: Mapping[str, StageOutput]) -> Mapping[str, Chain]:
     """Of each group of rivals the one with the most right answers; of equal ones the first."""
     found: dict[str, Chain] = {}
@@ -346,8 +353,18 @@ def as_told_before(result: ExperimentResult, *earlier: Path) -> ExperimentResult
         except FormatError:
             continue
         kept = ("finished", "execution", "versions", "machine", "jobs")
-        return result.model_copy(update={name: getattr(told, name) for name in kept})
+        fields = {name: getattr(told, name) for name in kept}
+        return result.model_copy(update={**fields, "points": _with_speeds(result, told)})
     return result
+
+
+def _with_speeds(result: ExperimentResult, told: ExperimentResult) -> tuple[Point, ...]:
+    """The points, with what was measured of the same ones before."""
+    measured = {(p.method, p.setting, p.seed): p.speed for p in told.points if p.speed is not None}
+    return tuple(
+        point.model_copy(update={"speed": measured.get((point.method, point.setting, point.seed))})
+        for point in result.points
+    )
 
 
 def _round(number: int, output: StageOutput, total: dict[str, int]) -> Round:

@@ -33,6 +33,7 @@ __all__ = [
     "Round",
     "Score",
     "Setting",
+    "Speed",
     "read_result",
     "write_result",
 ]
@@ -162,6 +163,18 @@ class MethodRecord(_Model):
     """The kind that its points are compared with."""
 
 
+class Speed(_Model):
+    """How long the real Caffe takes for a point's net without its dead units (``--measure``)."""
+
+    one: _Seconds
+    """Milliseconds of one thread for one image alone."""
+    each: _Seconds
+    """The same for each image of a batch."""
+    batch: _Some
+    cpu: str
+    """Where it was measured."""
+
+
 class Point(_Model):
     """One pruned (or plain) network, through all its rounds; its accuracy is the last round's."""
 
@@ -173,6 +186,8 @@ class Point(_Model):
     sizes: ModelSizes | None = None
     """Of the last round's net, with its dead units and without; None: written before they were
     measured."""
+    speed: Speed | None = None
+    """None: not measured."""
     seed: _Count
     rounds: tuple[Round, ...] = Field(min_length=1)
     selected: bool = True

@@ -165,15 +165,21 @@ MEASURES: dict[str, Callable[[Cost], int]] = {
 
 
 def size_charts(rows: Sequence[SizeRow], plot: Plot) -> list[Chart]:
-    """Return accuracy against each measure of size, on logarithmic axes; none without rows."""
-    if not rows:
-        return []
-    return [_size_chart(rows, plot, name, measure) for name, measure in MEASURES.items()]
+    """Return accuracy against each measure of size, on logarithmic axes; none without rows.
+
+    A net of which nothing is left by a measure has no place on that chart.
+    """
+    return [
+        _size_chart(rows, plot, name, measure)
+        for name, measure in MEASURES.items()
+        if any(measure(row.cost) > 0 for row in rows)
+    ]
 
 
 def _size_chart(
-    rows: Sequence[SizeRow], plot: Plot, name: str, measure: Callable[[Cost], int]
+    every: Sequence[SizeRow], plot: Plot, name: str, measure: Callable[[Cost], int]
 ) -> Chart:
+    rows = [row for row in every if measure(row.cost) > 0]
     sizes = [log10(measure(row.cost)) for row in rows]
     low, high = min(sizes), max(sizes)
     margin = max(0.05, 0.04 * (high - low))
@@ -193,7 +199,7 @@ def _size_chart(
         if marks:
             marks.sort(key=lambda mark: -mark.u)
             lines.append(_Line(plot.kinds.get(method, "unpruned"), title, tuple(marks)))
-    left_out = sum(not mark.shown for line in lines for mark in line.marks)
+    left_out = len(every) - sum(mark.shown for line in lines for mark in line.marks)
     note = f" {left_out} points lie outside the axes; the table has them all." if left_out else ""
     return Chart(
         title=f"Accuracy against {name}, {plot.title}",

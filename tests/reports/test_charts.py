@@ -78,3 +78,16 @@ def test_the_papers_curve_is_drawn_for_caffenet_only(
     papers = [line for line in caffenet.lines if line.kind == "paper"]
     assert [len(line.marks) for line in papers] == [14]
     assert all(line.kind != "paper" for line in chart(plot_of(typical)).lines)
+
+
+def test_a_net_of_which_nothing_is_left_is_counted_and_has_no_place(
+    with_net: ExperimentResult, point: Callable[..., Point]
+) -> None:
+    dead = point("connections", 266_200, 980, alpha=9.0)
+    plot, alive = plot_of(with_net), size_rows(with_net)
+    gone = size_rows(with_net.model_copy(update={"points": (*with_net.points, dead)}))
+    assert len(gone) == len(alive) + 1
+    before, after = (size_charts(rows, plot)[1] for rows in (alive, gone))
+    assert len(_marks(after)) == len(_marks(before)) == len(alive)
+    left_out = len(gone) - sum(mark.shown for mark in _marks(after))
+    assert f" {left_out} points lie outside the axes" in after.caption

@@ -28,7 +28,10 @@ from pycaffe_prune.cli.reproduce.experiment_data import (
     get_data,
     known_data_set,
 )
+from pycaffe_prune.cli.reproduce.measuring import measured
 from pycaffe_prune.cli.reproduce.prediction import prediction_table, telling_prediction
+from pycaffe_prune.engines.caffe.engine import CaffeEngine
+from pycaffe_prune.engines.caffe.python import find_caffe_python
 from pycaffe_prune.engines.choice import EngineName, EngineWish, decide
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.run_state import ChecksumOf
@@ -77,6 +80,12 @@ _PRESET = "quick"
 )
 @trust_option
 @verify_option
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Time the nets that the report holds against each other at equal accuracy in the real "
+    "Caffe, and keep it in the result.",
+)
 @click.option("--dry-run", is_flag=True, help="List the stages and an estimate, and do nothing.")
 @caffe_python_option
 def reproduce(
@@ -97,6 +106,7 @@ def reproduce(
     pack: int,
     trust: bool,
     checksum_of: ChecksumOf,
+    measure: bool,
     dry_run: bool,
     caffe_python: Path | None,
 ) -> None:
@@ -151,6 +161,11 @@ def reproduce(
             checksum_of=checksum_of,
         )
 
+    if measure and dry_run:
+        raise click.UsageError("--measure times nets and --dry-run does nothing; give one of them")
+    timing = None
+    if measure:  # before hours of training: it may not be here
+        timing = CaffeEngine(find_caffe_python(caffe_python).executable, trust=trust)
     if dry_run:
         place = data_folder(spec, data)
         begins_with = _known_weights(spec, toml, weights)
@@ -172,6 +187,8 @@ def reproduce(
     path = ExperimentFolder(folder).result
     if was_done:  # by earlier commands, which the result tells of
         result = as_told_before(result, path, ExperimentFolder(stages_folder).result)
+    if timing is not None:
+        result = measured(result, plan, timing, say_remark)
     write_result(path, result)
     page = write_report(result, folder)
     print_summary(result, console)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.engines.base import Event, Observer, TestScore, TrainResult
 from pycaffe_prune.engines.caffe import caffe_worker
+from pycaffe_prune.engines.caffe.forward_times import times_by_files
 from pycaffe_prune.engines.caffe.names import require_names_for_pycaffe
 from pycaffe_prune.engines.gpus import NO_DRIVER
 from pycaffe_prune.engines.job import EvaluationJob, Job
@@ -92,6 +93,27 @@ class CaffeEngine:
         """
         work = partial(self._events, "forward", threads=1)
         return forward_by_files(net_path, weights, inputs, outputs, work, trust=self._trust)
+
+    def forward_times(
+        self, net_path: Path, weights: Path, batches: Sequence[int]
+    ) -> tuple[float, ...]:
+        """Measure a forward pass of a deploy net on one thread of the CPU.
+
+        Args:
+            net_path: The net, with Input layers whose first axis is images.
+            weights: Its weights.
+            batches: Numbers of images that go through together.
+
+        Returns:
+            Milliseconds of the thread for each of them, medians of up to 11 rounds: what the wall
+            would show with nothing beside, save for caches that others fill.
+
+        Raises:
+            EngineError: Caffe refused the net or the weights.
+            FormatError: The net is damaged, or not to be trusted.
+        """
+        work = partial(self._events, "times", threads=1)
+        return times_by_files(net_path, weights, batches, work, trust=self._trust)
 
     def _events(self, task: str, folder: RunFolder, threads: int) -> Iterator[Event]:
         """Start the worker and yield its events; turn its death into an error."""

@@ -97,7 +97,7 @@ def method_curves(result: ExperimentResult) -> Sequence[MethodCurve]:
     curves = []
     for name, kind in curve_kinds(result).items():
         made = [_point(setting, same, whole, forms) for setting, same in found[name].items()]
-        made.sort(key=lambda point: (-point.kept, -point.accuracy))
+        made.sort(key=lambda point: (-point.kept, -point.stored, -point.accuracy))
         if made:
             curves.append(MethodCurve(name, result.title_of(name), kind, tuple(made)))
     return tuple(curves)

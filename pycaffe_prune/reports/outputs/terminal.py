@@ -89,15 +89,15 @@ def _worth_table(result: ExperimentResult) -> Table:
     table = Table(
         title="What it is worth at equal accuracy",
         caption="lost: points of accuracy, at most. bytes: the smallest form. MACs: with weights "
-        "that are not zero, for one image. µJ: an estimate for these and the bytes. The report has "
-        "more.",
+        "that are not zero, for one image. µJ: an estimate for these and the bytes. "
+        "ms: in Caffe, for one image. The report has more.",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 1, 0, 0),
     )
     table.add_column("lost", no_wrap=True)
     table.add_column("method", overflow="fold")
-    for head in ("accuracy %", "bytes", "MACs", "µJ"):
+    for head in ("accuracy %", "bytes", "MACs", "µJ", "ms"):
         table.add_column(head, justify="right", no_wrap=True)
     found = worth(result)
     for before, row in zip([None, *found], found, strict=False):
@@ -110,6 +110,7 @@ def _worth_table(result: ExperimentResult) -> Table:
             f"{row.stored:,.0f}",
             "–" if row.macs is None else f"{row.macs:,.0f}",
             "–" if row.energy is None else f"{row.energy:.3g}",
+            "–" if row.milliseconds is None else f"{row.milliseconds:.3f}",
         )
     return table
 

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from pycaffe_prune.experiments.result import ExperimentResult, Point
+from pycaffe_prune.experiments.result import ExperimentResult, Point, Speed
 from pycaffe_prune.pruning.energy import image_energy
 from pycaffe_prune.pruning.sizes import ModelSizes, NetSize
 from pycaffe_prune.reports.methods.worth import LOSSES, worth, worth_grid
@@ -90,9 +90,19 @@ def test_what_is_not_known_is_left_open(
     point: Make, result_of: MakeResult, typical: ExperimentResult
 ) -> None:
     lines = worth_grid(_raced(point, result_of, counted=False)).lines
-    assert {line[5:9] for line in lines} == {("–",) * 4}
+    assert {line[5:11] for line in lines} == {("–",) * 6}
     assert worth(typical) == ()
     assert worth_grid(typical).lines == ()
+
+
+def test_times_are_those_of_the_nets_that_were_measured(raced: ExperimentResult) -> None:
+    speed = Speed(one=0.5, each=0.25, batch=64, cpu="A CPU")
+    points = [
+        one.model_copy(update={"speed": speed}) if one.alpha == 1.2 else one for one in raced.points
+    ]
+    rows = worth(raced.model_copy(update={"points": tuple(points)}))
+    assert [row.milliseconds for row in rows] == [None, 0.5, None, None, None, None]
+    assert rows[1].milliseconds_each == 0.25
 
 
 def test_every_output_has_it(raced: ExperimentResult, typical: ExperimentResult) -> None:
