@@ -43,7 +43,11 @@ def test_a_nets_table_shows_its_layers_and_sums(path: Path) -> None:
     for layer in found.layers:
         shape = "x".join(map(str, layer.tops[0].shape or ()))
         numbers = (layer.weights + layer.biases + layer.statistics, layer.macs, layer.activations)
-        assert [layer.name, layer.type, shape, *(f"{number:,}" for number in numbers)] in shown
+        told = [f"{number:,}" for number in numbers]
+        # More tops than have room go on in the lines below.
+        (row,) = [row for row in shown if row[:2] == [layer.name, layer.type]]
+        assert row[2].rstrip(",") == shape
+        assert row[-3:] == told
     assert f"{found.parameters:,} parameters ({found.weights:,} weights" in result.output
     assert f"{found.macs:,} MACs and {found.activations:,} activations" in result.output
 
