@@ -340,7 +340,10 @@ def test_the_batch_is_fixed_only_where_a_layer_is_made_for_one(
 
 ROWS = "convolution_param { axis: 2 num_output: 2 kernel_size: 2 }"
 REFUSED = [
-    ('type: "SPP" bottom: "data"', "layer 'x' is of type SPP, which"),
+    (
+        'type: "SPP" bottom: "data" spp_param { pyramid_height: 2 }',
+        "layer 'x' is of type SPP, which",
+    ),
     ('type: "Python" bottom: "data"', "layer 'x' is of type Python"),
     ('type: "Data"', "layer 'x' is of type Data.*--to deploy"),
     (
