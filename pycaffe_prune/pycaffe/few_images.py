@@ -48,29 +48,12 @@ class ByColumns(Convolution):
         """Compute the tops; keep the weight and the bottoms."""
         return self.forward(bottoms, params), (params[0], *bottoms)
 
-    def backward(
-        self,
-        saved: Saved,
-        top_diffs: Sequence[Tensor | None],
-        propagate: Sequence[bool],
-        param_diffs: Sequence[Tensor | None],
-    ) -> list[Tensor | None]:
-        """Return the bottoms' gradients, add those of weight and bias; see `Layer.backward`."""
-        weight, *bottoms = saved
-        targets = (*param_diffs, None)[:2]
-        found: list[Tensor | None] = []
-        for bottom, top_diff, wanted in zip(bottoms, top_diffs, propagate, strict=True):
-            mask = [wanted, *(target is not None for target in targets)]
-            if top_diff is None or not any(mask):
-                found.append(None)
-                continue
-            values = top_diff.contiguous(), bottom.contiguous(), weight
-            bottom_diff, *grads = _backward(*values, *self._lists, mask)
-            for target, grad in zip(targets, grads, strict=True):
-                if target is not None and grad is not None:
-                    target.add_(grad)
-            found.append(bottom_diff if wanted else None)
-        return found
+    def _gradients(
+        self, top_diff: Tensor, images: Tensor, weight: Tensor, mask: Sequence[bool]
+    ) -> Sequence[Tensor | None]:
+        values = top_diff.contiguous(), images.contiguous(), weight
+        image_diff, *grads = _backward(*values, *self._lists, mask)
+        return (image_diff if mask[0] else None, *grads)
 
 
 def layer_on(device: torch.device, setup: LayerSetup) -> Layer:

@@ -4,6 +4,7 @@ Caffe convolves so over any number of axes (`im2col_nd_cpu` of `src/caffe/util/i
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -80,8 +81,9 @@ class _ByColumns(Layer):
         self._images, self._group = (-1, *bottom[axis:]), settings.group
         self._window = convolution_window(settings, len(bottom) - axis - 1)
 
+    @abstractmethod
     def _one(self, images: Tensor, weight: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return the top of one bottom, without the bias."""
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Compute one top per bottom; see `Layer.forward`."""

@@ -109,19 +109,25 @@ class _Convolving(Layer):
             if top_diff is None or not any(mask):
                 found.append(None)
                 continue
-            image_diff, *grads = _convolution_backward(
-                top_diff.reshape(-1, *self.setup.tops[0][-len(self._spatial) - 1 :]),
-                images,
-                weight,
-                [self._outputs],
-                *self._geometry,
-                mask,
-            )
+            image_diff, *grads = self._gradients(top_diff, images, weight, mask)
             for target, grad in zip(targets, grads, strict=True):
                 if target is not None and grad is not None:
                     target.add_(grad)
             found.append(None if image_diff is None else self._bottom_diff(image_diff))
         return found
+
+    def _gradients(
+        self, top_diff: Tensor, images: Tensor, weight: Tensor, mask: Sequence[bool]
+    ) -> Sequence[Tensor | None]:
+        """The gradients of images, weight and bias, None where the mask wants none."""
+        return _convolution_backward(
+            top_diff.reshape(-1, *self.setup.tops[0][-len(self._spatial) - 1 :]),
+            images,
+            weight,
+            [self._outputs],
+            *self._geometry,
+            mask,
+        )
 
     def _bottom_diff(self, image_diff: Tensor) -> Tensor:
         for axis, size in enumerate(self._spatial, start=2):
