@@ -55,7 +55,8 @@ def test_every_experiment_plans_as_many_stages_as_it_says(name, preset, tmp_path
     )
     keys = {stage.key for stage in plan.stages}
     assert len(plan.stages) == len(keys) <= most
-    if tables(spec).keys() <= {"connections", "units", "small"}:
+    shared = spec.baseline.prune == "each" and "small" in tables(spec)  # of all pruning seeds
+    if tables(spec).keys() <= {"connections", "units", "small"} and not shared:
         assert len(keys) == most
     assert list(tmp_path.iterdir()) == []
 
@@ -85,15 +86,24 @@ def test_caffenet_is_pruned_as_in_table_5():
     assert solver.test_iter[0] * 50 == 6200
 
 
+KINDS = ("baseline", "connections", "units", "small")
+LENETS = ("lenet-300-100", "lenet-5")
+EACH = {"baseline.seeds", "baseline.prune"}
+OF_BOTH_LENETS = {
+    "paper-10k-sigma-all": {"connections.sigma"},
+    "paper-10k-sigma-survivors": {"connections.sigma"},
+    "paper-10k-sets3": {"connections.rounds"},
+    "paper-10k-seeds3": {"baseline.seeds", "small.seeds"},
+    "paper-10k-baseline100k": {"baseline.iterations"},
+    "paper-10k-continued": {"retraining_solver"},
+    "paper-10k-small20k": {"small.iterations"},
+    "paper-10k-each3": EACH,
+    "paper-10k-continued-each3": {"retraining_solver", *EACH},
+}
 VARIANTS = [
     # What each variant changes, and nothing beside.
+    *((name, preset, OF_BOTH_LENETS[preset]) for name in LENETS for preset in OF_BOTH_LENETS),
     ("lenet-300-100", "paper-10k-fixed0", {"units.fixed"}),
-    ("lenet-300-100", "paper-10k-sigma-all", {"connections.sigma"}),
-    ("lenet-300-100", "paper-10k-sigma-survivors", {"connections.sigma"}),
-    ("lenet-300-100", "paper-10k-sets3", {"connections.rounds"}),
-    ("lenet-300-100", "paper-10k-seeds3", {"baseline.seeds", "small.seeds"}),
-    ("lenet-300-100", "paper-10k-baseline100k", {"baseline.iterations"}),
-    ("lenet-300-100", "paper-10k-continued", {"retraining_solver"}),
     ("lenet-300-100", "paper-100k-subset", {"connections.alphas", "units.ratios", "small.seeds"}),
     ("caffenet-oxford102", "dropout", {"solver"}),
 ]
@@ -132,8 +142,34 @@ def test_all_variants_are_looked_at():
     assert found == {(name, preset) for name, preset, _ in VARIANTS}
 
 
-def test_a_retraining_goes_on_at_the_rate_at_which_the_initial_training_ends():
-    toml = find_experiment("lenet-300-100", "paper-10k-continued")
+@pytest.mark.parametrize("name", LENETS)
+def test_small_models_may_have_as_many_iterations_as_unit_pruning_has_in_all(name):
+    spec = read_experiment(find_experiment(name, "paper-10k-small20k"))
+    methods = tables(spec)
+    assert methods["small"].iterations == spec.baseline.iterations + methods["units"].iterations
+
+
+@pytest.mark.parametrize("name", LENETS)
+def test_presets_of_one_family_share_what_they_have_in_common(name, tmp_path, data_set):
+    def keys(preset):
+        toml = find_experiment(name, preset)
+        spec = read_experiment(toml)
+        solvers = solver_path(spec, toml), retraining_solver_path(spec, toml)
+        plan = make_plan(
+            spec, solvers[0], tmp_path, tmp_path, data_set, "torch", retraining_solver=solvers[1]
+        )
+        return {kind: {s.key for s in plan.stages if s.kind == kind} for kind in KINDS}
+
+    basis, sets3, each3 = map(keys, ("paper-10k", "paper-10k-sets3", "paper-10k-each3"))
+    assert all(sets3[kind] <= basis[kind] for kind in KINDS)
+    assert each3["baseline"] < basis["baseline"]
+    assert each3["small"] == basis["small"]
+    assert not each3["units"] & basis["units"]
+
+
+@pytest.mark.parametrize("name", LENETS)
+def test_a_retraining_goes_on_at_the_rate_at_which_the_initial_training_ends(name):
+    toml = find_experiment(name, "paper-10k-continued")
     spec = read_experiment(toml)
     first, again = (
         solver_settings(read_solver(path)).model_dump()
