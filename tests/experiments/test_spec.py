@@ -277,5 +277,5 @@ def test_where_each_initial_training_is_pruned_every_point_is_there_for_each(
 
 
 def test_an_unknown_experiment_is_answered_with_those_there_are():
-    with pytest.raises(FormatError, match=r"lenet-5 \(paper, paper-10k, quick\)"):
+    with pytest.raises(FormatError, match=r"methods-lenet-5 \(full, quick\)"):
         find_experiment("lenet-300", "quick")
