@@ -8,17 +8,16 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from pycaffe_prune.engines.base import Engine, Observer
-from pycaffe_prune.experiments.baselines import Baseline, best
+from pycaffe_prune.experiments.baselines import best
 from pycaffe_prune.experiments.paths import StageFolder
 from pycaffe_prune.experiments.prediction import predict, shrink
 from pycaffe_prune.experiments.result import Prediction, Setting
 from pycaffe_prune.experiments.settings import MOST_ROUNDS, Different, Iterations
 from pycaffe_prune.experiments.stages import Stage, StageOutput
-from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
-from pycaffe_prune.formats.files import sha256_of
-from pycaffe_prune.formats.mask import MaskFile, read_mask, write_mask
+from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.prototxt import read_solver
-from pycaffe_prune.methods.base import Bench, Chain, Method, Retraining
+from pycaffe_prune.methods.base import Bench, Chain, Method
+from pycaffe_prune.methods.masked import MaskedRound
 from pycaffe_prune.pruning.connections import (
     DEFAULT_SIGMA_RULE,
     SigmaRule,
@@ -85,48 +84,30 @@ class Connections(Method):
 
 
 @dataclass(frozen=True, eq=False)
-class ConnectionRound(Retraining):
+class ConnectionRound(MaskedRound):
     """One round of connection pruning: threshold, mask, retrain."""
 
-    baselines: tuple[Baseline, ...]
-    previous: "ConnectionRound | None"
     alpha: float
     sigma: SigmaRule
 
     kind = "connections"
 
     @property
-    def files(self) -> tuple[Path, ...]:  # noqa: D102  (see Stage)
-        return (*super().files, self.folder.mask)
-
-    @property
-    def round(self) -> int:
-        """Counted from 1."""
-        return 1 if self.previous is None else self.previous.round + 1
-
-    @property
-    def inputs(self) -> tuple[Stage, ...]:  # noqa: D102  (see Stage)
-        return (*self.baselines, *([self.previous] if self.previous else []))
-
-    @property
     def settings(self) -> Mapping[str, object]:  # noqa: D102  (see Stage)
         return {
             "alpha": self.alpha,
-            "round": self.round,
+            "round": self.place,
             "sigma": self.sigma.value,
             "layers": self.context.layers,
         }
 
     @property
     def label(self) -> str:  # noqa: D102  (see Stage)
-        return f"alpha{self.alpha:g}-round{self.round}"
+        return f"alpha{self.alpha:g}-round{self.place}"
 
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:  # noqa: D102
-        start = best(self.baselines)
-        original = start.folder.training.final_weights
-        source = self.previous.folder.training.final_weights if self.previous else original
-        earlier = read_mask(self.previous.folder.mask).masks if self.previous else None
-        current = read_caffemodel(source)
+        original = best(self.baselines).folder.training.final_weights
+        current, earlier = read_caffemodel(self.source), self.earlier
         limits = thresholds(
             read_caffemodel(original),
             current,
@@ -136,22 +117,19 @@ class ConnectionRound(Retraining):
             rule=self.sigma,
         )
         pruned, masks = prune_connections(current, limits, earlier)
-        write_caffemodel(folder.pruned, pruned)
         parameters = {
             "alpha": self.alpha,
             "sigma": self.sigma.value,
-            "round": self.round,
+            "round": self.place,
             "thresholds": {f"{name}/{index}": limit for (name, index), limit in limits.items()},
         }
-        write_mask(folder.mask, MaskFile(masks, sha256_of(source), "threshold", parameters))
-        result = self._train(
+        return self._retrain(
             folder,
             engine,
             observe,
-            start.seed,
             net=self._whole_net(folder),
-            weights=folder.pruned,
-            mask=folder.mask,
+            weights=pruned,
+            masks=masks,
+            chosen_by="threshold",
+            parameters=parameters,
         )
-        kept = {name: int(masks[name, 0].sum()) for name in self.context.layers}
-        return self._found(folder, observe, result, kept, None)

@@ -8,15 +8,10 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pycaffe_prune.engines import masking
-from pycaffe_prune.engines.base import Engine, Observer
-from pycaffe_prune.experiments.baselines import Baseline, best
-from pycaffe_prune.experiments.paths import StageFolder
 from pycaffe_prune.experiments.result import Setting
 from pycaffe_prune.experiments.settings import Different
-from pycaffe_prune.experiments.stages import Stage, StageOutput
-from pycaffe_prune.formats.caffemodel import read_caffemodel
-from pycaffe_prune.methods.base import Bench, Chain, Method, Retraining
-from pycaffe_prune.pruning.counts import weight_counts
+from pycaffe_prune.methods.base import Bench, Chain, Method
+from pycaffe_prune.methods.moving import Guided
 from pycaffe_prune.pruning.few_bits import BITS, LevelRule, Rule, level_rule
 
 __all__ = ["FewBits", "FewBitsStage"]
@@ -83,39 +78,11 @@ class FewBits(Method):
 
 
 @dataclass(frozen=True, eq=False)
-class FewBitsStage(Retraining):
+class FewBitsStage(Guided):
     """One training from the whole network, with its weights on few levels."""
-
-    baselines: tuple[Baseline, ...]
-    levels: masking.FewBits
-    told: str
-    """What tells it from others, for its label."""
 
     kind = "few-bits"
 
     @property
-    def inputs(self) -> tuple[Stage, ...]:  # noqa: D102  (see Stage)
-        return self.baselines
-
-    @property
     def settings(self) -> Mapping[str, object]:  # noqa: D102  (see Stage)
-        return {"levels": self.levels.model_dump(mode="json")}
-
-    @property
-    def label(self) -> str:  # noqa: D102  (see Stage)
-        return self.told
-
-    def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:  # noqa: D102
-        start = best(self.baselines)
-        result = self._train(
-            folder,
-            engine,
-            observe,
-            start.seed,
-            net=self._whole_net(folder),
-            weights=start.folder.training.final_weights,
-            masking=self.levels,
-        )
-        trained = read_caffemodel(folder.training.final_weights)
-        kept = weight_counts(trained, self.context.layers)
-        return self._found(folder, observe, result, kept, None)
+        return {"levels": self.masking.model_dump(mode="json")}

@@ -9,15 +9,15 @@ from pydantic import Field
 
 from pycaffe_prune.engines.base import Engine, Observer
 from pycaffe_prune.errors import FormatError
-from pycaffe_prune.experiments.baselines import Baseline, best
+from pycaffe_prune.experiments.baselines import best
 from pycaffe_prune.experiments.paths import StageFolder
 from pycaffe_prune.experiments.settings import MOST_ROUNDS, Different, Iterations
 from pycaffe_prune.experiments.stages import Stage, StageOutput
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
-from pycaffe_prune.formats.files import sha256_of
-from pycaffe_prune.formats.mask import MaskFile, read_mask, write_mask
+from pycaffe_prune.formats.mask import read_mask
 from pycaffe_prune.formats.prototxt import read_solver, write_prototxt
-from pycaffe_prune.methods.base import Bench, Chain, Method, Retraining
+from pycaffe_prune.methods.base import Bench, Chain, Method
+from pycaffe_prune.methods.masked import MaskedRound
 from pycaffe_prune.pruning.connections import apply_masks, layer_thresholds, prune_connections
 from pycaffe_prune.pruning.dead import delete_dead
 from pycaffe_prune.pruning.retraining import scaled_dropout, training_only, with_rate
@@ -90,11 +90,9 @@ class Han2015(Method):
 
 
 @dataclass(frozen=True, eq=False)
-class Turn(Retraining):
+class Turn(MaskedRound):
     """Some layers pruned and retrained, while the others of those that are pruned are fixed."""
 
-    baselines: tuple[Baseline, ...]
-    previous: "Turn | None"
     factors: tuple[tuple[str, float], ...]
     round: int
     """Counted from 1."""
@@ -103,14 +101,6 @@ class Turn(Retraining):
     """Whether all other layers are fixed."""
 
     kind = "han2015-turn"
-
-    @property
-    def files(self) -> tuple[Path, ...]:  # noqa: D102  (see Stage)
-        return (*super().files, self.folder.mask)
-
-    @property
-    def inputs(self) -> tuple[Stage, ...]:  # noqa: D102  (see Stage)
-        return (*self.baselines, *([self.previous] if self.previous else []))
 
     @property
     def settings(self) -> Mapping[str, object]:  # noqa: D102  (see Stage)
@@ -130,34 +120,23 @@ class Turn(Retraining):
         return self.folder.solver
 
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:  # noqa: D102
-        start = best(self.baselines)
-        original = start.folder.training.final_weights
-        source = self.previous.folder.training.final_weights if self.previous else original
-        earlier = read_mask(self.previous.folder.mask).masks if self.previous else {}
-        factors, current = dict(self.factors), read_caffemodel(source)
+        original = best(self.baselines).folder.training.final_weights
+        factors, current, earlier = dict(self.factors), read_caffemodel(self.source), self.earlier
         limits = layer_thresholds(read_caffemodel(original), current, factors, masks=earlier)
         pruned, masks = prune_connections(current, limits, earlier)
         net = scaled_dropout(self.context.read_net(), pruned, masks)
         write_prototxt(folder.net, training_only(net, factors, pruned) if self.alone else net)
         write_prototxt(folder.solver, with_rate(read_solver(super()._solver), self.rate))
-        write_caffemodel(folder.pruned, pruned)
-        told = {"factors": factors, "round": self.round}
-        write_mask(folder.mask, MaskFile(masks, sha256_of(source), "han2015", told))
-        result = self._train(
+        return self._retrain(
             folder,
             engine,
             observe,
-            start.seed,
             net=folder.net,
-            weights=folder.pruned,
-            mask=folder.mask,
+            weights=pruned,
+            masks=masks,
+            chosen_by="han2015",
+            parameters={"factors": factors, "round": self.round},
         )
-        sizes = {name: pruned.layer(name).blobs[0].size for name in self.context.layers}
-        kept = {
-            name: int(masks[name, 0].sum()) if (name, 0) in masks else size
-            for name, size in sizes.items()
-        }
-        return self._found(folder, observe, result, kept, None)
 
 
 @dataclass(frozen=True, eq=False)

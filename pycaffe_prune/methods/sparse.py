@@ -11,7 +11,6 @@ from pycaffe_prune.engines.base import Engine, Observer
 from pycaffe_prune.engines.curvature import CurvatureRequest
 from pycaffe_prune.engines.torch.engine import TorchEngine
 from pycaffe_prune.errors import EngineError
-from pycaffe_prune.experiments.baselines import Baseline, best
 from pycaffe_prune.experiments.paths import StageFolder
 from pycaffe_prune.experiments.settings import MOST_ROUNDS, Different, Share
 from pycaffe_prune.experiments.stages import Stage, StageOutput
@@ -20,11 +19,10 @@ from pycaffe_prune.formats.caffemodel import (
     BlobKey,
     Caffemodel,
     read_caffemodel,
-    write_caffemodel,
 )
-from pycaffe_prune.formats.files import sha256_of
-from pycaffe_prune.formats.mask import Mask, MaskFile, read_mask, write_mask
-from pycaffe_prune.methods.base import Bench, Chain, Method, Retraining
+from pycaffe_prune.formats.mask import Mask
+from pycaffe_prune.methods.base import Bench, Chain, Method
+from pycaffe_prune.methods.masked import MaskedRound
 from pycaffe_prune.pruning.connections import prune_to_global_ratio, prune_to_ratios
 from pycaffe_prune.pruning.criteria.connection_scores import (
     Curvature,
@@ -103,24 +101,14 @@ class Sparse(Method):
 
 
 @dataclass(frozen=True, eq=False)
-class SparseRound(Retraining):
+class SparseRound(MaskedRound):
     """One round: weights scored, the lowest masked, the rest retrained."""
 
-    baselines: tuple[Baseline, ...]
-    previous: "SparseRound | None"
     choice: Choice
     sparsity: float
     """The share that is gone after this round."""
 
     kind = "sparse"
-
-    @property
-    def files(self) -> tuple[Path, ...]:  # noqa: D102  (see Stage)
-        return (*super().files, self.folder.mask)
-
-    @property
-    def inputs(self) -> tuple[Stage, ...]:  # noqa: D102  (see Stage)
-        return (*self.baselines, *([self.previous] if self.previous else []))
 
     @property
     def settings(self) -> Mapping[str, object]:  # noqa: D102  (see Stage)
@@ -131,19 +119,8 @@ class SparseRound(Retraining):
         }
 
     @property
-    def round(self) -> int:
-        """Counted from 1."""
-        return 1 if self.previous is None else self.previous.round + 1
-
-    @property
     def label(self) -> str:  # noqa: D102  (see Stage)
-        return f"{self.choice.criterion}-{self.sparsity:.4g}-round{self.round}"
-
-    @property
-    def source(self) -> Path:
-        """The weights that are judged: of the round before, or of the initial training."""
-        before = self.previous or best(self.baselines)
-        return before.folder.training.final_weights
+        return f"{self.choice.criterion}-{self.sparsity:.4g}-round{self.place}"
 
     def start(self, judged: Caffemodel, masks: Mapping[BlobKey, Mask]) -> Caffemodel:  # noqa: ARG002
         """Return the weights that retraining begins with, ``judged`` being masked already."""
@@ -151,7 +128,7 @@ class SparseRound(Retraining):
 
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:  # noqa: D102
         model = read_caffemodel(self.source)
-        earlier = read_mask(self.previous.folder.mask).masks if self.previous else {}
+        earlier = self.earlier
         net = self._whole_net(folder)
         keys: list[BlobKey] = [(name, 0) for name in self.context.layers]
         scores = self._scores(model, keys, net, engine)
@@ -160,21 +137,16 @@ class SparseRound(Retraining):
         else:
             ratios = dict.fromkeys(keys, self.sparsity)
             pruned, masks = prune_to_ratios(model, ratios, earlier, scores)
-        write_caffemodel(folder.pruned, self.start(pruned, masks))
-        parameters = {**self.choice.settings, "sparsity": self.sparsity, "round": self.round}
-        source = sha256_of(self.source)
-        write_mask(folder.mask, MaskFile(masks, source, self.choice.criterion, parameters))
-        result = self._train(
+        return self._retrain(
             folder,
             engine,
             observe,
-            best(self.baselines).seed,
             net=net,
-            weights=folder.pruned,
-            mask=folder.mask,
+            weights=self.start(pruned, masks),
+            masks=masks,
+            chosen_by=self.choice.criterion,
+            parameters={**self.choice.settings, "sparsity": self.sparsity, "round": self.place},
         )
-        kept = {name: int(masks[name, 0].sum()) for name in self.context.layers}
-        return self._found(folder, observe, result, kept, None)
 
     def _scores(
         self, model: Caffemodel, keys: Sequence[BlobKey], net: Path, engine: Engine
