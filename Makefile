@@ -15,7 +15,7 @@ REPRODUCE_ARGS ?=
 EXTRAS ?= dev,sample,flowers,convert,torch,cluster
 PYTEST_ARGS ?= -n auto
 
-.PHONY: help environment setup test check docs reproduce bench gpu-check images schema fields constraints clean
+.PHONY: help environment setup test check docs reproduce bench gpu-check images schema fields pycaffe-names constraints clean
 
 help:
 	@echo "make reproduce   LeNet-300-100 on MNIST with the real Caffe, in minutes: table, figure, report"
@@ -29,6 +29,7 @@ help:
 	@echo "make images      the container images, with Docker (docs/containers.md)"
 	@echo "make schema      compile caffe.proto and forks.proto again"
 	@echo "make fields      docs/fields.md from the table of fields"
+	@echo "make pycaffe-names docs/pycaffe-names.md from the real pycaffe and ours"
 	@echo "make constraints write the installed versions to constraints.txt"
 	@echo "make clean       remove the virtual environment and all caches of this checkout"
 
@@ -99,6 +100,11 @@ schema: $(INSTALLED)
 
 fields: $(INSTALLED)
 	$(BIN)/python -m pycaffe_prune.formats.field_page > docs/fields.md
+
+pycaffe-names: $(INSTALLED)
+	$(BIN)/caffe-prune python --engine caffe tests/pycaffe/real_names.py > real_names.json
+	$(BIN)/python -m tests.pycaffe.names_page < real_names.json > docs/pycaffe-names.md
+	rm real_names.json
 
 constraints: $(INSTALLED)
 	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } \

@@ -20,7 +20,39 @@ MODULES = (
     "caffe.pycaffe",
     "caffe._caffe",
 )
-CLASSES = ("Net", "Layer", "SGDSolver", "Timer", "NCCL", "NetSpec", "Classifier", "Detector")
+CLASSES = {
+    "caffe": (
+        "AdaDeltaSolver",
+        "AdaGradSolver",
+        "AdamSolver",
+        "Classifier",
+        "Detector",
+        "Layer",
+        "NCCL",
+        "NesterovSolver",
+        "Net",
+        "NetSpec",
+        "RMSPropSolver",
+        "SGDSolver",
+        "Timer",
+    ),
+    "caffe._caffe": (
+        "Blob",
+        "BlobVec",
+        "BoolVec",
+        "DtypeVec",
+        "IntVec",
+        "LayerVec",
+        "NetVec",
+        "RawBlobVec",
+        "Solver",
+        "SolverParameter",
+        "StringVec",
+    ),
+    "caffe.coord_map": ("AxisMismatchException", "UndefinedMapException"),
+    "caffe.io": ("Transformer",),
+    "caffe.net_spec": ("Function", "Layers", "Parameters", "Top"),
+}
 
 # caffe.draw is not to be imported without it.
 sys.modules.setdefault("pydot", types.ModuleType("pydot"))
@@ -33,15 +65,16 @@ def is_own(value):
     return str(getattr(value, "__module__", None) or "caffe").startswith("caffe")
 
 
-names = {}
-for name in MODULES:
-    module = importlib.import_module(name)
-    names[name] = [each for each in dir(module) if is_own(getattr(module, each))]
-for name in CLASSES:
-    names["caffe." + name] = dir(getattr(caffe, name))
-for name in ("Blob", "Solver"):
-    names["caffe._caffe." + name] = dir(getattr(caffe._caffe, name))
-names["caffe.io.Transformer"] = dir(caffe.io.Transformer)
-names["caffe.net_spec.Top"] = dir(caffe.net_spec.Top)
-names["caffe.net_spec.Function"] = dir(caffe.net_spec.Function)
+modules = {name: importlib.import_module(name) for name in MODULES}  # all, before any is told
+names = {
+    name: [each for each in dir(module) if is_own(getattr(module, each))]
+    for name, module in modules.items()
+}
+for name, classes in CLASSES.items():
+    for each in classes:
+        names[name + "." + each] = dir(getattr(importlib.import_module(name), each))
+# What objects have besides what their classes tell.
+top = caffe.net_spec.Top(caffe.net_spec.Function("Power", (), {}), 0)
+names["caffe.io.Transformer"] = dir(caffe.io.Transformer({"data": (1, 3, 4, 4)}))
+names["caffe.net_spec.Top"], names["caffe.net_spec.Function"] = dir(top), dir(top.fn)
 print(json.dumps(names))
