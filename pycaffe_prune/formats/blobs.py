@@ -4,6 +4,7 @@ import math
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,7 @@ __all__ = [
     "mapped_file",
     "naming_file",
     "read_blob",
+    "read_diff",
     "require_count",
     "squeeze_legacy",
     "write_blob",
@@ -91,8 +93,34 @@ def read_blob(buffer: memoryview, start: int, end: int) -> tuple[Blob, bool]:
     Raises:
         FormatError: The message is damaged, or its shape and its number of values disagree.
     """
+    header, chunks = _split_arrays(buffer, start, end)
+    proto = BlobProto.FromString(header)
+    flat = _either(chunks, _DOUBLE_DATA, _DATA)
+    legacy = any(proto.HasField(name) for name in ("num", "channels", "height", "width"))
+    shape = (
+        (proto.num, proto.channels, proto.height, proto.width) if legacy else tuple(proto.shape.dim)
+    )
+    require_count(shape, flat.size)
+    return _as_floats(flat).reshape(shape), legacy
+
+
+def read_diff(buffer: memoryview, start: int, end: int) -> Blob:
+    """Read the gradients of the BlobProto in ``buffer[start:end]``: one axis, empty if it has none.
+
+    Raises:
+        FormatError: The message is damaged.
+    """
+    _, chunks = _split_arrays(buffer, start, end)
+    return _as_floats(_either(chunks, _DOUBLE_DIFF, _DIFF))
+
+
+_Chunks = dict[int, list[NDArray[np.generic]]]
+
+
+def _split_arrays(buffer: memoryview, start: int, end: int) -> tuple[bytes, _Chunks]:
+    """A BlobProto's message without its arrays, and the parts of these by their fields."""
     header = bytearray()
-    chunks: dict[int, list[NDArray[np.generic]]] = {}
+    chunks: _Chunks = {}
     position = start
     while position < end:
         field = wire.read_field(buffer, position, end)
@@ -102,17 +130,18 @@ def read_blob(buffer: memoryview, start: int, end: int) -> tuple[Blob, bool]:
         else:
             header += buffer[field.tag : field.end]
             position = field.end
-    proto = BlobProto.FromString(bytes(header))
-    flat = _joined(chunks.get(_DOUBLE_DATA, []))
-    if not flat.size:
-        flat = _joined(chunks.get(_DATA, []))
-    legacy = any(proto.HasField(name) for name in ("num", "channels", "height", "width"))
-    shape = (
-        (proto.num, proto.channels, proto.height, proto.width) if legacy else tuple(proto.shape.dim)
-    )
-    require_count(shape, flat.size)
+    return bytes(header), chunks
+
+
+def _either(chunks: _Chunks, doubles: int, floats: int) -> NDArray[np.generic]:
+    """An array that is there in doubles or in floats; doubles count where both are."""
+    flat = _joined(chunks.get(doubles, []))
+    return flat if flat.size else _joined(chunks.get(floats, []))
+
+
+def _as_floats(flat: NDArray[np.generic]) -> Blob:
     with np.errstate(over="ignore", invalid="ignore"):  # too large a double becomes inf, as in C++
-        return flat.astype(np.float32, copy=False).reshape(shape), legacy
+        return flat.astype(np.float32, copy=False)
 
 
 def _joined(chunks: list[NDArray[np.generic]]) -> NDArray[np.generic]:
@@ -158,28 +187,57 @@ def squeeze_legacy(blob: Blob, layer_type: str, index: int) -> Blob:
     return blob.reshape(blob.shape[4 - rank :])
 
 
-def _framing(blob: Blob) -> tuple[bytes, bytes]:
-    """The bytes of a BlobProto before and after its packed floats, in Caffe's order."""
-    before = b""
-    if blob.size:
-        before = bytes([_DATA << 3 | wire.LENGTH]) + wire.encode_varint(blob.size * 4)
-    shape = BlobShape(dim=blob.shape).SerializeToString()
-    return before, bytes([_SHAPE << 3 | wire.LENGTH]) + wire.encode_varint(len(shape)) + shape
+@dataclass(frozen=True)
+class _Framed:
+    """A BlobProto to be written: what comes before each array of floats, and after them."""
+
+    arrays: tuple[tuple[bytes, Blob], ...]
+    after: bytes
+
+    @classmethod
+    def of(cls, blob: Blob, diff: Blob | None) -> "_Framed":
+        """Frame a blob as Caffe does: its values, its gradients, its shape."""
+        arrays = [(_DATA, blob)] if diff is None else [(_DATA, blob), (_DIFF, diff)]
+        shape = BlobShape(dim=blob.shape).SerializeToString()
+        return cls(
+            tuple((_packed(number, values), values) for number, values in arrays),
+            bytes([_SHAPE << 3 | wire.LENGTH]) + wire.encode_varint(len(shape)) + shape,
+        )
+
+    @property
+    def length(self) -> int:
+        """Bytes of the message."""
+        arrays = sum(len(before) + values.size * 4 for before, values in self.arrays)
+        return arrays + len(self.after)
 
 
-def write_blob(file: BinaryIO, blob: Blob, field_number: int) -> None:
-    """Write ``blob`` as the BlobProto field ``field_number`` of the message being written."""
-    before, after = _framing(blob)
-    length = len(before) + blob.size * 4 + len(after)
-    file.write(wire.encode_varint(field_number << 3 | wire.LENGTH) + wire.encode_varint(length))
-    file.write(before)
-    file.write(np.ascontiguousarray(blob, "<f4").reshape(-1).view(np.uint8).data)
-    file.write(after)
+def _packed(number: int, values: Blob) -> bytes:
+    """The bytes before packed floats: none where there are no floats."""
+    if not values.size:
+        return b""
+    return bytes([number << 3 | wire.LENGTH]) + wire.encode_varint(values.size * 4)
 
 
-def written_size(blob: Blob, field_number: int) -> int:
+def write_blob(file: BinaryIO, blob: Blob, field_number: int, diff: Blob | None = None) -> None:
+    """Write ``blob`` as the BlobProto field ``field_number`` of the message being written.
+
+    Args:
+        file: The message.
+        blob: The values.
+        field_number: The field.
+        diff: Gradients in the blob's shape, None for a BlobProto without any.
+    """
+    framed = _Framed.of(blob, diff)
+    file.write(wire.encode_varint(field_number << 3 | wire.LENGTH))
+    file.write(wire.encode_varint(framed.length))
+    for before, values in framed.arrays:
+        file.write(before)
+        file.write(np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8).data)
+    file.write(framed.after)
+
+
+def written_size(blob: Blob, field_number: int, diff: Blob | None = None) -> int:
     """How many bytes `write_blob` writes."""
-    before, after = _framing(blob)
-    length = len(before) + blob.size * 4 + len(after)
+    length = _Framed.of(blob, diff).length
     tag = wire.encode_varint(field_number << 3 | wire.LENGTH)
     return len(tag) + len(wire.encode_varint(length)) + length

@@ -19,6 +19,7 @@ from pycaffe_prune.formats.blobs import (
     mapped_file,
     naming_file,
     read_blob,
+    read_diff,
     require_count,
     squeeze_legacy,
     write_blob,
@@ -46,6 +47,7 @@ __all__ = [
     "named_model",
     "naming_blob",
     "read_caffemodel",
+    "read_diffs",
     "require_text",
     "write_caffemodel",
 ]
@@ -81,6 +83,14 @@ class Layer:
 
     param: LayerParameter
     blobs: tuple[Blob, ...] = ()
+    diffs: tuple[Blob, ...] = ()
+    """Gradients to write, one a blob; reading leaves out those of a file (but see `read_diffs`)."""
+
+    @property
+    def with_diffs(self) -> list[tuple[Blob, Blob | None]]:
+        """Each blob with its gradients, None where there are none to write."""
+        diffs = self.diffs or (None,) * len(self.blobs)
+        return list(zip(self.blobs, diffs, strict=True))
 
     @property
     def name(self) -> str:
@@ -256,6 +266,31 @@ def read_caffemodel(path: Path) -> Caffemodel:
     return Caffemodel(tuple(layers), without_layers)
 
 
+def read_diffs(path: Path) -> dict[BlobKey, Blob]:
+    """Read the gradients that a binary caffemodel holds beside its blobs (``snapshot_diff``).
+
+    Returns:
+        Those of each blob that has some, as one axis.
+
+    Raises:
+        FormatError: The file is missing, truncated, damaged, or no caffemodel.
+    """
+    buffer = mapped_file(path, _WHAT)
+    found: dict[BlobKey, Blob] = {}
+    with naming_file(path, _WHAT):
+        for part in wire.fields(buffer, 0, len(buffer)):
+            if part.number in (_LAYER, _V1_LAYER) and part.wire_type == wire.LENGTH:
+                definition, places = _split_layer(buffer, part)
+                is_v0 = isinstance(definition, V1LayerParameter) and definition.HasField("layer")
+                name = definition.layer.name if is_v0 else definition.name
+                for index, place in enumerate(places):
+                    with naming_blob(name, index):
+                        diff = read_diff(buffer, place.start, place.end)
+                    if diff.size:
+                        found.setdefault((name, index), diff)
+    return found
+
+
 def _split_layer(
     buffer: memoryview, part: wire.Field
 ) -> tuple[LayerParameter | V1LayerParameter, list[wire.Field]]:
@@ -342,13 +377,13 @@ def _write_layer(file: BinaryIO, layer: Layer) -> None:
     )
     file.write(_layer_tag(_layer_length(header, layer)))
     file.write(header[:split])
-    for blob in layer.blobs:
-        write_blob(file, blob, _BLOBS)
+    for blob, diff in layer.with_diffs:
+        write_blob(file, blob, _BLOBS, diff)
     file.write(header[split:])
 
 
 def _layer_length(header: bytes | memoryview, layer: Layer) -> int:
-    return len(header) + sum(written_size(blob, _BLOBS) for blob in layer.blobs)
+    return len(header) + sum(written_size(blob, _BLOBS, diff) for blob, diff in layer.with_diffs)
 
 
 def _layer_tag(length: int) -> bytes:

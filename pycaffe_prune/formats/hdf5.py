@@ -1,6 +1,7 @@
 """Caffe's HDF5 files: weights, and what a solver keeps.
 
-Weights are one dataset ``/data/<layer>/<index>`` a blob, without definitions. A solverstate is
+Weights are one dataset ``/data/<layer>/<index>`` a blob, without definitions, gradients beside them
+(``snapshot_diff``) the same below ``/diff``. A solverstate is
 ``/iter``, ``/current_step``, ``/learned_net`` and one dataset ``/history/<index>`` a blob.
 """
 
@@ -66,6 +67,15 @@ def write_hdf5_weights(path: Path, model: Caffemodel) -> None:
                 group[str(key[1])] = data[owner[0]][str(owner[1])]
             else:
                 group.create_dataset(str(key[1]), data=np.asarray(blob, "<f4"))
+        _write_diffs(file, model)
+
+
+def _write_diffs(file: h5py.File, model: Caffemodel) -> None:
+    """Write gradients, where there are some, beside the values: those of shared parameters, too."""
+    for layer in model.layers:
+        for index, diff in enumerate(layer.diffs):
+            place = f"/diff/{layer.name}/{index}"
+            file.create_dataset(place, data=np.asarray(diff, "<f4"))
 
 
 def _same(one: Blob, other: Blob) -> bool:

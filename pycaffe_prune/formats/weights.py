@@ -17,7 +17,7 @@ from pycaffe_prune.formats.tensors import (
     write_safetensors,
 )
 
-__all__ = ["caffe_weights", "is_hdf5", "read_weights", "write_weights"]
+__all__ = ["caffe_weights", "is_caffemodel", "is_hdf5", "read_weights", "write_weights"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
@@ -73,6 +73,15 @@ def is_hdf5(path: Path) -> bool:
         FormatError: The file is missing or empty.
     """
     return bytes(mapped_file(path, _FORMS)[: len(_HDF5)]) == _HDF5
+
+
+def is_caffemodel(path: Path) -> bool:
+    """Return whether a file is a binary caffemodel by its content.
+
+    Raises:
+        FormatError: The file is missing, or of none of the forms that `read_weights` knows.
+    """
+    return _reader(path) is read_caffemodel
 
 
 def _reader(path: Path) -> Callable[[Path], Caffemodel]:

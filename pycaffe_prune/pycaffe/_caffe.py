@@ -30,16 +30,14 @@ from pycaffe_prune.pycaffe.glog import init_log, log
 from pycaffe_prune.pycaffe.layer import Layer
 from pycaffe_prune.pycaffe.layers_of_net import LayerVec
 from pycaffe_prune.pycaffe.net import Net
-from pycaffe_prune.pycaffe.solver import (
+from pycaffe_prune.pycaffe.solver import NetVec, Solver, SolverParameter
+from pycaffe_prune.pycaffe.solver_types import (
     AdaDeltaSolver,
     AdaGradSolver,
     AdamSolver,
     NesterovSolver,
-    NetVec,
     RMSPropSolver,
     SGDSolver,
-    Solver,
-    SolverParameter,
     get_solver,
 )
 

@@ -20,19 +20,14 @@ class FlatBlobs:
 
     def __init__(self, net: Net) -> None:
         parameters = net._parameters
-        by_key = {
-            (step.param.name, index): blob
-            for step in reversed(net._steps)
-            for index, blob in enumerate(step.blobs)
-        }
         self._blobs = [blob for step in net._steps for blob in step.blobs]
         self._owned: list[tuple[Blob, Tensor, Tensor]] = [
             (
-                by_key[owner.key],
-                parameters.view(parameters.data, owner.key),
-                parameters.view(parameters.diff, owner.key),
+                blob,
+                parameters.view(parameters.data, key),
+                parameters.view(parameters.diff, key),
             )
-            for owner in parameters.blobs
+            for key, blob in net._owned()
         ]
 
     @torch.no_grad()

@@ -10,9 +10,9 @@ import threading
 from datetime import datetime
 from pathlib import Path
 
-__all__ = ["init_log", "log", "number", "warn"]
+__all__ = ["error", "init_log", "log", "number"]
 
-_INFO, _WARNING = 0, 1
+_INFO, _ERROR = 0, 2
 _LETTERS = "IWE"
 
 
@@ -42,9 +42,9 @@ def log(text: str) -> None:
     _tell(_INFO, text)
 
 
-def warn(text: str) -> None:
-    """Tell a warning."""
-    _tell(_WARNING, text)
+def error(text: str) -> None:
+    """Tell a line of the level ERROR."""
+    _tell(_ERROR, text)
 
 
 def number(value: float) -> str:

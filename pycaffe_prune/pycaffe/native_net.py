@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.engines.torch.data.memory_source import MemorySource
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, NetParameter
-from pycaffe_prune.formats.caffemodel import write_caffemodel
+from pycaffe_prune.formats.caffemodel import BlobKey, write_caffemodel
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
 from pycaffe_prune.formats.prototxt import read_net, refuse_carried
 from pycaffe_prune.formats.weights import is_hdf5
 from pycaffe_prune.net.graph import NetState
 from pycaffe_prune.pycaffe.assembly import assemble
-from pycaffe_prune.pycaffe.blobs import BlobVec, DtypeVec, IntVec, StringVec
+from pycaffe_prune.pycaffe.blobs import Blob, BlobVec, DtypeVec, IntVec, StringVec
+from pycaffe_prune.pycaffe.debug_info import log_backward, log_forward
 from pycaffe_prune.pycaffe.errors import CaffeError, CheckError
 from pycaffe_prune.pycaffe.layers_of_net import LayerVec, layer_of
 from pycaffe_prune.pycaffe.modes import MODES
@@ -97,6 +98,8 @@ class NativeNet:
         self._layers = LayerVec(layer_of(step) for step in parts.steps)
         self._callbacks: dict[str, list[Callback]] = {}
         self._passes = parts.passes
+        self._debug_info = param.debug_info
+        """Whether passes log the sizes of what each layer has computed; solvers set it."""
         weakref.finalize(self, _close, parts.steps)
 
     # What it consists of
@@ -158,8 +161,9 @@ class NativeNet:
         self._place(end)
         if start == 0:
             self._passes.begun += 1  # what goes on from another layer is part of the same pass
-        if self._callbacks:
-            self._each(range(start, end + 1), "forward", _forward_of)
+        if self._callbacks or self._debug_info:
+            run = _forward_told if self._debug_info else _forward_of
+            self._each(range(start, end + 1), "forward", run)
             return
         for step in self._steps[start : end + 1]:
             step.forward()
@@ -176,7 +180,8 @@ class NativeNet:
         """
         self._place(start)
         self._place(end)
-        self._each(range(start, end - 1, -1), "backward", _backward_of)
+        run = _backward_told if self._debug_info else _backward_of
+        self._each(range(start, end - 1, -1), "backward", run)
 
     def _each(self, places: Iterable[int], name: str, run: Callable[[Step], object]) -> None:
         before = self._callbacks.get(f"before_{name}", ())
@@ -300,6 +305,15 @@ class NativeNet:
 
     # For solvers
 
+    def _owned(self) -> list[tuple[BlobKey, Blob]]:
+        """The blobs of parameters, those that layers share once: at their owners."""
+        by_key = {
+            (step.param.name, index): blob
+            for step in reversed(self._steps)
+            for index, blob in enumerate(step.blobs)
+        }
+        return [(owner.key, by_key[owner.key]) for owner in self._parameters.blobs]
+
     def _diffs_changed(self) -> None:
         """Say that the flat gradients of the parameters have changed."""
         for step in self._steps:
@@ -316,6 +330,17 @@ def _backward_of(step: Step) -> None:
         raise CheckError(step.stop)
     if step.trains:
         step.backward()
+
+
+def _forward_told(step: Step) -> None:
+    step.forward()
+    log_forward(step)
+
+
+def _backward_told(step: Step) -> None:
+    _backward_of(step)
+    if step.trains:
+        log_backward(step)
 
 
 def _close(steps: Iterable[Step]) -> None:

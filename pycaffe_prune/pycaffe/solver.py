@@ -1,4 +1,4 @@
-"""Solvers, as scripts use them (`src/caffe/solver.cpp`, `src/caffe/solvers/`)."""
+"""What solvers of all types do (`src/caffe/solver.cpp`)."""
 
 import os
 import time
@@ -13,27 +13,17 @@ from pycaffe_prune.engines.resolved_solver import solver_settings
 from pycaffe_prune.engines.torch.rates import RatePolicy
 from pycaffe_prune.engines.torch.updates import bias_correction, make_update
 from pycaffe_prune.formats.caffe_pb2 import SolverParameter as Message
+from pycaffe_prune.pycaffe.debug_info import log_totals
 from pycaffe_prune.pycaffe.errors import CaffeError, CheckError
 from pycaffe_prune.pycaffe.flat_blobs import FlatBlobs
-from pycaffe_prune.pycaffe.glog import log, number, warn
+from pycaffe_prune.pycaffe.glog import log, number
 from pycaffe_prune.pycaffe.modes import MODES
 from pycaffe_prune.pycaffe.net import Net
 from pycaffe_prune.pycaffe.scores import log_outputs, log_scores
 from pycaffe_prune.pycaffe.solver_files import read_param, restore, write_snapshot
 from pycaffe_prune.pycaffe.solver_nets import StatedNet, test_nets_of, train_net_of
 
-__all__ = [
-    "AdaDeltaSolver",
-    "AdaGradSolver",
-    "AdamSolver",
-    "NesterovSolver",
-    "NetVec",
-    "RMSPropSolver",
-    "SGDSolver",
-    "Solver",
-    "SolverParameter",
-    "get_solver",
-]
+__all__ = ["NetVec", "Solver", "SolverParameter"]
 
 _File = str | os.PathLike[str]
 _Callback = Callable[[], object]
@@ -111,11 +101,14 @@ class Solver:
             MODES.set_random_seed(param.random_seed)
         self._net = _net_with_weights(train_net_of(param), param)
         self._test_nets = NetVec(_net_with_weights(test, param) for test in test_nets_of(param))
+        for test_net in self._test_nets:
+            test_net._debug_info = param.debug_info
         self._flat = FlatBlobs(self._net)
         parameters = self._net._parameters
         self._update = make_update(param, parameters.groups, parameters.data, parameters.diff)
         self._rate = torch.zeros((), device=parameters.data.device)
         self._iteration = self._current_step = 0
+        self._change_is_shown = True
         self._callbacks: list[tuple[_Callback, _Callback]] = []
         self._losses: list[float] = []
         self._smoothed = 0.0
@@ -206,22 +199,24 @@ class Solver:
         self._clock = time.perf_counter()
         for _ in range(iters):
             self._iterate(start)
-        if iters > 0:
-            self._show_change()
+        self._show_change()
 
     def _iterate(self, start: int) -> None:
         param, net = self._message, self._net
         net.clear_param_diffs()
+        self._change_is_shown = True  # nothing is left of the last one
         if _is_due(param.test_interval, self._iteration) and (
             self._iteration > 0 or param.test_initialization
         ):
             self.test_all()
         for on_start, _ in self._callbacks:
             on_start()
+        is_displayed = _is_due(param.display, self._iteration)
+        net._debug_info = is_displayed and param.debug_info
         loss = self._passes()
         if param.display:
             self._smooth(loss, start)
-        if _is_due(param.display, self._iteration):
+        if is_displayed:
             self._log_iteration()
             log_outputs(net)
         for _, on_gradients_ready in self._callbacks:
@@ -249,6 +244,8 @@ class Solver:
             else:
                 net._run_forward(0, last)
             net._backward(last, 0)
+            if net._debug_info:
+                log_totals([blob for _, blob in net._owned()])
         return loss / param.iter_size
 
     def _smooth(self, loss: float, start: int) -> None:
@@ -278,10 +275,14 @@ class Solver:
         self._update.change(self._rate)
         self._flat.spread()
         self._iteration += 1
+        self._change_is_shown = False
 
     def _show_change(self) -> None:
-        self._update.show_change(self._rate)
-        self._flat.spread_diffs()
+        """Let the gradients be what the last update took from the values, as they are in Caffe."""
+        if not self._change_is_shown:
+            self._update.show_change(self._rate)
+            self._flat.spread_diffs()
+            self._change_is_shown = True
 
     def _learning_rate(self) -> float:
         policy = RatePolicy(solver_settings(self._message), self._current_step)
@@ -316,9 +317,13 @@ class Solver:
     def snapshot(self) -> None:
         """Write ``<snapshot_prefix>_iter_<iter>`` .caffemodel and .solverstate (HDF5: with .h5).
 
+        With ``snapshot_diff`` the gradients lie beside the weights.
+
         Raises:
             PruneError: The folder cannot be written to or the disk is full.
         """
+        if self._message.snapshot_diff:
+            self._show_change()
         write_snapshot(self._message, self._net, self._iteration, self._history, self._current_step)
 
     @torch.no_grad()
@@ -330,76 +335,6 @@ class Solver:
             SurgeryError: It belongs to another net or another type of solver.
         """
         self._iteration, self._current_step = restore(Path(state_file), self._net, self._history)
-
-
-class SGDSolver(Solver):
-    """Gradient descent with momentum; see `Solver`."""
-
-    _type = "SGD"
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the next update."""
-        return self._learning_rate()
-
-
-class NesterovSolver(SGDSolver):
-    """Nesterov's accelerated gradient; see `Solver`."""
-
-    _type = "Nesterov"
-
-
-class AdaGradSolver(SGDSolver):
-    """AdaGrad; see `Solver`."""
-
-    _type = "AdaGrad"
-
-
-class RMSPropSolver(SGDSolver):
-    """RMSProp; see `Solver`."""
-
-    _type = "RMSProp"
-
-
-class AdaDeltaSolver(SGDSolver):
-    """AdaDelta; see `Solver`."""
-
-    _type = "AdaDelta"
-
-
-class AdamSolver(SGDSolver):
-    """Adam; see `Solver`."""
-
-    _type = "Adam"
-
-
-_CLASSES = {
-    kind._type: kind
-    for kind in (
-        SGDSolver,
-        NesterovSolver,
-        AdaGradSolver,
-        RMSPropSolver,
-        AdaDeltaSolver,
-        AdamSolver,
-    )
-}
-
-
-def get_solver(param_file: _File) -> SGDSolver:
-    """Return the solver of a file, of the class that its ``type`` says.
-
-    Raises:
-        CheckError: There is no such type.
-        PruneError: As `Solver`.
-    """
-    param = read_param(param_file)
-    if param.type not in _CLASSES:
-        raise CheckError(
-            f"{param_file}: the solver's type '{param.type}' is not known; use one of "
-            f"{', '.join(_CLASSES)}"
-        )
-    return _CLASSES[param.type]._of(param)
 
 
 def _is_due(interval: int, iteration: int) -> bool:
@@ -416,8 +351,6 @@ def _require_sense(param: Message) -> None:
             f"cannot write to snapshot prefix '{param.snapshot_prefix}'; make sure that the "
             "directory exists and is writable"
         )
-    if param.debug_info:
-        warn("debug_info is not followed: nothing is logged of single layers")
 
 
 def _net_with_weights(stated: StatedNet, param: Message) -> Net:

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from pycaffe_prune.engines.torch.snapshots import read_snapshot
 from pycaffe_prune.formats.caffe_pb2 import SolverParameter
-from pycaffe_prune.formats.hdf5 import write_hdf5_solverstate
+from pycaffe_prune.formats.caffemodel import write_caffemodel
+from pycaffe_prune.formats.hdf5 import write_hdf5_solverstate, write_hdf5_weights
 from pycaffe_prune.formats.prototxt import read_solver, refuse_carried
 from pycaffe_prune.formats.solverstate import Solverstate, write_solverstate
-from pycaffe_prune.pycaffe.errors import CheckError
 from pycaffe_prune.pycaffe.glog import log
 from pycaffe_prune.pycaffe.net import Net
+from pycaffe_prune.pycaffe.weights import weights_of
 
 __all__ = ["read_param", "restore", "write_snapshot"]
 
@@ -24,17 +25,11 @@ def read_param(path: str | os.PathLike[str]) -> SolverParameter:
     """Read a solver prototxt, with the ``snapshot_prefix`` that Caffe makes of its name.
 
     Raises:
-        CheckError: It asks for ``snapshot_diff``.
         FormatError: The file is missing or damaged, or has a field that Caffe does not know.
     """
     file = Path(path)
     param = read_solver(file)
     refuse_carried(param, file, "a solver")
-    if param.snapshot_diff:
-        raise CheckError(
-            f"{file}: snapshot_diff asks for gradients in snapshots, which have none here; leave "
-            "it out, and read them from solver.net.params"
-        )
     if not param.HasField("snapshot_prefix"):
         param.snapshot_prefix = str(file.with_suffix(""))
     elif Path(param.snapshot_prefix).is_dir():
@@ -48,7 +43,7 @@ def write_snapshot(
     """Write the weights, then what else the solver keeps, which the real Caffe resumes.
 
     Args:
-        param: Says by which name and in which format.
+        param: Says by which name, in which format, and whether with gradients (``snapshot_diff``).
         net: The training net.
         iteration: Updates done so far.
         history: Per learnable blob; see `engines.torch.snapshots.Snapshot.history`.
@@ -62,7 +57,8 @@ def write_snapshot(
     ending, kind = (".h5", "HDF5") if is_hdf5 else ("", "binary proto")
     weights, path = f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
     log(f"Snapshotting to {kind} file {weights}")
-    (net.save_hdf5 if is_hdf5 else net.save)(weights)
+    model = weights_of(net._name, net._steps, diffs=param.snapshot_diff)
+    (write_hdf5_weights if is_hdf5 else write_caffemodel)(Path(weights), model)
     log(f"Snapshotting solver state to {kind} file {path}")
     blobs = tuple(view.cpu().numpy() for view in history)
     state = Solverstate(iteration, weights, blobs, current_step)

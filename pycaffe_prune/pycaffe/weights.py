@@ -9,34 +9,45 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.formats.axes import extents
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
-from pycaffe_prune.formats.caffemodel import Caffemodel, Layer
+from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_diffs
 from pycaffe_prune.formats.sharing import blob_owners
-from pycaffe_prune.formats.weights import is_hdf5, read_weights
+from pycaffe_prune.formats.weights import is_caffemodel, is_hdf5, read_weights
 from pycaffe_prune.pycaffe.blobs import Blob
 from pycaffe_prune.pycaffe.errors import CheckError
+from pycaffe_prune.pycaffe.memory import Memory
 from pycaffe_prune.pycaffe.steps import Step
 
 __all__ = ["copy_blobs", "load_weights", "share_blobs", "weights_of"]
 
 
-def weights_of(name: str, steps: Iterable[Step]) -> Caffemodel:
+def weights_of(name: str, steps: Iterable[Step], *, diffs: bool = False) -> Caffemodel:
     """Return a net's layers with copies of their blobs (`Net::ToProto`).
 
     Args:
         name: The net's.
         steps: Its layers, Splits too, as in Caffe's files.
+        diffs: Whether with copies of the gradients, too.
     """
     layers = tuple(
-        Layer(step.param, tuple(blob._read().cpu().numpy().copy() for blob in step.blobs))
+        Layer(
+            step.param,
+            tuple(_copied(blob._data, blob) for blob in step.blobs),
+            tuple(_copied(blob._diff, blob) for blob in step.blobs if diffs),
+        )
         for step in steps
     )
     return Caffemodel(layers, NetParameter(name=name))
 
 
+def _copied(memory: Memory, blob: Blob) -> NDArray[np.float32]:
+    return memory.read(blob._shape).cpu().numpy().copy()
+
+
 def load_weights(path: Path, steps: Sequence[Step]) -> None:
     """Copy weights of a file into the layers of the same names (`Net::CopyTrainedLayersFrom`).
 
-    Layers that only one of them has are passed over.
+    Layers that only one of them has are passed over. Gradients that a binary caffemodel holds are
+    copied, too, as in Caffe.
 
     Args:
         path: Any file that `formats.weights.read_weights` reads.
@@ -65,7 +76,20 @@ def load_weights(path: Path, steps: Sequence[Step]) -> None:
                     f"{extents(values.shape)} in the file and {extents(target._shape)} in the net; "
                     "rename the layer to let it learn from scratch"
                 )
-            _put(target, values)
+            _put(target._data, values)
+    if is_caffemodel(path):
+        _load_diffs(path, targets)
+
+
+def _load_diffs(path: Path, targets: Mapping[str, Sequence[Blob]]) -> None:
+    for (name, index), diff in read_diffs(path).items():
+        for target in targets.get(name, ())[index : index + 1]:
+            if diff.size != target.count:
+                raise CheckError(
+                    f"{path}: blob {index} of layer '{name}' has {diff.size} gradients in the file "
+                    f"and {target.count} values in the net"
+                )
+            _put(target._diff, diff.reshape(target._shape))
 
 
 def copy_blobs(source: Iterable[Step], steps: Sequence[Step]) -> None:
@@ -119,5 +143,5 @@ def _miscounted(origin: str, held: int, needed: int) -> CheckError:
     return CheckError(f"{origin} has {held} blobs, the net's layer of that name {needed}")
 
 
-def _put(target: Blob, values: NDArray[np.float32]) -> None:
-    target._data.write(torch.from_numpy(np.array(values, np.float32)).to(target._data.device))
+def _put(target: Memory, values: NDArray[np.float32]) -> None:
+    target.write(torch.from_numpy(np.array(values, np.float32)).to(target.device))

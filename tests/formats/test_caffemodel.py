@@ -20,9 +20,11 @@ from pycaffe_prune.formats.caffemodel import (
     BlobKey,
     Caffemodel,
     Layer,
+    caffemodel_size,
     named_blobs,
     named_model,
     read_caffemodel,
+    read_diffs,
     write_caffemodel,
 )
 from pycaffe_prune.formats.carried import carry
@@ -96,6 +98,31 @@ def test_what_is_written_is_read_back_and_protobuf_agrees(
         for blob in layer.blobs:
             added.blobs.add(data=blob.reshape(-1).tolist()).shape.dim.extend(blob.shape)
     assert path.read_bytes() == proto.SerializeToString()
+
+
+def test_gradients_lie_beside_the_blobs_and_are_read_apart(tmp_path: Path) -> None:
+    path = tmp_path / "net.caffemodel"
+    weight, bias = np.ones((2, 3), np.float32), np.zeros(2, np.float32)
+    layer = Layer(LayerParameter(name="fc"), (weight, bias), (2 * weight, bias - 1))
+    model = Caffemodel((Layer(LayerParameter(name="relu")), layer, Layer(LayerParameter(name="x"))))
+    write_caffemodel(path, model)
+    assert path.stat().st_size == caffemodel_size(model)
+    found = NetParameter.FromString(path.read_bytes()).layer[1].blobs
+    assert [(*blob.data, *blob.diff) for blob in found] == [(1,) * 6 + (2,) * 6, (0, 0, -1, -1)]
+    require_equal(read_caffemodel(path), model)
+    diffs = read_diffs(path)
+    assert {key: diff.tolist() for key, diff in diffs.items()} == {
+        ("fc", 0): [2] * 6,
+        ("fc", 1): [-1, -1],
+    }
+    double = BlobProto(double_data=[1], double_diff=[3])
+    double.shape.dim.append(1)
+    old = NetParameter()
+    old.layers.add(name="v1").blobs.append(double)
+    old.layers.add().layer.name = "v0"
+    old.layers[1].layer.blobs.append(double)
+    path.write_bytes(old.SerializeToString())
+    assert read_diffs(path) == {("v1", 0): [3], ("v0", 0): [3]}
 
 
 def test_files_of_the_zoo_come_out_byte_for_byte(data_dir: Path, tmp_path: Path) -> None:

@@ -71,6 +71,16 @@ def test_layers_without_blobs_are_left_out(tmp_path: Path) -> None:
     require_same_blobs(read_hdf5_weights(tmp_path / "a.h5"), small_model())
 
 
+def test_gradients_lie_beside_the_values(tmp_path: Path) -> None:
+    blobs = small_model().layers[0].blobs
+    layer = Layer(LayerParameter(name="fc"), blobs, tuple(-blob for blob in blobs))
+    write_hdf5_weights(tmp_path / "a.h5", Caffemodel((layer,)))
+    with h5py.File(tmp_path / "a.h5") as file:
+        for index, blob in enumerate(blobs):
+            assert np.array_equal(file[f"diff/fc/{index}"][()], -blob)
+    require_same_blobs(read_hdf5_weights(tmp_path / "a.h5"), Caffemodel((layer,)))
+
+
 def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     write_hdf5_weights(tmp_path / "first", small_model())
     time.sleep(1.1)  # HDF5 counts time stamps in seconds

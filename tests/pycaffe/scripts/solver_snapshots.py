@@ -6,7 +6,7 @@ import os
 import caffe
 import numpy as np
 from caffe.proto import caffe_pb2
-from small_nets import feed, fill, params, solver_file
+from small_nets import diffs, feed, fill, params, solver_file
 from twin import show
 
 BASE = (
@@ -78,3 +78,25 @@ show("named after its file", sorted(glob.glob("*named*model") + glob.glob("snap/
 names = "snap/times_iter_2.caffemodel, snap/again_iter_5.caffemodel"
 tuned = caffe.SGDSolver(solver_file("tuned", BASE + 'weights: "{}"'.format(names)))
 show("weights", params(tuned.net), 5)
+
+# gradients beside the weights
+for kind in (caffe.SGDSolver, caffe.AdamSolver):
+    name = "snap/diffs" + kind.__name__
+    told = new(name[5:], 'snapshot_diff: true snapshot: 2 snapshot_prefix: "{}"'.format(name), kind)
+    told.step(3)
+    told.snapshot()
+    for iteration in (2, 3):
+        with open("{}_iter_{}.caffemodel".format(name, iteration), "rb") as file:
+            model.ParseFromString(file.read())
+        blobs = [blob for layer in model.layer for blob in layer.blobs]
+        show("gradients", [list(blob.diff) for blob in blobs], iteration)
+        with open("{}_iter_{}.solverstate".format(name, iteration), "rb") as file:
+            state.ParseFromString(file.read())
+        show("history without", [len(blob.diff) for blob in state.history])
+    told.step(1)
+    show("goes on", params(told.net), 4)
+    fresh = new("fresh" + kind.__name__, "", kind)
+    fresh.net.copy_from(name + "_iter_3.caffemodel")
+    show("gradients read", diffs(fresh.net), 3)
+    fresh.apply_update()
+    show("and used", params(fresh.net), 4)
