@@ -14,19 +14,12 @@ from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.net.setup_checks import refuse_repeated_tops
 from pycaffe_prune.pycaffe.blobs import Blob
+from pycaffe_prune.pycaffe.engine_step import EngineStep
 from pycaffe_prune.pycaffe.memory import new_memory
 from pycaffe_prune.pycaffe.no_backward import stop_of
 from pycaffe_prune.pycaffe.python_step import PythonStep
 from pycaffe_prune.pycaffe.splits import insert_splits
-from pycaffe_prune.pycaffe.steps import (
-    EngineStep,
-    Passes,
-    Place,
-    SharingStep,
-    SourceStep,
-    SplitStep,
-    Step,
-)
+from pycaffe_prune.pycaffe.steps import Passes, Place, SharingStep, SourceStep, SplitStep, Step
 from pycaffe_prune.pycaffe.wiring import Wiring, backward_needs, name_losses, wire
 
 __all__ = ["STEPS", "Assembled", "assemble"]

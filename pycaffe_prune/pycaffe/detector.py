@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.errors import PruneError
-from pycaffe_prune.pycaffe.images import load_image, resize_image
+from pycaffe_prune.pycaffe import io
 from pycaffe_prune.pycaffe.proto.caffe_pb2 import TEST
 from pycaffe_prune.pycaffe.pycaffe import Net
 from pycaffe_prune.pycaffe.transformer import image_transformer
@@ -80,7 +80,7 @@ class Detector(Net):
         crops = []
         in_ = self.inputs[0]
         for filename, windows in images_windows:
-            image = load_image(filename)
+            image = io.load_image(filename)
             for window in windows:
                 found.append({"window": window, "filename": filename})
                 crops.append(self.transformer.preprocess(in_, self.crop(image, window)))
@@ -134,7 +134,7 @@ class Detector(Net):
             raise _empty(window, im)
         crop = np.broadcast_to(self.crop_mean, self.crop_dims).astype(np.float32)
         top, left = pad
-        crop[top : top + height, left : left + width] = resize_image(context, (height, width))
+        crop[top : top + height, left : left + width] = io.resize_image(context, (height, width))
         return crop
 
     def configure_crop(self, context_pad: int | None) -> None:

@@ -6,6 +6,7 @@ GPU there is one copy on each side and a note of which is newest (`SyncedMemory`
 `src/caffe/syncedmem.cpp`): each view counts as a write on the host.
 """
 
+import itertools
 import math
 from enum import Enum, auto
 
@@ -16,7 +17,10 @@ from torch import Tensor
 
 from pycaffe_prune.formats.axes import Shape
 
-__all__ = ["DeviceMemory", "Memory", "new_memory"]
+__all__ = ["DeviceMemory", "Memory", "new_memory", "storage_of"]
+
+
+_FIRST_VERSIONS = itertools.count(step=1 << 40)
 
 
 class Memory:
@@ -36,8 +40,9 @@ class Memory:
         self._array: NDArray[np.float32] | None = None
         """The last view."""
         self._capacity = 0 if flat is None else flat.numel()
-        self.version = 0
-        """Grows with each write, and with each view that may be written into."""
+        self.version = next(_FIRST_VERSIONS)
+        """Grows with each write, and with each view that may be written into; no two memories have
+        the same, since a blob may be given another one."""
         self.views = 0
         """How many views were given."""
 
@@ -213,3 +218,8 @@ def new_memory(device: torch.device, flat: Tensor | None = None) -> Memory:
         flat: Memory that is there already, one axis, on ``device``.
     """
     return Memory(flat) if device.type == "cpu" else DeviceMemory(device, flat)
+
+
+def storage_of(tensor: Tensor) -> int:
+    """Return where the memory begins that a tensor is a view of: equal for views of the same."""
+    return tensor.untyped_storage().data_ptr()

@@ -1,6 +1,6 @@
 """The layers of a net in their places: what each reads and writes in a pass."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,22 +10,14 @@ from pycaffe_prune.engines.losses import loss_weights
 from pycaffe_prune.engines.torch.data.base import Source
 from pycaffe_prune.engines.torch.data.memory_source import DummySource
 from pycaffe_prune.engines.torch.data.sources import make_source
-from pycaffe_prune.engines.torch.layers.activations import ReLU
-from pycaffe_prune.engines.torch.layers.base import Layer, LayerSetup, Saved
-from pycaffe_prune.engines.torch.layers.random import RandomLayer
-from pycaffe_prune.engines.torch.layers.registry import require_known
 from pycaffe_prune.errors import SurgeryError
-from pycaffe_prune.formats.axes import Shape, extents
-from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter
+from pycaffe_prune.formats.caffe_pb2 import LayerParameter
 from pycaffe_prune.formats.field_table import refuse_unhonoured
 from pycaffe_prune.net.shapes import LayerShapes, infer_shapes
 from pycaffe_prune.pycaffe.blobs import Blob, BlobVec
-from pycaffe_prune.pycaffe.few_images import layer_on
-from pycaffe_prune.pycaffe.memory import Memory
+from pycaffe_prune.pycaffe.memory import Memory, storage_of
 
-__all__ = ["EngineStep", "Passes", "Place", "SharingStep", "SourceStep", "SplitStep", "Step"]
-
-_PASSES_APART = 1_000_003  # keys of random layers: seed, number of the pass and of the layer
+__all__ = ["Passes", "Place", "SharingStep", "SourceStep", "SplitStep", "Step", "write_diff"]
 
 
 @dataclass
@@ -75,10 +67,13 @@ class Step:
     def set_up(self) -> None:
         """Give the tops their shapes, and the layer its blobs.
 
+        Tops of an Input that states no shape have none until somebody reshapes them.
+
         Raises:
             PruneError: The layer contradicts itself or what it reads.
         """
-        self._resize_tops(self._infer())
+        if self.param.type != "Input" or self.param.input_param.shape:
+            self._resize_tops(self._infer())
 
     def weigh_losses(self) -> None:
         """Put the loss weights where the backward pass begins (`Layer::SetLossWeights`)."""
@@ -214,187 +209,18 @@ class SplitStep(SharingStep):
             diff = top._read_diff()
             if diff is not None:
                 total = diff if total is None else total + diff
-        _write_diff(self.bottoms[0], total, self.tops)
+        write_diff(self.bottoms[0], total, self.tops)
 
 
-class EngineStep(Step):
-    """A layer of the engine torch."""
-
-    layer: Layer
-
-    def set_up(self) -> None:
-        """See `Step.set_up`."""
-        refuse_unhonoured(self.param, "torch")
-        require_known(self.param)
-        around = self._infer()
-        self._in_place = not set(self.param.top).isdisjoint(self.param.bottom)
-        self.may_overwrite = False
-        """Whether the bottom's memory, if nobody else has it, may be the top's; set by the net."""
-        self._saved: Saved | None = None
-        self._versions: list[int] = []
-        self._inputs: list[Tensor] | None = None
-        self._saves_tops = False
-        self._top_views: list[int] = []
-        self._key = 0
-        self.blobs.extend(Blob(shape, self.place.device) for shape in around.params)
-        self._make(around)
-
-    def _make(self, around: LayerShapes) -> None:
-        self._read = [blob._shape for blob in self.bottoms]
-        bottoms = tuple(self._read)
-        tops = tuple(shape for shape in around.tops if shape is not None)
-        before: Layer | None = getattr(self, "layer", None)
-        self.layer = layer_on(
-            self.place.device, LayerSetup(self.param, bottoms, tops, self.param.phase)
-        )
-        if before is not None:
-            self.layer.follow(before)
-        self._begun = [state.clone() for state in self.layer.states]
-        self._saved = self._inputs = None
-        self._by_hand = type(self.layer).forward_saving is not Layer.forward_saving
-        self._resize_tops(around)
-        self.settle()
-
-    def settle(self) -> None:
-        """See `Step.settle`."""
-        # A pass written by hand also does what one in TRAIN does besides: draw, keep means.
-        in_train = self.param.phase == TRAIN and self._by_hand
-        self._saves = self.trains or self.layer.moves_params or self.layer.remembers or in_train
-
-    def reshape(self) -> None:
-        """See `Step.reshape`."""
-        shapes = [blob._shape for blob in self.bottoms]
-        if shapes == self._read or self.layer.takes_any_shape:
-            return
-        around = self._infer()
-        shapes = [blob._shape for blob in self.blobs]
-        if list(around.params) != shapes:
-            raise SurgeryError(
-                f"layer '{self.param.name}' ({self.param.type}): its bottom has shape "
-                f"{_listed(blob._shape for blob in self.bottoms)} now, which needs blobs of "
-                f"{_listed(around.params)}; it has {_listed(shapes)}, made for "
-                f"{_listed(self._read)}"
-            )
-        self._make(around)
-
-    def forward(self) -> None:
-        """See `Step.forward`."""
-        self.reshape()
-        layer = self.layer
-        bottoms = [blob._data.read(blob._shape) for blob in self.bottoms]
-        params = [blob._data.read(blob._shape) for blob in self.blobs]
-        if self._in_place:
-            bottoms = self._apart(bottoms)
-        if self._saves:
-            tops = self._forward_saving(bottoms, params)
-        else:
-            tops = layer.forward(bottoms, params)
-        for blob, top in zip(self.tops, _distinct(tops, bottoms, self.bottoms), strict=True):
-            blob._bind(top)
-        if self._saves_tops:
-            self._top_views = [blob._data.views for blob in self.tops]
-
-    def _apart(self, bottoms: list[Tensor]) -> list[Tensor]:
-        """Copies of the bottoms that somebody may look at while they are overwritten."""
-        own = {id(top) for top in self.tops}
-        return [
-            value.clone() if id(blob) in own and blob._data.is_held else value
-            for value, blob in zip(bottoms, self.bottoms, strict=True)
-        ]
-
-    def _forward_saving(self, bottoms: list[Tensor], params: list[Tensor]) -> tuple[Tensor, ...]:
-        layer = self.layer
-        if isinstance(layer, RandomLayer):
-            run = self.place.passes.seed * _PASSES_APART + self.place.passes.begun
-            self._key = run * 1009 + self.place.number
-            layer.reseed(self._key)
-        layer.in_place = self.may_overwrite and not self.bottoms[0]._data.is_held
-        self._begun = [state.clone() for state in layer.states]
-        tops, saved = layer.forward_saving(bottoms, params)
-        if layer.moves_params:
-            for blob in self.blobs:
-                blob._data.touch()
-        if self.trains:
-            self._saved, self._versions = saved, self._current()
-            self._inputs = bottoms if self._in_place else None
-            # Caffe's ReLU reads its bottom.
-            self._saves_tops = saved is tops and (self._in_place or not isinstance(layer, ReLU))
-        return tops
-
-    def _current(self) -> list[int]:
-        """The versions of what the layer reads."""
-        read = self.blobs if self._in_place else [*self.bottoms, *self.blobs]
-        return [blob._data.version for blob in read]
-
-    def backward(self) -> None:
-        """See `Step.backward`.
-
-        Without a forward pass before it, or where something was written since, what it needs is
-        computed from what the blobs hold now.
-        """
-        saved = self._saved
-        if saved is None or self._versions != self._current():
-            saved = self._saved = self._save_again()
-        if self._saves_tops and self._top_views != [top._data.views for top in self.tops]:
-            saved = tuple(top._read() for top in self.tops)  # somebody may have written into them
-        targets = [
-            blob._diff.read(blob._shape) if learns else None
-            for blob, learns in zip(self.blobs, self.learns, strict=True)
-        ]
-        top_diffs = [blob._read_diff() for blob in self.tops]
-        found = self.layer.backward(saved, top_diffs, self.propagate, targets)
-        if any(tensor.requires_grad for tensor in saved):
-            self._saved = None  # autograd's graph is gone
-        for blob, learns in zip(self.blobs, self.learns, strict=True):
-            if learns:
-                blob._diff.touch()
-        for blob, diff, wanted in zip(self.bottoms, found, self.propagate, strict=True):
-            if wanted:
-                _write_diff(blob, diff, self.tops)
-
-    def _save_again(self) -> Saved:
-        self.reshape()
-        layer = self.layer
-        bottoms = self._inputs or [blob._read() for blob in self.bottoms]
-        params = [blob._read() for blob in self.blobs]
-        if layer.moves_params:
-            params = [param.clone() for param in params]
-        if isinstance(layer, RandomLayer):
-            layer.reseed(self._key)
-        layer.in_place = False
-        layer.states = [state.clone() for state in self._begun]
-        self._versions = self._current()
-        return layer.forward_saving(bottoms, params)[1]
-
-
-def _listed(shapes: Iterable[Shape]) -> str:
-    return ", ".join(map(extents, shapes))
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-def _distinct(
-    results: Sequence[Tensor], sources: Sequence[Tensor], blobs: Sequence[Blob]
-) -> Sequence[Tensor]:
-    """The results; copies of those that lie in memory of ``sources`` that somebody looks at."""
-    seen = {
-        _storage(source) for source, blob in zip(sources, blobs, strict=True) if blob._data.is_held
-    }
-    if not seen:
-        return results
-    return [result.clone() if _storage(result) in seen else result for result in results]
-
-
-def _write_diff(bottom: Blob, diff: Tensor | None, tops: Sequence[Blob]) -> None:
+def write_diff(bottom: Blob, diff: Tensor | None, tops: Sequence[Blob]) -> None:
     """Give a bottom its gradient, in memory that is none of the tops'."""
     memory: Memory = bottom._diff
     if diff is None:
         memory.clear()
         return
     if not memory.is_held and any(
-        top._diff.is_held and _storage(top._diff.read(top._shape)) == _storage(diff) for top in tops
+        top._diff.is_held and storage_of(top._diff.read(top._shape)) == storage_of(diff)
+        for top in tops
     ):
         diff = diff.clone()
     memory.write(diff)
