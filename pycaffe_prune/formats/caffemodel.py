@@ -281,14 +281,19 @@ def read_diffs(path: Path) -> dict[BlobKey, Blob]:
         for part in wire.fields(buffer, 0, len(buffer)):
             if part.number in (_LAYER, _V1_LAYER) and part.wire_type == wire.LENGTH:
                 definition, places = _split_layer(buffer, part)
-                is_v0 = isinstance(definition, V1LayerParameter) and definition.HasField("layer")
-                name = definition.layer.name if is_v0 else definition.name
+                name = _name_of(definition)
                 for index, place in enumerate(places):
                     with naming_blob(name, index):
                         diff = read_diff(buffer, place.start, place.end)
                     if diff.size:
                         found.setdefault((name, index), diff)
     return found
+
+
+def _name_of(definition: LayerParameter | V1LayerParameter) -> str:
+    if isinstance(definition, V1LayerParameter) and definition.HasField("layer"):
+        return definition.layer.name
+    return definition.name
 
 
 def _split_layer(

@@ -31,9 +31,10 @@ __all__ = [
 _Net_forward, _Net_backward = Net.forward, Net.backward
 _Net_forward_all, _Net_forward_backward_all = Net.forward_all, Net.forward_backward_all
 _Net_set_input_arrays, _Net_batch = Net.set_input_arrays, Net._batch
-_Net_blobs, _Net_blob_loss_weights = property(Net.blobs.func), property(Net.blob_loss_weights.func)
-_Net_layer_dict, _Net_params = property(Net.layer_dict.func), property(Net.params.func)
-_Net_inputs, _Net_outputs = property(Net.inputs.func), property(Net.outputs.func)
+_Net_blobs, _Net_blob_loss_weights, _Net_layer_dict, _Net_params, _Net_inputs, _Net_outputs = (
+    property(vars(Net)[name].func)
+    for name in ("blobs", "blob_loss_weights", "layer_dict", "params", "inputs", "outputs")
+)
 
 
 def _Net_get_id_name(  # noqa: N802 (pycaffe's)
