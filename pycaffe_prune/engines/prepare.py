@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pycaffe_prune.engines.backward_stops import refuse_stopped_backward
 from pycaffe_prune.engines.data_faults import refuse_faulty_data
 from pycaffe_prune.engines.data_paths import DataFolder
 from pycaffe_prune.engines.data_shapes import data_shapes
@@ -25,12 +26,11 @@ from pycaffe_prune.engines.initial_weights import (
 from pycaffe_prune.engines.job import (
     EvaluationJob,
     Job,
-    LoadedWeights,
     ReadFile,
     TrainRequest,
 )
+from pycaffe_prune.engines.kept_weights import require_masking, require_tying
 from pycaffe_prune.engines.losses import weighted_losses
-from pycaffe_prune.engines.masking import require_fitting_masking
 from pycaffe_prune.engines.net_data import (
     batch_size,
     refuse_unfed,
@@ -48,7 +48,6 @@ from pycaffe_prune.engines.solver_nets import solver_nets, test_states, with_net
 from pycaffe_prune.engines.test_images import image_count, why_uncounted
 from pycaffe_prune.engines.test_plan import headline_mark, label_source, plan_test
 from pycaffe_prune.engines.trusted_layers import confine_output, make_output_folders, module_folders
-from pycaffe_prune.engines.tying import require_fitting_tying
 from pycaffe_prune.errors import DataError, FormatError, SurgeryError
 from pycaffe_prune.formats.axes import Shape
 from pycaffe_prune.formats.caffe_pb2 import (
@@ -140,16 +139,19 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     mask = read_mask(request.mask) if request.mask else None
     refuse_repeated_names(net)
     resolved = with_nets(resolved, nets, folder.net)
-    refuse_unfed(layers_in_state(net, NetState(TRAIN)), nets.source)
+    train = layers_in_state(net, NetState(TRAIN))
+    refuse_unfed(train, nets.source)
     refuse_faulty_data(net, files, [NetState(TRAIN), *test_states(resolved)])
+    inputs = _inputs(net, TRAIN)
+    refuse_stopped_backward(train, inputs, nets.source, force=net.force_backward)
     restored = read_restored(request, resolved, mask)
     initial = () if restored else weights_files(request, solver)
     files_used = [Path(restored.told.weights)] if restored else initial
-    loaded, new = load_list(net, files_used, _inputs(net, TRAIN))
+    loaded, new = load_list(net, files_used, inputs)
     if mask:
         require_fitting_mask(net, loaded, mask)
-    _require_masking(request, net, resolved, mask)
-    _require_tying(request, net, loaded)
+    require_masking(request, net, inputs, resolved, mask)
+    require_tying(request, net, inputs, loaded)
     tests = [
         TestNet(name, layers_in_state(net, state), batches)
         for name, state, batches in zip(
@@ -249,45 +251,6 @@ def prepare_evaluation(
     write_prototxt(folder.net, net)
     write_text(folder.job, job.model_dump_json(indent=2) + "\n")
     return job
-
-
-def _require_masking(
-    request: TrainRequest, net: NetParameter, solver: SolverParameter, mask: MaskFile | None
-) -> None:
-    if request.masking is None:
-        return
-    if request.restore and request.masking.moves_masks:
-        raise FormatError(
-            f"{request.restore}: a run whose masks change cannot go on from another's state, "
-            "which tells nothing of masks; begin with its --weights, and a --mask"
-        )
-    require_fitting_masking(
-        request.masking,
-        net,
-        _inputs(net, TRAIN),
-        request.solver,
-        solver.max_iter,
-        mask.masks if mask else (),
-    )
-
-
-def _require_tying(
-    request: TrainRequest, net: NetParameter, loaded: Sequence[LoadedWeights]
-) -> None:
-    if request.tying is None:
-        return
-    if request.restore:
-        raise FormatError(
-            f"{request.restore}: a run whose equal weights stay equal cannot go on from another's "
-            "state, whose history moves them apart; begin with its --weights"
-        )
-    if request.masking:
-        raise FormatError(
-            f"{request.solver}: a masking and weights that are tied do not go together; train "
-            "twice, with the weights that the first run leaves"
-        )
-    filled = {name for file in loaded for name in file.copied}
-    require_fitting_tying(request.tying, net, _inputs(net, TRAIN), filled)
 
 
 def _data_folder(request: TrainRequest, net_path: Path) -> DataFolder:

@@ -12,15 +12,15 @@ from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.net.graph import NetState, layers_in_state
+from pycaffe_prune.net.no_backward import stop_of
 from pycaffe_prune.net.setup_checks import refuse_repeated_tops
+from pycaffe_prune.net.splits import insert_splits
+from pycaffe_prune.net.wiring import Wiring, backward_needs, name_losses, wire
 from pycaffe_prune.pycaffe.blobs import Blob
 from pycaffe_prune.pycaffe.engine_step import EngineStep
 from pycaffe_prune.pycaffe.memory import new_memory
-from pycaffe_prune.pycaffe.no_backward import stop_of
 from pycaffe_prune.pycaffe.python_step import PythonStep
-from pycaffe_prune.pycaffe.splits import insert_splits
 from pycaffe_prune.pycaffe.steps import Passes, Place, SharingStep, SourceStep, SplitStep, Step
-from pycaffe_prune.pycaffe.wiring import Wiring, backward_needs, name_losses, wire
 
 __all__ = ["STEPS", "Assembled", "assemble"]
 

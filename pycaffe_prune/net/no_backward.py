@@ -38,7 +38,7 @@ def stop_of(param: LayerParameter, propagate: Sequence[bool]) -> str | None:
         place = number % len(propagate)
         if number < len(propagate) and propagate[place]:
             return (
-                f"{told} has no gradient for {what}, '{param.bottom[place]}'; say propagate_down: "
-                "false for it, leave the layer out of this net, or do without force_backward"
+                f"{told} has no gradient for {what}, '{param.bottom[place]}'; leave the layer out "
+                "of this net, or do without force_backward and say propagate_down: false for it"
             )
     return None
