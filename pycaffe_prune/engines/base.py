@@ -43,6 +43,7 @@ class Event(BaseModel):
         "restored",
         "warning",
         "resumed",
+        "products",
         "progress",
         "test",
         "snapshot",
@@ -52,7 +53,7 @@ class Event(BaseModel):
     iteration: int = 0
     message: str | None = None
     """What a warning says, what is used of a file of weights, what a run goes on from, what has to
-    be made anew."""
+    be made anew, how a masked layer is computed."""
     loss: float | None = None
     """Training loss of the last batch (progress), or mean test loss (test)."""
     lr: float | None = None

@@ -33,6 +33,11 @@ class RunFolder:
         return self.path / "mask.npz"
 
     @property
+    def products(self) -> Path:
+        """How the engine torch computes masked layers, as it was measured at the beginning."""
+        return self.path / "products.json"
+
+    @property
     def teacher(self) -> Path:
         """The net of a teacher, with Input layers for its data."""
         return self.path / "teacher.prototxt"

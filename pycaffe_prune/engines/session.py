@@ -49,7 +49,8 @@ __all__ = [
 ]
 
 _LOGGED = frozenset(
-    {"start", "weights", "restored", "warning", "resumed", "test", "snapshot", "stopped", "done"}
+    {"start", "weights", "restored", "warning", "resumed", "products", "test", "snapshot"}
+    | {"stopped", "done"}
 )
 
 

@@ -186,6 +186,10 @@ class Net:
         """The layers that compute, in the net's order."""
         return list(self._steps.values())
 
+    def varies(self, step: Step) -> bool:
+        """Whether a step may read other shapes at each pass."""
+        return self._places[step.layer.param.name] in self._varying.places
+
     def use_batch(self, tensors: Sequence[Tensor]) -> None:
         """Put other tensors in the place of those that `fetch` brought."""
         for slot, tensor in zip(self.batch_slots, tensors, strict=True):

@@ -1,7 +1,7 @@
 """Caffe's solver on PyTorch: iterations, masks, snapshots."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,11 @@ from pycaffe_prune.engines.caffe.caffe_worker.mask_state import read_mask_state,
 from pycaffe_prune.engines.distillation import Distillation
 from pycaffe_prune.engines.masking import Masking
 from pycaffe_prune.engines.solver_nets import test_states
+from pycaffe_prune.engines.torch.compaction import Compaction
 from pycaffe_prune.engines.torch.masks import Masks
 from pycaffe_prune.engines.torch.moving_masks import MovingMasks, make_moving
 from pycaffe_prune.engines.torch.net import Net
+from pycaffe_prune.engines.torch.products import Product, kept_layers, measured
 from pycaffe_prune.engines.torch.snapshots import read_snapshot, write_snapshot
 from pycaffe_prune.engines.torch.stepping import Stepping
 from pycaffe_prune.engines.torch.teacher import Teacher
@@ -52,6 +54,7 @@ class Solver:
         self.param = param
         seed = max(param.random_seed, 0)
         self.masks: Masks | None = None
+        self._compaction: Compaction | None = None
         self.moving: MovingMasks | None = None
         self.teacher: Teacher | None = None
         self.tied: Tied | None = None
@@ -84,7 +87,34 @@ class Solver:
         self.masks = Masks(self.net, masks)
         self._zero_masked()
         self.update.keep(self.masks.bits)
+        self._compaction = None
         self.stepping.renew()
+
+    def measured_products(self) -> tuple[Product, ...]:
+        """Measure how masked layers are computed fastest; none where masks change, say.
+
+        See `products.measured`.
+        """
+        if self.masks is None or self.moving or self.tied:
+            return ()
+        return measured(self.param, self.net, self.masks.bits)
+
+    def compute_by(self, products: Sequence[Product]) -> None:
+        """Compute masked layers so from now on, until there are other masks.
+
+        To rounding all ways have the same outcome. At the end of each `step` all is as it is
+        without: blobs and history are whole, and zero where they are masked.
+
+        Args:
+            products: As `measured_products` returns them; other layers are computed densely.
+        """
+        self._compaction = None
+        if self.masks is None or self.moving or self.tied:
+            return
+        ways = {(product.layer, 0): product.way for product in products}
+        layers = kept_layers(self.net, self.masks.bits, ways)
+        if layers:
+            self._compaction = Compaction(self.param, self.net, self.masks.bits, layers)
 
     def follow(self, masking: Masking, start: Mapping[BlobKey, NDArray[np.bool_]]) -> None:
         """Let masks change, or weights lie on few levels, while the net trains, from now on.
@@ -97,6 +127,7 @@ class Solver:
             SurgeryError: A mask does not fit its blob, or there is no such blob.
         """
         seed = max(self.param.random_seed, 0)
+        self._compaction = None
         self.moving = make_moving(self.net, self.update, masking, start, seed)
         self.stepping.begin = self.moving.begin
         self.stepping.renew()
@@ -126,13 +157,14 @@ class Solver:
             SurgeryError: A mask does not fit its blob, or there is no such blob.
             SystemExit: A weight that is to be tied is NaN or infinite.
         """
+        self._compaction = None
         self.tied = Tied(self.net, tying, masks)
         self.update.keep(self.tied.bits)
         self.stepping.renew()
 
     def _apply(self, rate: Tensor) -> None:
         if self.tied is None:
-            self.update.apply(rate)
+            (self._compaction or self).update.apply(rate)
             return
         self.tied.gather(self.net.parameters.diff)
         self.update.apply(rate)
@@ -154,7 +186,9 @@ class Solver:
         Raises:
             DataError: The data are damaged.
         """
-        self.stepping.run(iterations)
+        data, history = self.net.parameters.data, self.update.history
+        with self._compaction.held(data, history) if self._compaction else nullcontext():
+            self.stepping.run(iterations)
         if self.moving:
             self.moving.settle()
 

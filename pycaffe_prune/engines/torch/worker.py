@@ -48,6 +48,7 @@ from pycaffe_prune.engines.torch.curvature import (
 from pycaffe_prune.engines.torch.masks import Masks
 from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.pack import Rendezvous, pack_key
+from pycaffe_prune.engines.torch.products import Product, read_products, write_products
 from pycaffe_prune.engines.torch.request import Request
 from pycaffe_prune.engines.torch.solver import Solver
 from pycaffe_prune.engines.trusted_layers import anchored_output
@@ -177,7 +178,7 @@ def _train_all(folders: Sequence[RunFolder], device: torch.device, emit: Emit) -
             runs.append(_Run(folder, device, tell))
     if len(runs) == 1:
         with _telling_failure(runs[0].emit):
-            runs[0].lead(runs[0].solver.step)
+            runs[0].lead_alone()
         return
     packs: dict[str, list[Solver]] = {}
     for run in runs:
@@ -196,7 +197,7 @@ def _train_all(folders: Sequence[RunFolder], device: torch.device, emit: Emit) -
 def _lead_in_pack(run: "_Run", meeting: Rendezvous | None) -> None:
     with _telling_failure(run.emit):
         if meeting is None:
-            run.lead(run.solver.step)
+            run.lead_alone()
         else:
             with meeting.of(run.solver) as step:
                 run.lead(step)
@@ -260,6 +261,26 @@ class _Run:
             self.emit(event="resumed", iteration=self.solver.iter)
         if masks:
             self.solver.mask(masks)
+
+    def lead_alone(self) -> None:
+        """Train to the end, masked layers computed in the way that is fastest here."""
+        if self.solver.masks:
+            self.solver.compute_by(self._products())
+        self.lead(self.solver.step)
+
+    def _products(self) -> Sequence[Product]:
+        """How masked layers are computed: as the run began, to whose bits it has to go on."""
+        path = self._folder.products
+        if path.is_file():
+            return read_products(path)
+        if self.solver.iter > 0 and not self._job["restored"]:
+            return ()  # densely: as those did who wrote no such file
+        found = self.solver.measured_products()
+        if found:
+            write_products(path, found)
+        for product in found:
+            self.emit(event="products", message=product.told)
+        return found
 
     def lead(self, step: Callable[[int], None]) -> None:
         """Train to the end; ``step`` runs so many iterations of `solver`."""
