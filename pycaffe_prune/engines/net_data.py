@@ -95,9 +95,9 @@ def _require_lmdb_backend(layer: LayerParameter, net_path: Path) -> None:
         return
     has = "backend: LEVELDB" if told.HasField("backend") else "no backend, which means LEVELDB"
     raise FormatError(
-        f"{net_path}: layer '{layer.name}' (Data) has {has}, and LevelDBs are not read here, by no "
-        "engine; make an LMDB of its images (Caffe's convert_imageset --backend=lmdb) and say "
-        "backend: LMDB"
+        f"{net_path}: layer '{layer.name}' (Data) has {has}, and LevelDBs ('{told.source}') are "
+        "not read here, by no engine; make an LMDB of the same images (Caffe's convert_imageset "
+        "--backend=lmdb) and say backend: LMDB"
     )
 
 

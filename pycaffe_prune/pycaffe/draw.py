@@ -200,6 +200,10 @@ def draw_net(
     graph = get_pydot_graph(caffe_net, rankdir, phase=phase, display_lrm=display_lrm)
     try:
         picture: bytes = graph.create(format=ext)
+    except FileNotFoundError as error:
+        raise DrawingError(
+            "Graphviz's program dot draws nets, and is not installed: `apt install graphviz`"
+        ) from error
     except (OSError, AssertionError) as error:
         raise DrawingError(f"Graphviz's dot drew no {ext}: {error}") from error
     return picture

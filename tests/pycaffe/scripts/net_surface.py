@@ -30,6 +30,8 @@ with open("net.prototxt", "w") as file:
     file.write(NET)
 
 draws = np.random.RandomState(3)
+show("layer types", list(caffe.layer_type_list()))
+show("version", caffe.__version__)
 
 
 def fill(net):

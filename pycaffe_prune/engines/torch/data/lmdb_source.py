@@ -75,7 +75,8 @@ class LmdbRecords(Records[tuple[int, bytes]]):
         if param.data_param.backend != DataParameter.LMDB:
             raise DataError(
                 f"layer '{param.name}' (Data): {source} is a LevelDB by its backend, which is not "
-                "read here; make an LMDB of it and say backend: LMDB"
+                "read here; make an LMDB of the same images (Caffe's convert_imageset "
+                "--backend=lmdb) and say backend: LMDB"
             )
         if told.force_color and told.force_gray:
             raise DataError(
