@@ -49,9 +49,9 @@ def slice_rule(
     axis = param.slice_dim if param.HasField("slice_dim") else axis_of(param.axis, shapes)
     if flow is None:
         return [None] * len(layer.top)
-    if axis < 0 or (axis == 1 and flow.is_flat):
+    if axis < 0 or (axis == flow.axis and flow.is_flat):
         return stop(trace, layer, bottoms, " on a blob of unknown shape")
-    if axis != 1:
+    if axis != flow.axis:
         return [flow] * len(layer.top)
     points = list(param.slice_point)
     if not points:
@@ -64,7 +64,7 @@ def slice_rule(
         points = list(range(step, len(flow.ids), step))
     parts = tuple(np.split(flow.ids, points))
     trace.slice(layer.name, parts)
-    return [Flow(ids) for ids in parts]
+    return [Flow(ids, axis=axis) for ids in parts]
 
 
 def _flattened(flow: Flow | None, bottom: tuple[int, ...] | None) -> Flow | None:

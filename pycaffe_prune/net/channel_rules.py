@@ -6,6 +6,7 @@ the channels that it reads cannot be deleted, and the reason names the layer.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from pycaffe_prune.net.channel_sequences import (
     embed_rule,
     inner_product_rule,
     lstm_rule,
+    lstm_unit_rule,
     rnn_rule,
 )
 from pycaffe_prune.net.channels import BlobChannels, ChannelTrace, Flow, Ids
@@ -53,8 +55,11 @@ ENDS = frozenset(
 ALONG_ANY_AXIS = (
     (CARRYING - {"Pooling"})
     | ENDS
-    | {"Concat", "Eltwise", "Embed", "Filter", "InnerProduct", "LSTM", "RNN", "Silence"}
-)
+    | {
+        "Bias", "Concat", "Eltwise", "Embed", "Filter", "InnerProduct", "LSTM", "LSTMUnit", "RNN",
+        "Scale", "Silence", "Slice",
+    }
+)  # fmt: skip
 """Types whose rules know of channels along another axis than 1."""
 
 
@@ -247,17 +252,26 @@ def _scale(
     is_scale = layer.type == "Scale"
     param = layer.scale_param if is_scale else layer.bias_param
     with_bias = is_scale and layer.scale_param.bias_term
+    flow, axis = bottoms[0], axis_of(param.axis, shapes)
     if len(bottoms) > 1:
+        if flow is not None and _spares(flow.axis, axis, shapes.bottoms[1]):
+            fix_all(trace, bottoms[1:], f"has factors for layer '{layer.name}' ({layer.type})")
+            return [flow]
         # Factors for each image and channel (squeeze and excitation) have the bottom's channels.
         if param.axis == 0 and not with_bias:
             return joined(trace, layer, bottoms)
         return stop(trace, layer, bottoms, f" with two bottoms and axis {param.axis}")
-    if param.num_axes == 0:
-        return [bottoms[0]]
-    if param.num_axes != 1 or axis_of(param.axis, shapes) != 1:
+    if flow is None or param.num_axes == 0:
+        return [flow]
+    if param.num_axes != 1 or axis != flow.axis:
         return stop(trace, layer, bottoms, f" with axis {param.axis}, num_axes {param.num_axes}")
-    blobs = (0, 1) if with_bias else (0,)
-    return [bottoms[0] and per_channel(trace, layer, bottoms[0], blobs, shapes)]
+    made = per_channel(trace, layer, flow, (0, 1) if with_bias else (0,), shapes)
+    return [replace(made, axis=flow.axis)]
+
+
+def _spares(axis: int, first: int, factors: Shape | None) -> bool:
+    """Whether a second bottom, beginning at an axis, has nothing of its own for each channel."""
+    return factors is not None and first >= 0 and not first <= axis < first + len(factors)
 
 
 def _eltwise(
@@ -323,6 +337,7 @@ _RULES: dict[str, Rule] = {
     "InnerProduct": _inner_product,
     "LRN": _lrn,
     "LSTM": lstm_rule,
+    "LSTMUnit": lstm_unit_rule,
     "MVN": _mvn,
     "PReLU": _prelu,
     "RNN": rnn_rule,

@@ -1,9 +1,13 @@
 """Layers whose units lie along another axis than 1: Embed, LSTM, RNN, InnerProduct with an axis.
 
+LSTMUnit is here as well, which has no weights and reads such units.
+
 A hidden unit of LSTM or RNN goes with the rows that make it, in every gate, and with the columns
 by which the next time step reads it (`FillUnrolledNet` of `src/caffe/layers/lstm_layer.cpp` and
 `rnn_layer.cpp`).
 """
+
+from typing import TypeGuard
 
 import numpy as np
 
@@ -14,7 +18,7 @@ from pycaffe_prune.net.channel_flows import Flows, axis_of, fix_all, stop
 from pycaffe_prune.net.channels import BlobChannels, ChannelTrace, Flow, Ids
 from pycaffe_prune.net.shapes import LayerShapes
 
-__all__ = ["embed_rule", "inner_product_rule", "lstm_rule", "rnn_rule"]
+__all__ = ["embed_rule", "inner_product_rule", "lstm_rule", "lstm_unit_rule", "rnn_rule"]
 
 
 def embed_rule(
@@ -66,6 +70,32 @@ def lstm_rule(
 ) -> list[Flow | None]:
     """Make units of four gates each, which read one another a step later."""
     return _recurrent(trace, layer, bottoms, shapes, gates=4, own_output=False)
+
+
+def lstm_unit_rule(
+    trace: ChannelTrace, layer: LayerParameter, bottoms: Flows, _: LayerShapes
+) -> list[Flow | None]:
+    """Make one unit of a value of the cell and the sums of its four gates, which lie a cell apart.
+
+    Bottoms and tops: `src/caffe/layers/lstm_unit_layer.cpp`.
+    """
+    cell, sums, marks = bottoms
+    fix_all(trace, [marks], f"tells layer '{layer.name}' where sequences go on")
+    if not (_is_along_2(cell) and _is_along_2(sums)):
+        what = f" whose cell '{layer.bottom[0]}' or sums '{layer.bottom[1]}' no layer's units make"
+        return stop(trace, layer, bottoms[:2], what)
+    if len(sums.ids) != 4 * len(cell.ids):
+        raise SurgeryError(
+            f"layer '{layer.name}' (LSTMUnit): its cell has {len(cell.ids)} units and its sums "
+            f"{len(sums.ids)}; they must be four times as many"
+        )
+    for gate in sums.ids.reshape(4, -1):
+        trace.unite(cell.ids, gate)
+    return [cell, cell]
+
+
+def _is_along_2(flow: Flow | None) -> TypeGuard[Flow]:
+    return flow is not None and flow.axis == 2 and not flow.is_flat
 
 
 def rnn_rule(

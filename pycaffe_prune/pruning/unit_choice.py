@@ -222,13 +222,19 @@ def _scores_of(channels: Channels, coupled: Coupled, scores: UnitScores) -> Scor
                 f"layer '{name}' has {channels.units[name].size} units, not {own.size}"
             )
         places = np.searchsorted(coupled.ids, channels.units[name])
-        others = ~np.isnan(found[places])
-        if (found[places][others] != own[others]).any():
+        before = found[places]
+        others = ~np.isnan(before)
+        found[places] = own
+        if (before[others] != own[others]).any():
             raise SurgeryError(
                 f"layers {', '.join(coupled.layers)} lose their units together, but units of "
                 f"'{name}' have other scores; leave these layers out, or take another criterion"
             )
-        found[places] = own
+        if (found[places] != own).any():
+            raise SurgeryError(
+                f"layer '{name}' loses some of its units together, and they have different scores; "
+                "leave it out, or take another criterion"
+            )
     if np.isnan(found).any():
         raise SurgeryError(
             f"layers {', '.join(coupled.layers)} lose their units together, and some have no "

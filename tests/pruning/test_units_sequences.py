@@ -7,18 +7,21 @@ import pytest
 from google.protobuf import text_format
 
 from pycaffe_prune.engines.caffe.engine import CaffeEngine
+from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.prototxt import write_prototxt
 from pycaffe_prune.net.shapes import infer_shapes
 from pycaffe_prune.pruning.dead import delete_dead
 from pycaffe_prune.pruning.merging import left_out_of_merging, merge_units
+from pycaffe_prune.pruning.unit_choice import choose_lowest
 from pycaffe_prune.pruning.units import (
     choose_units,
     delete_units,
     left_out_of_units,
     mask_units,
     prunable_layers,
+    units_together,
 )
 
 CAPTIONS = """
@@ -62,6 +65,40 @@ RATIOS = {
 }
 
 
+def unrolled(cell: str = "c0") -> str:
+    """An LSTM of two steps by LSTMUnits, as Caffe's LSTM is unrolled inside."""
+    steps, names = "", {"c0": cell, "c1": "c1"}
+    for now, last in ((1, 0), (2, 1)):
+        steps += f"""
+layer {{ name: "goes_on_{now}" type: "Scale" bottom: "h{last}" bottom: "m{now}" top: "k{now}"
+  scale_param {{ axis: 0 }} }}
+layer {{ name: "wh{now}" type: "InnerProduct" bottom: "k{now}" top: "g{now}" param {{ name: "wh" }}
+  inner_product_param {{ num_output: 16 axis: 2 bias_term: false }} }}
+layer {{ name: "sum{now}" type: "Eltwise" bottom: "x{now}" bottom: "g{now}" top: "s{now}" }}
+layer {{ name: "unit{now}" type: "LSTMUnit" bottom: "{names[f"c{last}"]}" bottom: "s{now}"
+  bottom: "m{now}" top: "c{now}" top: "h{now}" }}"""
+    return f"""
+layer {{ name: "in" type: "Input" top: "values" top: "cont" top: "image" top: "start"
+  input_param {{ shape {{ dim: [2, 2, 3] }} shape {{ dim: [2, 2] }} shape {{ dim: [1, 2, 5] }}
+    shape {{ dim: [1, 2, 4] }} }} }}
+layer {{ name: "wx" type: "InnerProduct" bottom: "values" top: "wx"
+  inner_product_param {{ num_output: 16 axis: 2 }} }}
+layer {{ name: "x" type: "Slice" bottom: "wx" top: "x1" top: "x2" slice_param {{ axis: 0 }} }}
+layer {{ name: "m" type: "Slice" bottom: "cont" top: "m1" top: "m2" slice_param {{ axis: 0 }} }}
+layer {{ name: "c0" type: "InnerProduct" bottom: "image" top: "c0"
+  inner_product_param {{ num_output: 4 axis: 2 }} }}
+layer {{ name: "h0" type: "InnerProduct" bottom: "image" top: "h0"
+  inner_product_param {{ num_output: 4 axis: 2 }} }}{steps}
+layer {{ name: "hush" type: "Silence" bottom: "c2" bottom: "start" }}
+layer {{ name: "all" type: "Concat" bottom: "h1" bottom: "h2" top: "all"
+  concat_param {{ axis: 0 }} }}
+layer {{ name: "factor" type: "Scale" bottom: "all" top: "all"
+  scale_param {{ axis: 2 bias_term: true }} }}
+layer {{ name: "score" type: "InnerProduct" bottom: "all" top: "score"
+  inner_product_param {{ num_output: 3 axis: 2 }} }}
+"""
+
+
 EXPOSED = """bottom: "seen" bottom: "h" bottom: "c" top: "lstm" top: "h1" top: "c1"
   recurrent_param { expose_hidden: true """
 
@@ -86,14 +123,14 @@ def scores(folder: Path, engine: CaffeEngine, net: NetParameter, model: Caffemod
     write_prototxt(folder / "net.prototxt", net)
     write_caffemodel(folder / "w.caffemodel", model)
     random = np.random.default_rng(1)
-    cont = np.ones((4, 2), np.float32)
-    cont[[0, 2], [0, 1]] = 0
-    data = {
-        "words": random.integers(0, 9, (4, 2)).astype(np.float32),
-        "cont": cont,
-        "image": random.normal(size=(2, 3, 3, 3)).astype(np.float32),
-        "values": random.normal(size=(4, 2, 3)).astype(np.float32),
-    }
+    data = {}
+    for name, shape in zip(net.layer[0].top, net.layer[0].input_param.shape, strict=True):
+        draw = (
+            random.integers(0, 9, shape.dim) if name == "words" else random.normal(size=shape.dim)
+        )
+        data[name] = draw.astype(np.float32)
+    data["cont"][...] = 1
+    data["cont"][[0, -1], [0, 1]] = 0
     (found,) = engine.forward(folder / "net.prototxt", folder / "w.caffemodel", data, ["score"])
     return found
 
@@ -121,6 +158,42 @@ def test_the_smaller_net_computes_what_the_masked_one_does(
     size = np.abs(masked).max()
     assert np.abs(whole - masked).max() > 0.01 * size > 0.001
     np.testing.assert_allclose(deleted, masked, rtol=0, atol=1e-5 * size)
+
+
+@pytest.mark.real_caffe
+def test_a_unit_goes_from_all_steps_of_an_lstm_that_is_unrolled_by_hand(
+    tmp_path: Path, caffe_python: Path
+) -> None:
+    net = net_of(unrolled())
+    model = weights_for(net)
+    assert units_together(net, model) == [("wx", "c0", "h0", "wh1", "wh2"), ("score",)]
+    kept = choose_units(net, model, {"wx": 0.5})
+    assert {name: int(flags.sum()) for name, flags in kept.items()} == {
+        "wx": 8, "c0": 2, "h0": 2, "wh1": 8, "wh2": 8,
+    }  # fmt: skip
+    smaller, weights = delete_units(net, model, kept)
+    for layer, around in zip(weights.layers, infer_shapes(smaller.layer), strict=True):
+        assert tuple(blob.shape for blob in layer.blobs) == around.params
+    engine, masked = CaffeEngine(caffe_python), mask_units(net, model, kept)
+    before = scores(tmp_path / "masked", engine, net, masked)
+    after = scores(tmp_path / "deleted", engine, smaller, weights)
+    assert np.abs(before).max() > 0.001
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * np.abs(before).max())
+    assert all("do not merge" in left_out_of_merging(net, model)[name] for name in ("wx", "c0"))
+
+
+def test_a_cell_that_comes_from_outside_keeps_its_units() -> None:
+    net = net_of(unrolled("start"))
+    reason = left_out_of_units(net, weights_for(net))["wx"]
+    assert "layer 'unit1' of type LSTMUnit whose cell 'start' or sums" in reason
+
+
+def test_gates_of_one_unit_need_one_score() -> None:
+    net = net_of(unrolled())
+    model = weights_for(net)
+    scores = {name: np.arange(16.0) for name in ("wx", "wh1", "wh2")}
+    with pytest.raises(SurgeryError, match=r"'wx' loses some of its units together, .* different"):
+        choose_lowest(net, model, scores, {"wx": 0.5})
 
 
 def test_units_that_read_one_another_do_not_merge() -> None:
