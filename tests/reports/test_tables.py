@@ -89,3 +89,12 @@ def test_presets_of_one_experiment_stand_side_by_side(
     first, second = presets_grid([typical, other]).lines
     assert second[:2] == ("LeNet-300-100, other", "Another reading.")
     assert first[2:] == second[2:] == ("97.90", "0.9", "80.02", "97.48", "3 of 5")
+
+
+def test_every_network_of_table_1_is_counted_beside_the_papers_figure() -> None:
+    lines = {line[0]: line[2:] for line in table_1_grid().lines}
+    assert len(lines) == 11
+    assert lines["GoogLeNet"] == ("13,000,000", "13,378,280", "1.03")
+    assert lines["NeuralTalk"] == ("6,800,000", "6,799,339", "1.00")
+    assert lines["DeepSpeech"] == ("8,000,000", "8,139,805", "1.02")
+    assert lines["DeepSpeech-2"] == ("67,000,000", "67,740,758", "1.01")
