@@ -18,7 +18,7 @@ from pycaffe_prune.net.splits import insert_splits
 from pycaffe_prune.net.wiring import Wiring, backward_needs, name_losses, wire
 from pycaffe_prune.pycaffe.blobs import Blob
 from pycaffe_prune.pycaffe.engine_step import EngineStep
-from pycaffe_prune.pycaffe.memory import new_memory
+from pycaffe_prune.pycaffe.memory import Memory, new_memory
 from pycaffe_prune.pycaffe.python_step import PythonStep
 from pycaffe_prune.pycaffe.steps import Passes, Place, SharingStep, SourceStep, SplitStep, Step
 
@@ -113,14 +113,18 @@ def _adopt(
     found, owners = learnables(layers, shapes)
     parameters = Parameters(found, device)
     fill_parameters(layers, parameters, seed)
+    memories: dict[BlobKey, tuple[Memory, Memory]] = {}
     for layer, index, blob in _placed(layers, steps):
         key = (layer.name, index)
-        start, stop = parameters.place(owners.get(key, key))
-        values = parameters.data[start:stop]
-        if layer.type == "Python" and key not in owners:
-            values.copy_(blob._read().flatten())  # what its setup has written
-        blob._data = new_memory(device, values)
-        blob._diff = new_memory(device, parameters.diff[start:stop])
+        owner = owners.get(key, key)
+        if owner not in memories:
+            start, stop = parameters.place(owner)
+            values = parameters.data[start:stop]
+            if layer.type == "Python":
+                values.copy_(blob._read().flatten())  # what its setup has written
+            diffs = parameters.diff[start:stop]
+            memories[owner] = new_memory(device, values), new_memory(device, diffs)
+        blob._data, blob._diff = memories[owner]
     return parameters
 
 

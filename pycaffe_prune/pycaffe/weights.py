@@ -109,9 +109,16 @@ def share_blobs(source: Iterable[Step], steps: Sequence[Step]) -> None:
     Gradients stay their own.
 
     Raises:
-        CheckError: A layer has other blobs there.
+        CheckError: A layer has other blobs there, or the other net computes elsewhere.
     """
-    for own, other in _pairs(source, steps, "share"):
+    pairs = _pairs(source, steps, "share")
+    for own, other in pairs:
+        if own._data.device != other._data.device:
+            raise CheckError(
+                f"cannot share weights: one net computes on {own._data.device}, the other on "
+                f"{other._data.device}; make both in one mode, or copy them (copy_from)"
+            )
+    for own, other in pairs:
         own._data = other._data
 
 

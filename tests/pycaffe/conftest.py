@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
 from types import ModuleType
 
 import cv2
@@ -133,7 +134,7 @@ def our_output(
 
     def output(name: str) -> str:
         runner = _module(RUNNER)
-        folder = working_folder(tmp_path, name, twin_inputs)
+        folder = working_folder(Path(mkdtemp(dir=tmp_path)), name, twin_inputs)
         monkeypatch.chdir(folder)
         monkeypatch.syspath_prepend(HELPERS)
         with finder.installed():

@@ -109,7 +109,7 @@ class MemorySource(Source):
         self._batch = 0
 
     def hold(self, data: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
-        """Do as `reset` for arrays that fit, without a copy on a CPU: what they hold counts.
+        """Do as `reset` for arrays that fit, without a copy: what they hold when a batch is made.
 
         The labels of a batch are (images, 1, 1, 1) then, as Caffe reshapes them on each pass.
 
@@ -117,10 +117,7 @@ class MemorySource(Source):
             data: As for `reset`.
             labels: As many values as there are images.
         """
-        self._held = tuple(
-            torch.from_numpy(values).to(self._device)
-            for values in (data, labels.reshape(-1, 1, 1, 1))
-        )
+        self._held = tuple(map(torch.from_numpy, (data, labels.reshape(-1, 1, 1, 1))))
         self._batch = 0
 
     def next(self) -> tuple[Tensor, ...]:
@@ -133,7 +130,7 @@ class MemorySource(Source):
         size = self._shapes[0][0]
         start = self._batch * size % len(self._held[0])
         self._batch += 1
-        return tuple(top[start : start + size] for top in self._held)
+        return tuple(top[start : start + size].to(self._device) for top in self._held)
 
     def seek(self, batch: int) -> None:
         """See `Source.seek`."""
