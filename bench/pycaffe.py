@@ -31,8 +31,19 @@ CASES = {
     "lenet-64": ("forward", "lenet", 64, 30),
     "step": ("step", "lenet", 64, 100),
     "write": ("write", "lenet", 1, 2000),
+    "lstm-forward": ("forward", "LSTM", 20, 2),
+    "lstm": ("passes", "LSTM", 20, 1),
+    "rnn": ("passes", "RNN", 20, 3),
 }
 """What is done, with which net and batch, and how often in a turn."""
+
+RECURRENT = """force_backward: true
+layer {{ name: "data" type: "Input" top: "data" top: "cont"
+  input_param {{ shape {{ dim: [20, 16, 512] }} shape {{ dim: [20, 16] }} }} }}
+layer {{ name: "top" type: "{kind}" bottom: "data" bottom: "cont" top: "top"
+  recurrent_param {{ num_output: 512 }} }}
+"""
+"""As wide as NeuralTalk's, of 20 words in 16 sentences."""
 
 
 class Racer:
@@ -69,6 +80,9 @@ def race(name: str, folder: Path, turns: int, threads: int) -> float:
     """Print what one case took in both modules, and return the median ratio."""
     kind, network, batch, times = CASES[name]
     net = share_root() / "prototxt" / network / "deploy.prototxt"
+    if network in ("LSTM", "RNN"):
+        net = folder / f"{network}.prototxt"
+        net.write_text(RECURRENT.format(kind=network), encoding="utf-8")
     told = [str(RACER), kind, str(folder), str(net), str(batch)]
     few = {"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     with ExitStack() as started:

@@ -1,4 +1,6 @@
-"""A script for both modules named caffe: forward|step|write FOLDER NET BATCH (Python 3.6 on).
+"""A script for both modules named caffe: KIND FOLDER NET BATCH (Python 3.6 on).
+
+KIND is forward, passes, step or write.
 
 Each line on standard input says how often; the seconds that took go to standard output.
 """
@@ -21,12 +23,26 @@ def filled_net(path, batch):
     net.blobs["data"].reshape(batch, *net.blobs["data"].shape[1:])
     net.reshape()
     net.blobs["data"].data[...] = random.standard_normal(tuple(net.blobs["data"].shape))
+    if "cont" in net.blobs:
+        net.blobs["cont"].data[1:] = 1  # each sequence begins once
     return net
 
 
 def forward(net):
     """Return what runs a batch through a net."""
     return net.forward
+
+
+def passes(net):
+    """Return what runs a batch through a net and back."""
+    top = net.blobs[net.outputs[0]]
+    top.diff[...] = np.random.RandomState(1).standard_normal(tuple(top.shape))
+
+    def run():
+        net.forward()
+        net.backward()
+
+    return run
 
 
 def write(net):
@@ -48,7 +64,8 @@ def main(kind, folder, path, batch):
     if kind == "step":
         run = caffe.get_solver("solver.prototxt").step
     else:
-        once = {"forward": forward, "write": write}[kind](filled_net(path, int(batch)))
+        made = {"forward": forward, "passes": passes, "write": write}[kind]
+        once = made(filled_net(path, int(batch)))
 
         def run(times):
             for _ in range(times):
