@@ -1,11 +1,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from pycaffe_prune.engines.torch.snapshots import read_snapshot, write_snapshot
+from pycaffe_prune.engines.torch.solver import Solver
 from pycaffe_prune.errors import SurgeryError
+from pycaffe_prune.formats.caffemodel import BlobKey, read_diffs
+from pycaffe_prune.formats.prototxt import read_net, read_solver
 from pycaffe_prune.formats.weights import read_weights
 
 pytestmark = pytest.mark.real_caffe
@@ -27,7 +31,7 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "ip3" bottom: "label" }
 SOLVER = """
 net: "net.prototxt" type: "%s" base_lr: 0.01 momentum: %g weight_decay: 0.001 random_seed: 3
 lr_policy: "multistep" gamma: 0.5 stepvalue: 2 stepvalue: 2 max_iter: 100
-snapshot_prefix: "theirs" snapshot_format: %s
+snapshot_prefix: "theirs" snapshot_format: %s snapshot_diff: true
 """
 SHAPES = [(3, 3), (3,), (3, 3)]
 TYPES = {"SGD": 1, "Nesterov": 1, "AdaGrad": 1, "RMSProp": 1, "AdaDelta": 2, "Adam": 2}
@@ -53,6 +57,17 @@ def test_caffes_snapshot_is_read_and_caffe_goes_on_from_ours(
     with pytest.raises(SurgeryError, match="resume with the net and the type of solver"):
         read_snapshot(path, SHAPES * (3 - TYPES[kind]))
 
+    ours = Solver(read_solver(solver), read_net(tmp_path / "net.prototxt"))
+    ours.restore(path)
+    ours.step(2)
+    ours.snapshot(tmp_path / "mine")
+    mine = read_diffs(tmp_path / "mine.caffemodel")
+    theirs = gradients(tmp_path / f"theirs_iter_5.caffemodel{ending}")
+    assert mine.keys() == theirs.keys()
+    for key, diff in theirs.items():
+        np.testing.assert_allclose(mine[key], diff, rtol=1e-4, atol=1e-7)
+        assert diff.any()
+
     weights = read_weights(found.weights)
     write_snapshot(tmp_path / "ours", weights, 3, found.history, found.current_step)
     for left in tmp_path.glob("theirs*"):
@@ -64,3 +79,15 @@ def test_caffes_snapshot_is_read_and_caffe_goes_on_from_ours(
         np.testing.assert_array_equal(before, straight[f"data:3:{index}"])
         np.testing.assert_array_equal(after, straight[f"data:5:{index}"])
         assert not np.array_equal(before, after)  # it did learn on
+
+
+def gradients(path: Path) -> dict[BlobKey, np.ndarray]:
+    """What Caffe has written beside the weights."""
+    if path.suffix != ".h5":
+        return read_diffs(path)
+    with h5py.File(path) as file:
+        return {
+            (layer, int(index)): diff[()].flatten()
+            for layer, diffs in file["diff"].items()
+            for index, diff in diffs.items()
+        }

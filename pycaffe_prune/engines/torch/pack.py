@@ -49,14 +49,15 @@ def pack_key(solver: Solver) -> str | None:
     whose tops another layer with weights reads. A run cannot be packed when a layer draws random
     numbers, keeps statistics or hidden states, picks images (Filter), writes a file or may
     overwrite the gradient of a pass before in an iteration (Scale), when its masks change, weights
-    are tied, a teacher has part in its loss, or its data layer does not bring every run the same
-    batches.
+    are tied, its snapshots hold gradients, a teacher has part in its loss, or its data layer does
+    not bring every run the same batches.
     """
     layers = layers_in_state(solver.net.definition, NetState(TRAIN))
     if (
         solver.moving
         or solver.teacher
         or solver.tied
+        or solver.param.snapshot_diff
         or solver.net.draws
         or any(not _is_the_same_for_all(layer) for layer in layers)
     ):

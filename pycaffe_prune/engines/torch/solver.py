@@ -14,6 +14,7 @@ from pycaffe_prune.engines.distillation import Distillation
 from pycaffe_prune.engines.masking import Masking
 from pycaffe_prune.engines.solver_nets import test_states
 from pycaffe_prune.engines.torch.compaction import Compaction
+from pycaffe_prune.engines.torch.last_change import LastChange
 from pycaffe_prune.engines.torch.masks import Masks
 from pycaffe_prune.engines.torch.moving_masks import MovingMasks, make_moving
 from pycaffe_prune.engines.torch.net import Net
@@ -67,6 +68,7 @@ class Solver:
                 opened.callback(test_net.close)
             parameters = self.net.parameters
             self.update = make_update(param, parameters.groups, parameters.data, parameters.diff)
+            self._last = LastChange(self.net, self.update) if param.snapshot_diff else None
             self.stepping = Stepping(param, self.net, self.net.compute, self._apply)
             opened.pop_all()  # from here on `close` is the caller's
 
@@ -95,7 +97,7 @@ class Solver:
 
         See `products.measured`.
         """
-        if self.masks is None or self.moving or self.tied:
+        if self.masks is None or self.moving or self.tied or self._last:
             return ()
         return measured(self.param, self.net, self.masks.bits)
 
@@ -109,7 +111,7 @@ class Solver:
             products: As `measured_products` returns them; other layers are computed densely.
         """
         self._compaction = None
-        if self.masks is None or self.moving or self.tied:
+        if self.masks is None or self.moving or self.tied or self._last:
             return
         ways = {(product.layer, 0): product.way for product in products}
         layers = kept_layers(self.net, self.masks.bits, ways)
@@ -163,12 +165,11 @@ class Solver:
         self.stepping.renew()
 
     def _apply(self, rate: Tensor) -> None:
-        if self.tied is None:
-            (self._compaction or self).update.apply(rate)
-            return
-        self.tied.gather(self.net.parameters.diff)
-        self.update.apply(rate)
-        self.tied.spread()
+        if self.tied:
+            self.tied.gather(self.net.parameters.diff)
+        (self._last or (self._compaction or self).update).apply(rate)
+        if self.tied:
+            self.tied.spread()
 
     def revived(self) -> int:
         """Count the weights that are to be zero, by masks or by what is tied, and are not."""
@@ -200,7 +201,8 @@ class Solver:
     def snapshot(self, prefix: Path) -> None:
         """Write ``prefix``.caffemodel and ``prefix``.solverstate, which the real Caffe resumes.
 
-        Where masks change, they lie beside, and the weights are those to go on with.
+        Where masks change, they lie beside, and the weights are those to go on with. With
+        ``snapshot_diff`` what the last update took from the weights lies beside them.
 
         Raises:
             PruneError: The folder cannot be written to or the disk is full.
@@ -212,6 +214,8 @@ class Solver:
             weights = self.moving.to_go_on_with(weights)
             if self.moving.moves_masks:
                 write_mask_state(str(prefix), self.moving.kept, self.moving.limits)
+        if self._last:
+            weights = self._last.beside(weights)
         write_snapshot(prefix, weights, self.iter, history, step)
 
     def restore(self, state: Path) -> None:
