@@ -65,6 +65,8 @@ class Chart:
     y_ticks: tuple[_Tick, ...]
     lines: tuple[_Line, ...]
     baseline: Mark | None
+    strip: tuple[float, float] | None = None
+    """Where the strip of the plot lies in the SVG: its top and its height."""
     logarithmic: bool = False
     width: int = _WIDTH
     height: int = _HEIGHT
@@ -129,6 +131,7 @@ def chart(plot: Plot) -> Chart:
         y_ticks=_ticks(plot.y, frame.y),
         lines=tuple(lines),
         baseline=_baseline(plot, frame),
+        strip=_strip(plot, frame),
     )
 
 
@@ -141,6 +144,13 @@ def _baseline(plot: Plot, frame: _Frame) -> Mark | None:
         return None
     label = f"baseline: accuracy {plot.baseline:.2f} %"
     return frame.mark(plot.x.low, plot.baseline, label)
+
+
+def _strip(plot: Plot, frame: _Frame) -> tuple[float, float] | None:
+    if plot.strip is None:
+        return None
+    low, high = map(frame.y, plot.strip)
+    return high, round(low - high, 2)
 
 
 def _describe(name: str, row: Row) -> str:

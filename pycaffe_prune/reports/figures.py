@@ -18,6 +18,7 @@ from pycaffe_prune.reports.plot import (
     METHOD_KINDS,
     PAPERS_CURVE,
     PRESET_KINDS,
+    STRIP,
     Curve,
     Plot,
     caption,
@@ -154,7 +155,9 @@ def draw(plot: Plot) -> Figure:
             label=f"baseline ({plot.baseline:.2f} %)",
             gid="baseline",
         )
-    if plot.curves or plot.baseline_inside:
+    if plot.strip is not None:
+        axes.axhspan(*plot.strip, color=INK, alpha=0.12, linewidth=0, label=STRIP, gid="strip")
+    if plot.curves or plot.baseline_inside or plot.strip is not None:
         # Where it covers least takes long to find among many points
         few = sum(len(curve.points) for curve in plot.curves) <= _MANY
         axes.legend(

@@ -19,6 +19,7 @@ __all__ = [
     "METHOD_KINDS",
     "PAPERS_CURVE",
     "PRESET_KINDS",
+    "STRIP",
     "Curve",
     "Plot",
     "axis_around",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 PAPERS_CURVE = "the paper's connection pruning (table 5)"
+
+STRIP = "baseline, somewhere in this strip"
 
 PRESET_KINDS = tuple(f"preset-{number}" for number in range(1, 9))
 """Kinds of the curves of presets; more presets than that use them again."""
@@ -76,6 +79,8 @@ class Plot:
     """The layer whose answers were judged; None: not known."""
     kinds: Mapping[str, str] = field(default_factory=dict)
     """How each method is drawn, by its name (`curve_kinds`)."""
+    strip: tuple[float, float] | None = None
+    """Between which accuracies (%) a baseline is whose decimals are lost."""
 
     def shows(self, row: Row) -> bool:
         """Whether a point lies within the axes (their ends included)."""

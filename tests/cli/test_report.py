@@ -19,7 +19,8 @@ from pycaffe_prune.experiments.result import (
     write_result,
 )
 
-FILES = ["figure.png", "figure.svg", "report.html", "report.json", "report.md"]
+FILES = ["figure.png", "figure.svg", "paper-5.png", "paper-5.svg"]
+FILES += ["report.html", "report.json", "report.md"]
 
 
 def _score(correct: int) -> Score:

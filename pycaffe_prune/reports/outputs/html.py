@@ -22,13 +22,18 @@ from pycaffe_prune.reports.methods.groups import of_one_net
 from pycaffe_prune.reports.methods.tables import methods_grid
 from pycaffe_prune.reports.methods.winners import winners_grid
 from pycaffe_prune.reports.methods.worth import WORTH_NOTE, worth_grid
+from pycaffe_prune.reports.outputs.html_readings import reading_sections
 from pycaffe_prune.reports.outputs.html_rows import table_rows
 from pycaffe_prune.reports.paper.claims import NOTES
 from pycaffe_prune.reports.paper.compare import compared_from
+from pycaffe_prune.reports.paper.drawn import opened_by, papers_plot
 from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, SOURCE
 from pycaffe_prune.reports.paper.judge import Judged, judge, judge_together
 from pycaffe_prune.reports.paper.weigh import noise_note
 from pycaffe_prune.reports.plot import own_plot, plot_of, preset_plots
+from pycaffe_prune.reports.readings.fit import RULE
+from pycaffe_prune.reports.readings.signs import SIGNS
+from pycaffe_prune.reports.readings.tables import READINGS_NOTE
 from pycaffe_prune.reports.rows import accuracy_name, percent, sample_warning
 from pycaffe_prune.reports.sizes import size_rows
 from pycaffe_prune.reports.tables import (
@@ -58,6 +63,8 @@ class _Run:
     """A result with all that its section of the page shows."""
 
     id: str
+    paper: Chart | None
+    """The paper's figure, where the page opens with it and this result; else None."""
     file: str
     """Name of its downloads, without the ending."""
     result: ExperimentResult
@@ -173,7 +180,7 @@ def _tally(judged: Sequence[Judged]) -> str:
     return f"Of {len(judged)} claims: {listed}" if judged else "No claims are judged"
 
 
-def _run(number: int, result: ExperimentResult, methods_svg: bytes | None) -> _Run:
+def _run(number: int, result: ExperimentResult, methods_svg: bytes | None, *, opens: bool) -> _Run:
     plot = plot_of(result)
     judged = judge(result)
     network = NETWORKS.get(result.experiment)
@@ -181,6 +188,7 @@ def _run(number: int, result: ExperimentResult, methods_svg: bytes | None) -> _R
     judge_name = accuracy_name(result)
     return _Run(
         id=f"run-{number}",
+        paper=chart(papers_plot(result.experiment)) if opens else None,
         file=as_component(f"{result.experiment}-{result.preset}"),
         result=result,
         warning=sample_warning(result),
@@ -241,6 +249,7 @@ def render_html(
     results: Sequence[ExperimentResult],
     method_figures: Sequence[bytes] = (),
     shared_figures: Sequence[bytes] = (),
+    reading_figures: Sequence[bytes] = (),
 ) -> str:
     """Return the page of one or several results.
 
@@ -251,12 +260,16 @@ def render_html(
         results: The finished experiments.
         method_figures: Of each result that has `method_curves`, their figure as SVG.
         shared_figures: Of each group of `of_one_net`, theirs.
+        reading_figures: Of each group of `readings`, theirs.
     """
     left = iter(method_figures)
-    runs = [
-        _run(number, result, next(left, None) if method_curves(result) else None)
-        for number, result in enumerate(results, 1)
-    ]
+    openings = list(map(id, opened_by(results)))
+    runs = []
+    for number, result in enumerate(results, 1):
+        opens = id(result) in openings
+        openings = [one for one in openings if one != id(result)]  # named twice it opens once
+        methods_svg = next(left, None) if method_curves(result) else None
+        runs.append(_run(number, result, methods_svg, opens=opens))
     names = list(dict.fromkeys(result.title for result in results))
     return (
         _templates()
@@ -267,6 +280,10 @@ def render_html(
             runs=runs,
             warnings=list(dict.fromkeys(run.warning for run in runs if run.warning)),
             together=judge_together(results),
+            readings=reading_sections(results, reading_figures),
+            rule=RULE,
+            readings_note=READINGS_NOTE,
+            signs=SIGNS,
             presets=presets_grid(results),
             presets_note=PRESETS_NOTE,
             worth_note=WORTH_NOTE,

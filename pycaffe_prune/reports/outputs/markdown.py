@@ -11,9 +11,19 @@ from pycaffe_prune.reports.methods.tables import methods_grid
 from pycaffe_prune.reports.methods.winners import winners_grid
 from pycaffe_prune.reports.methods.worth import WORTH_NOTE, worth_grid
 from pycaffe_prune.reports.paper.claims import NOTES
+from pycaffe_prune.reports.paper.drawn import opened_by, papers_plot
+from pycaffe_prune.reports.paper.figures_and_tables import FIGURES
 from pycaffe_prune.reports.paper.judge import judge, judge_together
 from pycaffe_prune.reports.paper.weigh import noise_note
 from pycaffe_prune.reports.plot import caption, plot_of, preset_plots
+from pycaffe_prune.reports.readings.fit import RULE, Reading, readings
+from pycaffe_prune.reports.readings.signs import SIGNS
+from pycaffe_prune.reports.readings.tables import (
+    READINGS_NOTE,
+    fit_grid,
+    readings_grid,
+    signs_grid,
+)
 from pycaffe_prune.reports.rows import accuracy_name, sample_warning
 from pycaffe_prune.reports.tables import (
     PRESETS_NOTE,
@@ -39,6 +49,8 @@ def markdown(
     preset_figures: Sequence[str],
     method_figures: Sequence[str] = (),
     shared_figures: Sequence[str] = (),
+    reading_figures: Sequence[str] = (),
+    papers_figures: Sequence[str] = (),
 ) -> str:
     """Return the report of one or several results.
 
@@ -48,10 +60,19 @@ def markdown(
         preset_figures: The same of each of `preset_plots`.
         method_figures: The same of each result that has `method_curves`.
         shared_figures: The same of each group of `of_one_net`.
+        reading_figures: The same of each group of `readings`.
+        papers_figures: The same of the paper's figure of each result that the report opens with.
     """
     parts = ["# The paper beside ours"]
+    openings = opened_by(results)
+    of_result = {id(result): figure for result, figure in zip(results, figures, strict=True)}
+    for result, papers in zip(openings, papers_figures, strict=False):
+        parts += _opening(result, papers, of_result[id(result)])
+    opened = {id(result) for result in openings[: len(papers_figures)]}
     together = judge_together(results)
     parts += _section("Claims about two networks", claims_grid(together))
+    for presets, figure in zip(readings(results), reading_figures, strict=False):
+        parts += _readings(presets, figure)
     parts += _section(f"Presets side by side ({PRESETS_NOTE})", presets_grid(results))
     for plot, figure in zip(preset_plots(results), preset_figures, strict=True):
         parts += [f"![{_escape(plot.title)}]({figure})", _escape(caption(plot))]
@@ -62,17 +83,57 @@ def markdown(
         ]
     left = iter(method_figures)
     for result, figure in zip(results, figures, strict=True):
-        parts += _result(result, figure)
+        parts += _result(result)
+        parts += _opened(result) if id(result) in opened else _beside(result, figure)
+        parts += _tables(result)
         parts += _methods(result, next(left)) if method_curves(result) else []
     parts += _section("Table 1: parameters of networks", table_1_grid())
     return "\n\n".join(parts) + "\n"
 
 
-def _result(result: ExperimentResult, figure: str) -> list[str]:
+def _opening(result: ExperimentResult, papers: str, figure: str) -> list[str]:
+    name = f"paper's figure {FIGURES[result.experiment].number}"
+    title, preset = _escape(result.title), _escape(result.preset)
+    pictures = f"![The {name}]({papers}) | ![{_figure_title(result)}]({figure})"
+    return [
+        f"## {title}: the {name} beside ours, preset {preset}",
+        *_warning(result),
+        f"| the paper's | ours |\n|---|---|\n| {pictures} |",
+        _escape(caption(papers_plot(result.experiment))),
+        f"Ours: {_escape(caption(plot_of(result)))}",
+        *_section("Verdicts", claims_grid(judge(result))),
+        noise_note(result),
+    ]
+
+
+def _readings(group: Sequence[Reading], figure: str) -> list[str]:
+    return [
+        f"## {_escape(group[0].title)}: which reading of the paper fits best, and by what",
+        _table(fit_grid(group)),
+        _escape(RULE),
+        f"![Curves of every reading on the paper's axes, a panel each]({figure})",
+        f"### What each reading gives\n\n{_escape(READINGS_NOTE)}",
+        _table(readings_grid(group)),
+        "### Sign by sign",
+        _table(signs_grid(group)),
+        "\n".join(
+            f"- **{sign.name}** ({sign.grade}): {_escape(sign.text)} Paper: {_escape(sign.why)}"
+            for sign in SIGNS
+        ),
+    ]
+
+
+def _figure_title(result: ExperimentResult) -> str:
+    return f"Accuracy against the reduction of FC weights{_judge(result)}"
+
+
+def _warning(result: ExperimentResult) -> list[str]:
     warning = sample_warning(result)
-    parts = [f"## {_escape(result.title)}, preset {_escape(result.preset)}"]
-    if warning is not None:
-        parts.append(f"> **⚠ {_escape(warning)}**")
+    return [] if warning is None else [f"> **⚠ {_escape(warning)}**"]
+
+
+def _result(result: ExperimentResult) -> list[str]:
+    parts = [f"## {_escape(result.title)}, preset {_escape(result.preset)}", *_warning(result)]
     if result.experiment in NOTES:
         parts.append(f"> {NOTES[result.experiment]}")
     parts.append(
@@ -80,13 +141,22 @@ def _result(result: ExperimentResult, figure: str) -> list[str]:
         f"{result.data.test_images:,} test images{_judge(result)}. Rates count FC weights only. "
         '"Before" and "after": the last round\'s training. Differences in points.'
     )
+    return parts
+
+
+def _opened(result: ExperimentResult) -> list[str]:
+    return [f"The report opens with its figure and verdicts (preset {_escape(result.preset)})."]
+
+
+def _beside(result: ExperimentResult, figure: str) -> list[str]:
     judged = judge(result)
-    parts += _section("Ours beside the paper", claims_grid(judged))
+    parts = _section("Ours beside the paper", claims_grid(judged))
     parts += [noise_note(result)] if judged else []
-    title = f"Accuracy against the reduction of FC weights{_judge(result)}"
-    parts.append(f"![{title}]({figure})")
-    parts.append(_escape(caption(plot_of(result))))
-    parts += _section("Every point", points_grid(result))
+    return [*parts, f"![{_figure_title(result)}]({figure})", _escape(caption(plot_of(result)))]
+
+
+def _tables(result: ExperimentResult) -> list[str]:
+    parts = _section("Every point", points_grid(result))
     parts += _section("Table 5 row by row: paper / ours / foretold", table_5_grid(result))
     parts += _section("Unit pruning against the connection curve", units_grid(result))
     parts += _section("Small models against unit pruning", shapes_grid(result))

@@ -13,6 +13,7 @@ from pycaffe_prune.reports.paper.compare import compare_shapes, compare_units
 from pycaffe_prune.reports.paper.figures_and_tables import NETWORKS, TABLE_1
 from pycaffe_prune.reports.paper.judge import Judged, judge, judge_together
 from pycaffe_prune.reports.paper.table5 import Table5Row, table_5
+from pycaffe_prune.reports.readings.fit import Reading, readings
 from pycaffe_prune.reports.rows import accuracy_name, rows, sample_warning
 from pycaffe_prune.reports.sizes import size_rows
 
@@ -24,6 +25,7 @@ def report_json(results: Sequence[ExperimentResult]) -> str:
     parts = {
         "schema_version": "1",
         "claims_about_two_networks": _list(map(_line, _claims(judge_together(results)))),
+        "readings": _list(_line(_reading(one)) for group in readings(results) for one in group),
         "results": _list(_object(_result(result)) for result in results),
         "table_1": _list(_line(row._asdict()) for row in TABLE_1),
     }
@@ -66,6 +68,15 @@ def _claims(judged: Iterable[Judged]) -> list[dict[str, object]]:
         {**entry.claim._asdict(), "verdict": entry.verdict, "ours": entry.ours, "rule": entry.rule}
         for entry in judged
     ]
+
+
+def _reading(reading: Reading) -> dict[str, object]:
+    return {
+        **_fields(reading),
+        "signs_shown": reading.met,
+        "signs_judged": reading.judged,
+        "ticks_off": reading.distance,
+    }
 
 
 def _result(result: ExperimentResult) -> dict[str, object]:

@@ -14,7 +14,8 @@ from pycaffe_prune.reports.outputs.write import print_summary, write_report, wri
 from pycaffe_prune.reports.plot import plot_of, preset_plots
 from pycaffe_prune.reports.tables import points_grid, presets_grid
 
-FILES = ["figure.png", "figure.svg", "report.html", "report.json", "report.md"]
+TEXTS = ["report.html", "report.json", "report.md"]
+FILES = ["figure.png", "figure.svg", "paper-5.png", "paper-5.svg", *TEXTS]
 
 
 def test_the_files_are_written_and_nothing_else(typical: ExperimentResult, tmp_path: Path) -> None:
@@ -72,7 +73,15 @@ def test_presets_that_differ_are_drawn_together(typical: ExperimentResult, tmp_p
     page = write_reports([typical, other], tmp_path).read_text("utf-8")
     assert (tmp_path / "presets-1.png").read_bytes().startswith(b"\x89PNG")
     assert b'id="line-preset-2"' in (tmp_path / "presets-1.svg").read_bytes()
-    assert "presets-1.png" in (tmp_path / "report.md").read_text("utf-8")
+    text = (tmp_path / "report.md").read_text("utf-8")
+    order = [text.index(f"]({name}.png)") for name in ("paper-5", "readings-1", "presets-1")]
+    assert order == sorted(order)
+    parts = ('class="opening"', 'id="readings-1"', 'id="presets"', 'class="result"')
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+    assert page.count('<svg class="chart papers"') == 1
+    told = json.loads((tmp_path / "report.json").read_text("utf-8"))["readings"]
+    assert [(row["preset"], row["place"]) for row in told] == [("quick", 1), ("fewer", 2)]
     assert "connection pruning by preset" in page
     assert page.count('class="point preset-1') == page.count('class="point preset-2') + 1
     assert not (tmp_path / "presets-2.png").exists()  # the other methods are the same
@@ -123,5 +132,5 @@ def test_results_from_before_it_was_named_name_no_layer(
 ) -> None:
     folder = write_report(typical, tmp_path).parent
     assert ">Accuracy (%)<" in (folder / "report.html").read_text("utf-8")
-    for name in FILES[2:]:
+    for name in TEXTS:
         assert "accuracy in" not in (folder / name).read_text("utf-8").lower()

@@ -1,0 +1,1 @@
+"""Readings of the paper: presets of one experiment, held against what its figure shows."""
