@@ -20,7 +20,8 @@ from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import Channels, Ids
 from pycaffe_prune.net.graph import NetGraph
 from pycaffe_prune.pruning.coupled import Coupled, coupled_layers
-from pycaffe_prune.pruning.criteria.units import squared_distances, squared_lengths, units_to_delete
+from pycaffe_prune.pruning.criteria.units import squared_lengths, units_to_delete
+from pycaffe_prune.pruning.nearest import nearest_rows
 from pycaffe_prune.pruning.sharing import shared_blobs
 from pycaffe_prune.pruning.unit_weights import weights_around
 from pycaffe_prune.pruning.units import left_out_of_units
@@ -53,12 +54,13 @@ def merge_order(rows: _Weights, outgoing: _Weights, count: int) -> Merges:
     Returns:
         ``count`` pairs.
     """
-    distances = squared_distances(rows.astype(np.float64, copy=False))
-    np.fill_diagonal(distances, np.inf)
+    near = nearest_rows(rows)
+    left = np.ones(len(rows), np.bool_)
+    nearest, least = np.zeros(len(rows), np.int64), np.full(len(rows), np.inf)
+    for unit in range(len(rows)):
+        nearest[unit], least[unit] = near.to(unit, left)
     leaving = np.ascontiguousarray(outgoing.T, np.float64)
     worth = np.square(leaving).mean(axis=1)
-    nearest = distances.argmin(axis=1)
-    least = distances.min(axis=1)
     merges: Merges = []
     for _ in range(count):
         gone = int(np.argmin(worth * least))
@@ -66,12 +68,9 @@ def merge_order(rows: _Weights, outgoing: _Weights, count: int) -> Merges:
         merges.append((gone, into))
         leaving[into] += leaving[gone]
         worth[into] = np.square(leaving[into]).mean()
-        worth[gone], least[gone] = 1, np.inf
-        orphans = np.flatnonzero((nearest == gone) & (least < np.inf))
-        left = distances[orphans]
-        left[:, least == np.inf] = np.inf
-        nearest[orphans] = left.argmin(axis=1)
-        least[orphans] = left.min(axis=1)
+        worth[gone], least[gone], left[gone] = 1, np.inf, False
+        for orphan in np.flatnonzero((nearest == gone) & left).tolist():
+            nearest[orphan], least[orphan] = near.to(orphan, left)
     return merges
 
 

@@ -9,6 +9,7 @@ as in Optimal Brain Surgeon (Hassibi and Stork 1993), for units instead of weigh
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.net.channel_trace import trace_channels
 from pycaffe_prune.net.channels import Channels, Ids
 from pycaffe_prune.net.on_states import on_states
-from pycaffe_prune.pruning.criteria.units import units_to_delete
+from pycaffe_prune.pruning.criteria.units import squared_lengths, units_to_delete
 from pycaffe_prune.pruning.merging import left_out_of_merging
 from pycaffe_prune.pruning.unit_weights import weights_around
 
@@ -30,9 +31,10 @@ __all__ = ["expected_products", "left_out_of_spreading", "spread_order", "spread
 _Matrix = NDArray[np.floating[Any]]
 
 _ROWS = 64  # what is made of so many fits a processor's cache
-_PARTS = 128
-_AT_ONCE = 128
-_WORTH_COPYING = 0.75
+_PARTS = 4
+_AT_LEAST = 128
+_AHEAD = 128
+_TOGETHER = 16
 _MOST_EXACT = 1024
 """Of more units the choice is made in float32, which takes half the time."""
 _MOST_AMISS = 1e-2
@@ -51,20 +53,24 @@ def expected_products(incoming: Blob, bias: Blob) -> _Matrix:
     Returns:
         Shape (units, units), symmetric: float64, of many units float32.
     """
-    size = float(np.sqrt(np.square(incoming, dtype=np.float64).mean())) or 1.0
-    weights = (incoming / np.float64(size)).astype(_precision(len(incoming)), copy=False)
+    mean = float(squared_lengths(incoming, np.float64).sum()) / max(incoming.size, 1)
+    size = mean**0.5 or 1.0
+    weights = np.empty(incoming.shape, _precision(len(incoming)))
+    np.divide(incoming, size, out=weights, dtype=np.float64, casting="same_kind")
     together = weights @ weights.T
     # Covariance of the inputs: weights^T weights, scaled to a mean variance of 1.
     scale = weights.shape[1] / max(float(np.trace(together)), 1e-300)
     sums = together @ together.T  # symmetric: BLAS does half of it
-    sums *= scale
     offset = (bias / np.float64(size)).astype(weights.dtype)
-    lengths = np.sqrt(np.maximum(np.diag(sums) + np.square(offset), np.finfo(sums.dtype).tiny))
+    squares = scale * np.diag(sums) + np.square(offset)
+    lengths = np.sqrt(np.maximum(squares, np.finfo(sums.dtype).tiny))
     for start in range(0, len(sums), _ROWS):
         rows = slice(start, start + _ROWS)
-        sums[rows] += np.outer(offset[rows], offset)
-        sums[rows] = _arc_cosine(sums[rows], np.outer(lengths[rows], lengths))
-    sums *= size * size
+        part = sums[rows]
+        part *= scale
+        part += np.outer(offset[rows], offset)
+        _arc_cosine(part, np.outer(lengths[rows], lengths))
+        part *= size * size
     return np.asarray(sums)
 
 
@@ -72,11 +78,17 @@ def _precision(units: int) -> type[np.floating[Any]]:
     return np.float64 if units <= _MOST_EXACT else np.float32
 
 
-def _arc_cosine(sums: _Matrix, sizes: _Matrix) -> _Matrix:
-    cosines = np.clip(sums / sizes, -1, 1)
+def _arc_cosine(sums: _Matrix, sizes: _Matrix) -> None:
+    """Put what two units put out in place of their covariances; ``sizes`` is used up."""
+    sums /= sizes
+    cosines = np.clip(sums, -1, 1, out=sums)
     angles = np.arccos(cosines)
-    pi = sums.dtype.type(np.pi)
-    return np.asarray(sizes * (np.sin(angles) + (pi - angles) * cosines) / (2 * pi))
+    sines = np.sin(angles)
+    np.subtract(np.pi, angles, out=angles)
+    cosines *= angles
+    sums += sines
+    sizes /= 2 * np.pi
+    sums *= sizes
 
 
 def spread_order(
@@ -91,21 +103,19 @@ def spread_order(
         count: How many units go, less than there are.
 
     Returns:
-        Which units are kept, shape (units,), and by what the outgoing weights are to be multiplied
-        from the right, float64, shape (units, units): 0 in the columns of units that go.
+        Which units are kept, shape (units,), and by what the outgoing weights of those that go are
+        to be multiplied from the right to be added to the others', shape (units that go, units that
+        are kept): solved in float64, told in the precision of ``products``.
 
     Raises:
         SurgeryError: The products cannot be inverted.
     """
-    units = len(products)
-    ridge = _RIDGE * max(float(np.trace(products)) / units, 1e-300)
+    ridge = _RIDGE * max(float(np.trace(products)) / len(products), 1e-300)
     kept = _chosen(_inverse_with(products, ridge), outgoing, count)
-    takes = np.zeros((units, units))
-    takes[kept, kept] = 1
     within = products[np.ix_(kept, kept)].astype(np.float64)
     np.einsum("ii->i", within)[:] += ridge
-    takes[np.ix_(~kept, kept)] = products[np.ix_(~kept, kept)] @ _inverse(within)
-    return kept, takes
+    across = products[np.ix_(kept, ~kept)].astype(np.float64)
+    return kept, np.linalg.solve(within, across).T.astype(products.dtype, copy=False)
 
 
 def _inverse_with(products: _Matrix, ridge: float) -> _Matrix:
@@ -124,63 +134,81 @@ def _inverse_with(products: _Matrix, ridge: float) -> _Matrix:
     return _inverse(matrix.astype(np.float64))
 
 
+@dataclass(frozen=True)
+class _Gone:
+    """What the units that are gone have done to two matrices, one a row, in their order.
+
+    When unit g goes, the inverse of the products loses h·s·sᵀ, and the products of the outgoing
+    weights gain m·s·sᵀ - s·cᵀ - c·sᵀ: h and m are their diagonals at g, c is the column of the
+    latter, s that of the former over h.
+    """
+
+    shares: _Matrix
+    columns: _Matrix
+    heights: _Matrix
+    values: _Matrix
+
+    @classmethod
+    def none(cls, count: int, units: int, dtype: "np.dtype[Any]") -> "_Gone":
+        """Room for so many."""
+        shares, columns = np.empty((2, count, units), dtype)
+        return cls(shares, columns, *np.empty((2, count), dtype))
+
+    def change(self, steps: slice, places: Any, rows: _Matrix, columns: _Matrix) -> None:
+        """Let some rows of both matrices, in place, follow these steps."""
+        shares, behind = self.shares[steps], self.columns[steps]
+        at = shares[:, places].T
+        rows -= (at * self.heights[steps]) @ shares
+        columns += (at * self.values[steps] - behind[:, places].T) @ shares
+        columns -= at @ behind
+
+
 def _chosen(inverse: _Matrix, outgoing: Blob, count: int) -> NDArray[np.bool_]:
-    """Return which units are kept; ``inverse`` is used up."""
+    """Return which units are kept.
+
+    Of the two matrices that each unit that goes changes, what is needed to choose the next are
+    diagonals and its own rows. So the diagonals follow each step, and rows are made of the units
+    that are cheapest at a time and follow from then on, a few steps at once: for a unit that is
+    never near to going nothing is done.
+    """
     units = len(inverse)
     leaving = outgoing.astype(inverse.dtype, copy=False)
     worth = leaving.T @ leaving
-    places, left = np.arange(units), np.ones(units, np.bool_)  # of the matrices, and which are kept
-    for done in range(0, count, _AT_ONCE):
-        if left.sum() <= _WORTH_COPYING * left.size:
-            both = np.ix_(left, left)
-            inverse, worth = inverse[both], worth[both]
-            places = places[left]
-            left = np.ones(places.size, np.bool_)
-        _delete_some(inverse, worth, left, min(count - done, _AT_ONCE))
-    kept = np.zeros(units, np.bool_)
-    kept[places[left]] = True
+    # In float64, for they follow every step: so many roundings would change the choice.
+    height, value = np.diag(inverse).astype(np.float64), np.diag(worth).astype(np.float64)
+    kept, cost = np.ones(units, np.bool_), np.full(units, np.inf)
+    np.divide(value, height, out=cost)
+    gone, done = _Gone.none(count, units, inverse.dtype), 0
+    ahead = np.zeros(0, np.int64)
+    rows, columns = inverse[ahead], worth[ahead]
+    while done < count:
+        left = np.flatnonzero(kept)
+        cheapest = left[np.argsort(cost[left], kind="stable")[:_AHEAD]]
+        new = cheapest[~np.isin(cheapest, ahead)]
+        new_rows, new_columns = inverse[new], worth[new]
+        gone.change(slice(done), new, new_rows, new_columns)
+        still = kept[ahead]
+        ahead = np.concatenate([ahead[still], new])
+        rows = np.concatenate([rows[still], new_rows])
+        columns = np.concatenate([columns[still], new_columns])
+        place = {unit: index for index, unit in enumerate(ahead.tolist())}
+        start, unit = done, int(cheapest[0])
+        while done < count and unit in place:
+            row, column = rows[place[unit]], columns[place[unit]]
+            gone.change(slice(start, done), unit, row, column)
+            share = row / row[unit]
+            gone.shares[done], gone.columns[done] = share, column
+            gone.heights[done], gone.values[done] = row[unit], column[unit]
+            height -= share * row
+            value += share * (column[unit] * share - 2 * column)
+            kept[unit], cost[unit] = False, np.inf
+            np.divide(value, height, out=cost, where=kept)
+            unit = int(np.argmin(cost))
+            done += 1
+            if done - start == _TOGETHER or unit not in place:
+                gone.change(slice(start, done), ahead, rows, columns)
+                start = done
     return kept
-
-
-def _delete_some(inverse: _Matrix, worth: _Matrix, kept: NDArray[np.bool_], count: int) -> None:
-    """Let ``count`` units go, one after another; changes all three arrays.
-
-    When unit g goes, ``inverse`` loses h·s·sᵀ and ``worth`` gains m·s·sᵀ - s·cᵀ - c·sᵀ: h and m are
-    their diagonals at g, c is the column of ``worth``, s that of ``inverse`` over h. What is needed
-    to choose the next are diagonals and single columns; so the matrices are changed once, in the
-    end, and both being symmetric, on and above the diagonal alone. What is left in them of units
-    that are gone is of no account.
-    """
-    units = len(inverse)
-    shares, columns = np.zeros((2, count, units), inverse.dtype)
-    heights, values = np.zeros((2, count), inverse.dtype)
-    height, value = np.diag(inverse).copy(), np.diag(worth).copy()
-    for step in range(count):
-        cost = np.divide(value, height, out=np.full(units, np.inf, value.dtype), where=kept)
-        gone = int(np.argmin(cost))
-        past = slice(step)
-        at, behind = shares[past, gone], columns[past, gone]
-        row = _row(inverse, gone) - (heights[past] * at) @ shares[past]
-        share = row / row[gone]
-        column = _row(worth, gone) + (values[past] * at - behind) @ shares[past]
-        column -= at @ columns[past]
-        shares[step], columns[step] = share, column
-        heights[step], values[step] = row[gone], column[gone]
-        height -= row[gone] * np.square(share)
-        value += share * (column[gone] * share - 2 * column)
-        kept[gone] = False
-    less = heights[:, None] * shares
-    left = np.concatenate([shares, columns])
-    right = np.concatenate([values[:, None] * shares - columns, -shares])
-    for start in range(0, units, _PARTS):  # in place: a copy of the whole takes longer
-        rows, behind_them = slice(start, start + _PARTS), slice(start, None)
-        inverse[rows, behind_them] -= shares[:, rows].T @ less[:, behind_them]
-        worth[rows, behind_them] += left[:, rows].T @ right[:, behind_them]
-
-
-def _row(upper: _Matrix, place: int) -> _Matrix:
-    """A row of a symmetric matrix of which the upper half is there."""
-    return np.concatenate([upper[:place, place], upper[place, place:]])
 
 
 def _inverse(matrix: _Matrix) -> _Matrix:
@@ -196,22 +224,50 @@ def _inverse(matrix: _Matrix) -> _Matrix:
             "what the units put out cannot be told apart: their incoming weights are too large, or "
             "too many are alike; delete or merge them instead"
         ) from error
-    return np.asarray(root.T @ root)
+    inverse = np.empty_like(matrix)
+    _fill_with_square(root, inverse)
+    return inverse
 
 
 def _inverse_root(matrix: _Matrix) -> _Matrix:
     """Return the inverse of Cholesky's factor, by halves: nearly all of it is matrix products."""
-    if len(matrix) <= _AT_ONCE:
-        return np.asarray(np.linalg.inv(np.linalg.cholesky(matrix)))
+    if len(matrix) <= _AT_LEAST:
+        return np.tril(np.linalg.inv(np.linalg.cholesky(matrix)))
     half = len(matrix) // 2
     first = _inverse_root(matrix[:half, :half])
-    across = matrix[half:, :half] @ first.T
+    across = np.empty_like(matrix[half:, :half])
+    for part in _parts(half):
+        across[:, part] = matrix[half:, : part.stop] @ first[part, : part.stop].T
     last = _inverse_root(matrix[half:, half:] - across @ across.T)
     whole = np.zeros_like(matrix)
-    whole[:half, :half] = first
-    whole[half:, half:] = last
-    whole[half:, :half] = -last @ (across @ first)
+    whole[:half, :half], whole[half:, half:] = first, last
+    between = np.empty_like(across)
+    for part in _parts(half):
+        between[:, part] = across[:, part.start :] @ first[part.start :, part]
+    for part in _parts(len(last)):
+        whole[half:, :half][part] = -last[part, : part.stop] @ between[: part.stop]
     return whole
+
+
+def _fill_with_square(lower: _Matrix, whole: _Matrix) -> None:
+    """Put the transpose of a lower triangular matrix times itself into a matrix, by halves."""
+    if len(lower) <= _AT_LEAST:
+        whole[...] = lower.T @ lower
+        return
+    half = len(lower) // 2
+    across, last = lower[half:, :half], lower[half:, half:]
+    _fill_with_square(lower[:half, :half], whole[:half, :half])
+    whole[:half, :half] += across.T @ across
+    for part in _parts(len(last)):
+        whole[half:, :half][part] = last[part.start :, part].T @ across[part.start :]
+    whole[:half, half:] = whole[half:, :half].T
+    _fill_with_square(last, whole[half:, half:])
+
+
+def _parts(size: int) -> list[slice]:
+    """A few parts of a triangular matrix: what is 0 beside each is left out of a product."""
+    length = max(-(-size // _PARTS), _AT_LEAST)
+    return [slice(start, min(start + length, size)) for start in range(0, size, length)]
 
 
 def left_out_of_spreading(net: NetParameter, model: Caffemodel) -> dict[str, str]:
@@ -296,11 +352,12 @@ def _with_spread(
 ) -> Caffemodel:
     changed: dict[BlobKey, Blob] = {}
     for key, axis, read in _reading(channels, ids):
-        columns = np.moveaxis(model.layer(key[0]).blobs[key[1]], axis, 0).copy()
+        moved = np.moveaxis(model.layer(key[0]).blobs[key[1]], axis, -1)
+        before = moved.reshape(-1, moved.shape[-1])
+        after = before.copy()
         places = np.stack([np.flatnonzero(read == channel) for channel in ids.tolist()])
-        stay, gone = places[kept], places[~kept]
-        more = np.tensordot(takes[np.ix_(~kept, kept)].T, columns[gone].astype(np.float64), axes=1)
-        columns[stay] = columns[stay] + more
-        columns[gone] = 0
-        changed[key] = np.ascontiguousarray(np.moveaxis(columns, 0, axis))
+        for stay, gone in zip(places[kept].T, places[~kept].T, strict=True):
+            after[:, stay] += before[:, gone].astype(takes.dtype, copy=False) @ takes
+            after[:, gone] = 0
+        changed[key] = np.ascontiguousarray(np.moveaxis(after.reshape(moved.shape), -1, axis))
     return model.with_blobs(changed)
