@@ -64,6 +64,11 @@ _PRESETSTYLES = (
     Style("#000000", "X", 8),
     Style("#8c6d31", "p", 8),
 )
+# A ninth and later ones are dashed, with the next one's marker
+_DASHED_PRESETS = tuple(
+    Style(style.color, other.marker, other.size, "--")
+    for style, other in zip(_PRESETSTYLES, (*_PRESETSTYLES[1:], _PRESETSTYLES[0]), strict=True)
+)
 _METHOD_MARKERS = ("D", "v", "P", "X", "p", "<", ">", "*")
 _METHOD_COLORS = [style.color for style in (*_PRESETSTYLES[3:], *_PRESETSTYLES[:3])]
 _METHODSTYLES = [
@@ -75,7 +80,7 @@ STYLES: Mapping[str, Style] = {
     "units": Style("#d55e00", "s", 6.5),
     "connections": Style("#0072b2", "o", 7),
     "small": Style("#009e73", "^", 8),
-    **dict(zip(PRESET_KINDS, _PRESETSTYLES, strict=True)),
+    **dict(zip(PRESET_KINDS, (*_PRESETSTYLES, *_DASHED_PRESETS), strict=True)),
     **dict(zip(METHOD_KINDS, _METHODSTYLES, strict=True)),
 }
 _NUMBERED_MARKERS = ("o", "s", "^", "D", "v", "P", "X")

@@ -36,7 +36,7 @@ PAPERS_CURVE = "the paper's connection pruning (table 5)"
 
 STRIP = "baseline, somewhere in this strip"
 
-PRESET_KINDS = tuple(f"preset-{number}" for number in range(1, 9))
+PRESET_KINDS = tuple(f"preset-{number}" for number in range(1, 17))
 """Kinds of the curves of presets; more presets than that use them again."""
 
 METHOD_KINDS = tuple(f"method-{number}" for number in range(1, 17))

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.experiments.result import ExperimentResult, Point
-from pycaffe_prune.reports.figures import png, svg
-from pycaffe_prune.reports.plot import Plot, plot_of
+from pycaffe_prune.reports.figures import STYLES, png, svg
+from pycaffe_prune.reports.plot import METHOD_KINDS, PRESET_KINDS, Plot, plot_of
 
 Make = Callable[..., Point]
 MakeResult = Callable[..., ExperimentResult]
@@ -36,6 +36,12 @@ def test_the_svg_has_a_marker_for_each_point_inside_the_axes(
     assert {method: count for method, count in _markers(plot).items() if count} == {
         method: shown.count(method) for method in set(shown)
     }
+
+
+@pytest.mark.parametrize("kinds", [PRESET_KINDS, METHOD_KINDS])
+def test_no_two_curves_of_one_figure_look_alike(kinds: tuple[str, ...]) -> None:
+    looks = {(STYLES[kind].color, STYLES[kind].line) for kind in kinds}
+    assert len(looks) == len(kinds) == 16
 
 
 def test_points_outside_the_axes_have_no_marker(typical: ExperimentResult) -> None:
