@@ -31,6 +31,7 @@ CASES = {
     "lenet-64": ("forward", "lenet", 64, 30),
     "step": ("step", "lenet", 64, 100),
     "write": ("write", "lenet", 1, 2000),
+    "write-biases": ("biases", "lenet", 1, 50_000),
     "lstm-forward": ("forward", "LSTM", 20, 2),
     "lstm": ("passes", "LSTM", 20, 1),
     "rnn": ("passes", "RNN", 20, 3),

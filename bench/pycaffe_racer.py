@@ -1,6 +1,6 @@
 """A script for both modules named caffe: KIND FOLDER NET BATCH (Python 3.6 on).
 
-KIND is forward, passes, step or write.
+KIND is biases, forward, passes, step or write.
 
 Each line on standard input says how often; the seconds that took go to standard output.
 """
@@ -47,12 +47,22 @@ def passes(net):
 
 def write(net):
     """Return what writes all weights of a net, as net surgery and masks do."""
-    values = {name: [blob.data.copy() for blob in blobs] for name, blobs in net.params.items()}
+    return writing(net, (0, 1))
+
+
+def biases(net):
+    """Return what writes the biases alone, which are small: what counts is the way to them."""
+    return writing(net, (1,))
+
+
+def writing(net, places):
+    """Return what writes the blobs of these numbers of each layer."""
+    values = [(name, place, net.params[name][place].data.copy())
+              for name in net.params for place in places]  # fmt: skip
 
     def written():
-        for name, blobs in values.items():
-            for place, array in enumerate(blobs):
-                net.params[name][place].data[...] = array
+        for name, place, array in values:
+            net.params[name][place].data[...] = array
 
     return written
 
@@ -64,8 +74,8 @@ def main(kind, folder, path, batch):
     if kind == "step":
         run = caffe.get_solver("solver.prototxt").step
     else:
-        made = {"forward": forward, "passes": passes, "write": write}[kind]
-        once = made(filled_net(path, int(batch)))
+        kinds = {"biases": biases, "forward": forward, "passes": passes, "write": write}
+        once = kinds[kind](filled_net(path, int(batch)))
 
         def run(times):
             for _ in range(times):

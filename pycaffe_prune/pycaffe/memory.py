@@ -39,6 +39,8 @@ class Memory:
         """The values, as they were last read or written; a part of `_flat`, if there is one."""
         self._array: NDArray[np.float32] | None = None
         """The last view."""
+        self._array_shape: Shape = ()
+        """Its shape, the object that it was asked for with: telling that apart is quicker."""
         self._capacity = 0 if flat is None else flat.numel()
         self.version = next(_FIRST_VERSIONS)
         """Grows with each write, and with each view that may be written into; no two memories have
@@ -118,8 +120,9 @@ class Memory:
         self.version += 1
         self.views += 1
         array = self._array
-        if array is None or array.shape != shape:
-            array = self._array = self._viewed(shape)
+        if array is None or shape is not self._array_shape:
+            array, self._array_shape = self._viewed(shape), shape
+            self._array = array
         return array[...]  # not the same object: its shape may be changed
 
     def _viewed(self, shape: Shape) -> NDArray[np.float32]:
