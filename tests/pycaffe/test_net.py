@@ -122,6 +122,25 @@ def test_what_is_written_after_a_pass_counts_in_the_gradient(write: Write) -> No
     )
 
 
+@pytest.mark.parametrize("kind", ["Sigmoid", "TanH", "ELU", "Exp", "ReLU"])
+def test_looking_between_the_passes_changes_no_gradient(write: Write, kind: str) -> None:
+    twice = f"type: '{kind}' bottom: 'conv' top: 'conv' }} layer {{ name: 'more' type: 'Power' "
+    text = SMALL.replace("type: 'ReLU'", twice + "power_param { scale: 0.5 shift: 0.3 }")
+    found = []
+    for looks in (False, True):
+        net = caffe.Net(write(text.replace("Dropout", "AbsVal")), caffe.TRAIN)
+        draws = np.random.default_rng(2)
+        for blob in (net.blobs["data"], *(own[0] for own in net.params.values())):
+            blob.data[...] = draws.normal(size=blob.data.shape)
+        net.forward()
+        if looks:
+            assert net.blobs["conv"].data.any()
+        net.backward()
+        found.append(net.params["conv"][0].diff.copy())
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-6)
+    assert found[0].any()
+
+
 def test_backward_twice_adds_up(small: caffe.Net) -> None:
     small.forward()
     small.backward()

@@ -139,7 +139,7 @@ def test_a_python_layer_of_the_script_trains(monkeypatch: pytest.MonkeyPatch) ->
 
 SCRIPT = """
 import caffe
-from small_nets import feed, fill, solver_file
+from small_nets import NET, feed, fill, solver_file, write
 solver = caffe.SGDSolver(solver_file("logged", '''base_lr: 0.1 momentum: 0.9 max_iter: 7 display: 2
     lr_policy: "multistep" gamma: 0.5 stepvalue: 3 average_loss: 3 test_interval: 3
     test_iter: 2 test_iter: 1 test_compute_loss: true snapshot: 4 snapshot_prefix: "logged"
@@ -149,6 +149,13 @@ for net in [solver.net] + list(solver.test_nets):
     feed(net)
 solver.solve()
 solver.step(2)
+told = "debug_info: true force_backward: true " + NET.replace("{ lr_mult: 1 }", '{ name: "w" }')
+net = caffe.Net(write("told.net", told), caffe.TRAIN)
+fill(net)
+feed(net)
+net.forward()
+net.blobs["loss"].diff[...] = 2
+net.backward(end="fc")
 """
 SETTING_UP = ("Initializing solver", "Creating ", "Solver scaffolding", "Solver ")
 _LINE = re.compile(
