@@ -22,6 +22,7 @@ def main(folder: str, threads: str, kind: str) -> None:
     solver = Solver(read_solver(Path("solver.prototxt")), read_net(Path("net.prototxt")))
     if kind == "masked":
         solver.mask(sparse_masks(solver.net))
+        solver.compute_by(solver.measured_products())  # as a training does
     for line in sys.stdin:
         start = time.perf_counter()
         solver.step(int(line))

@@ -8,20 +8,18 @@ that begins as another one did.
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from pycaffe_prune.cache import cache_root
 from pycaffe_prune.engines.torch.build import Step
+from pycaffe_prune.engines.torch.compaction import Compaction
 from pycaffe_prune.engines.torch.layers.inner_product import InnerProduct
 from pycaffe_prune.engines.torch.layers.kept_products import (
     KeptProduct,
@@ -29,7 +27,6 @@ from pycaffe_prune.engines.torch.layers.kept_products import (
     SparseProduct,
 )
 from pycaffe_prune.engines.torch.net import Net
-from pycaffe_prune.engines.torch.updates import ParamGroup, make_update
 from pycaffe_prune.errors import EngineError
 from pycaffe_prune.formats.caffe_pb2 import SolverParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
@@ -56,8 +53,10 @@ _TOLD: Mapping[Way, str] = {
     "sparse": "a sparse product",
 }
 _LEAST = 1 << 14  # weights: in a smaller blob there is nothing to be gained
-_WINS = 0.95  # of the dense product's time: what is hardly faster is not worth other rounding
+_WINS = 0.98  # of the dense way's time: what is hardly faster is not worth other rounding
 _SECONDS, _MOST_TURNS = 0.05, 9  # spent on a layer; turns of all ways
+_WRITING = frozenset({"HDF5Output"})
+"""Layers whose passes leave something behind: nets with one are not measured, and stay dense."""
 
 
 class Product(BaseModel):
@@ -68,13 +67,13 @@ class Product(BaseModel):
     layer: str
     way: Way
     milliseconds: dict[Way, float]
-    """Of each way, for an iteration of this layer: both passes and the update."""
+    """Of a whole iteration without its batch's coming, this layer computed in each way."""
 
     @property
     def told(self) -> str:
         """Layer, way and times, for a sentence."""
         times = ", ".join(f"{way} {spent:.3f}" for way, spent in self.milliseconds.items())
-        return f"layer '{self.layer}' is computed by {_TOLD[self.way]} (ms: {times})"
+        return f"layer '{self.layer}' is computed by {_TOLD[self.way]} (ms an iteration: {times})"
 
 
 _PRODUCTS = TypeAdapter(tuple[Product, ...])
@@ -144,110 +143,103 @@ def _mask(net: Net, bits: Tensor, key: BlobKey) -> Mask:
     return (net.parameters.view(bits, key) != 0).numpy()
 
 
-def measured(param: SolverParameter, net: Net, bits: Tensor) -> tuple[Product, ...]:
+def measured(param: SolverParameter, net: Net, bits: Tensor, forwards: int) -> tuple[Product, ...]:
     """Measure each way of computing each masked layer; what was measured here before is noted.
+
+    Layer by layer the whole iteration is timed, the layers before computed as was found best: ways
+    differ in what they leave to their neighbours, and to the cache. The net is used for it; its
+    parameters stay, and afterwards it is where `Net.seek` brings it.
 
     Args:
         param: The solver, whose update counts.
         net: The net.
         bits: As `Masks.bits`.
+        forwards: Forward passes of the net so far.
 
     Returns:
         The fastest way of each layer that `maskable` returns, is large enough to gain something,
         and has pruned weights; one that is hardly faster than the dense way is not taken.
+
+    Raises:
+        DataError: The data are damaged.
     """
-    notes, found = _Notes(cache_root() / "products.jsonl"), list[Product]()
-    turned = {step.keys[0]: before.keys[0] for before, step in pairwise(_with_blobs(net))}
-    for key, step in maskable(net).items():
-        mask = _mask(net, bits, key)
-        if mask.size < _LEAST or mask.all():
-            continue
-        kept = {(product.layer, 0) for product in found if product.way in WAYS}
-        case = _Case(param, step, mask, inputs_first=turned.get(key) in kept)
-        times = notes.times(case.name) or notes.note(case.name, case.milliseconds())
+    masks = {key: _mask(net, bits, key) for key in maskable(net)}
+    keys = [key for key, mask in masks.items() if mask.size >= _LEAST and not mask.all()]
+    if not keys or any(step.layer.param.type in _WRITING for step in net.steps):
+        return ()
+    notes = _Notes(cache_root() / "products.jsonl")
+    case = _name(param, net, bits)
+    found = notes.products(case)
+    if not found:
+        found = notes.note(case, _race(param, net, bits, keys))
+        net.seek(forwards)
+    return found
+
+
+def _name(param: SolverParameter, net: Net, bits: Tensor) -> str:
+    """A checksum of all that the times depend on."""
+    told = [
+        f"{platform.node()} {torch.backends.cpu.get_cpu_capability()} {torch.__version__}",
+        f"{torch.get_num_threads()} {param.type} {param.iter_size} {param.clip_gradients}",
+        hashlib.sha256(bits.numpy().tobytes()).hexdigest(),
+    ]
+    for step in net.steps:
+        layer = step.layer.param.SerializeToString(deterministic=True).hex()
+        told.append(f"{layer} {step.layer.setup.bottoms}")
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+
+def _race(
+    param: SolverParameter, net: Net, bits: Tensor, keys: Sequence[BlobKey]
+) -> tuple[Product, ...]:
+    ways, found = dict[BlobKey, Way](), []
+    net.fetch()
+    for key in keys:
+        trials = {way: _Trial(param, net, bits, {**ways, key: way}) for way in get_args(Way)}
+        times = _least_times(trials)
         fastest = min(times, key=times.__getitem__)
-        way = fastest if times[fastest] <= _WINS * times["dense"] else "dense"
-        found.append(Product(layer=key[0], way=way, milliseconds=times))
+        ways[key] = fastest if times[fastest] <= _WINS * times["dense"] else "dense"
+        found.append(Product(layer=key[0], way=ways[key], milliseconds=times))
     return tuple(found)
 
 
-def _with_blobs(net: Net) -> list[Step]:
-    return [step for step in net.steps if step.keys]
+def _least_times(trials: Mapping[Way, "_Trial"]) -> dict[Way, float]:
+    """The least time of each, in milliseconds; all take turns.
 
-
-class _Case:
-    """A masked layer by itself, on values drawn at random.
-
-    Args:
-        param: The solver.
-        step: The layer's.
-        mask: units x inputs.
-        inputs_first: Whether the layer before leaves what this one reads input by input.
+    It is the processor's, of the thread that computes: other work on the machine must not decide.
     """
+    least = dict.fromkeys(trials, float("inf"))
+    for trial in trials.values():
+        trial.seconds()  # the first one allocates
+    begun = time.thread_time()
+    for turn in range(_MOST_TURNS):
+        if turn > 1 and time.thread_time() - begun > _SECONDS:
+            break
+        for way, trial in trials.items():
+            least[way] = min(least[way], trial.seconds())
+    return {way: round(1000 * seconds, 4) for way, seconds in least.items()}
+
+
+class _Trial:
+    """Iterations of a net on one batch, on copies of its blobs."""
 
     def __init__(
-        self, param: SolverParameter, step: Step, mask: Mask, *, inputs_first: bool
+        self, param: SolverParameter, net: Net, bits: Tensor, ways: Mapping[BlobKey, Way]
     ) -> None:
-        self._param, self._step, self._mask = param, step, mask
-        self._inputs_first = inputs_first
+        self._net, self._passes = net, param.iter_size
+        self._compaction = Compaction(param, net, bits, kept_layers(net, bits, ways))
+        self._data = net.parameters.data.clone()
+        self._history = [net.parameters.zeros() for _ in self._compaction.update.history]
+        self._rate = torch.zeros(())  # so that values stay what they are
 
-    @property
-    def name(self) -> str:
-        """A checksum of all that the times depend on."""
-        layer = self._step.layer
-        told = [
-            layer.param.inner_product_param.SerializeToString(deterministic=True).hex(),
-            str((layer.setup.bottoms, self._step.flow.propagate, self._inputs_first)),
-            f"{self._param.type} {torch.get_num_threads()} {torch.__version__}",
-            f"{platform.node()} {torch.backends.cpu.get_cpu_capability()}",
-            hashlib.sha256(self._mask.tobytes()).hexdigest(),
-        ]
-        return hashlib.sha256("\n".join(told).encode()).hexdigest()
-
-    def milliseconds(self) -> dict[Way, float]:
-        """The least time of each way; all take turns."""
-        runs = {way: self._iteration(way) for way in ("dense", *WAYS)}
-        for run in runs.values():
-            run()  # the first one allocates
-        least = dict.fromkeys(runs, float("inf"))
-        begun = time.perf_counter()
-        for turn in range(_MOST_TURNS):
-            if turn > 1 and time.perf_counter() - begun > _SECONDS:
-                break
-            for way, run in runs.items():
-                start = time.perf_counter()
-                run()
-                least[way] = min(least[way], time.perf_counter() - start)
-        return {way: round(1000 * seconds, 4) for way, seconds in least.items()}
-
-    def _iteration(self, way: Way) -> Callable[[], None]:
-        """Both passes and the update, at a rate of 0: values stay what they are."""
-        layer, mask, propagate = self._step.layer, self._mask, self._step.flow.propagate
-        held = np.ones_like(mask)
-        if way in WAYS:
-            layer = WAYS[way](layer.setup, mask)
-            held = layer.places
-        draw = partial(torch.rand, generator=torch.Generator().manual_seed(0))
-        bottom, top_diff = draw(layer.setup.bottoms[0]), draw(layer.setup.tops[0])
-        if self._inputs_first and way in WAYS:
-            axes = tuple(range(bottom.dim()))
-            bottom = draw(bottom.shape[::-1]).permute(axes[::-1])
-        weight, bias = draw(int(held.sum())), draw(len(mask))
-        diff, bias_diff = torch.zeros_like(weight), torch.zeros_like(bias)
-        update = make_update(self._param, [ParamGroup(0, len(weight), 1, 1)], weight, diff)
-        update.keep(torch.from_numpy(mask[held]).int().neg_())
-        shape = (-1,) if way in WAYS else mask.shape
-        has_bias = layer.param.inner_product_param.bias_term
-        params = [weight.view(shape), bias][: 1 + has_bias]
-        diffs = [diff.view(shape), bias_diff][: 1 + has_bias]
-        rate = torch.zeros(())
-
-        def run() -> None:
-            _, saved = layer.forward_saving([bottom], params)
-            layer.backward(saved, [top_diff], propagate, diffs)
-            update.apply(rate)
-
-        return torch.no_grad()(run)
+    def seconds(self) -> float:
+        """Run one, without what a batch takes to come."""
+        with self._compaction.held(self._data, self._history):
+            start = time.thread_time()
+            for _ in range(self._passes):
+                self._net.compute()
+            self._compaction.update.apply(self._rate)
+            return time.thread_time() - start
 
 
 class _Notes:
@@ -259,28 +251,26 @@ class _Notes:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def times(self, name: str) -> dict[Way, float] | None:
-        """Milliseconds by way; None where nothing is noted."""
+    def products(self, case: str) -> tuple[Product, ...]:
+        """What is noted of a case; nothing where nothing is."""
         with suppress(OSError):  # not there yet, say
             for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
                 with suppress(ValidationError):  # a line that a full disk cut off
                     note = _Note.model_validate_json(line)
-                    if note.case == name:
-                        return note.milliseconds
-        return None
+                    if note.case == case:
+                        return note.products
+        return ()
 
-    def note(self, name: str, milliseconds: dict[Way, float]) -> dict[Way, float]:
+    def note(self, case: str, products: tuple[Product, ...]) -> tuple[Product, ...]:
         """Note what was measured; return what is noted now, which may have come in between."""
-        line = "\n" + _Note(case=name, milliseconds=milliseconds).model_dump_json()
+        line = "\n" + _Note(case=case, products=products).model_dump_json()
         with suppress(OSError):  # what cannot be noted is measured again
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(
-                    line
-                )  # at once: lines of several processes do not mix; one cut off ends here
-        return self.times(name) or milliseconds
+                file.write(line)  # at once: lines of several processes do not mix
+        return self.products(case) or products
 
 
 class _Note(BaseModel):
     case: str
-    milliseconds: dict[Way, float]
+    products: tuple[Product, ...]

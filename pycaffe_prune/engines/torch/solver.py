@@ -96,10 +96,14 @@ class Solver:
         """Measure how masked layers are computed fastest; none where masks change, say.
 
         See `products.measured`.
+
+        Raises:
+            DataError: The data are damaged.
         """
         if self.masks is None or self.moving or self.tied or self._last:
             return ()
-        return measured(self.param, self.net, self.masks.bits)
+        forwards = self.iter * self.param.iter_size
+        return measured(self.param, self.net, self.masks.bits, forwards)
 
     def compute_by(self, products: Sequence[Product]) -> None:
         """Compute masked layers so from now on, until there are other masks.

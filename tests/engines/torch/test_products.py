@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from google.protobuf import text_format
 
 from pycaffe_prune.engines.torch import products
@@ -28,11 +29,11 @@ def solver(digits, monkeypatch, tmp_path) -> Solver:
 def times_of(monkeypatch, *times: float) -> list:
     asked = []
 
-    def milliseconds(case) -> dict:
-        asked.append(case)
+    def least_times(trials) -> dict:
+        asked.append(trials)
         return dict(zip(("dense", "live", "sparse"), times, strict=True))
 
-    monkeypatch.setattr(products._Case, "milliseconds", milliseconds)
+    monkeypatch.setattr(products, "_least_times", least_times)
     return asked
 
 
@@ -49,7 +50,7 @@ def test_each_way_is_measured_and_the_note_is_followed(solver, monkeypatch):
     ("times", "way"),
     [
         ((1, 2, 3), "dense"),
-        ((1, 0.97, 0.96), "dense"),
+        ((1, 0.99, 0.985), "dense"),
         ((1, 0.9, 0.8), "sparse"),
         ((1, 0.5, 0.6), "live"),
     ],
@@ -95,9 +96,39 @@ def test_of_two_notes_the_first_counts(solver, monkeypatch, tmp_path):
     solver.measured_products()
     notes = tmp_path / "cache" / "products.jsonl"
     other = json.loads(notes.read_text())
-    other["milliseconds"] = {"dense": 3, "live": 2, "sparse": 1}
+    other["products"][0]["way"] = "sparse"
     notes.write_text(notes.read_text() + json.dumps(other) + "\n")
     assert [product.way for product in solver.measured_products()] == ["dense"]
+
+
+def test_the_run_is_that_of_a_solver_that_measured_nothing(solver, digits):
+    shape = solver.net.params["ip1"][0].shape
+    mask = np.random.default_rng(0).random(shape) < 0.1
+
+    def stepped(*, measuring: bool) -> list[torch.Tensor]:
+        made = make_solver(small_net(digits, normalized=True, dropout=True))
+        made.mask({("ip1", 0): mask})
+        made.step(2)
+        if measuring:
+            assert len(made.measured_products()) == 1
+        made.step(3)
+        return [made.net.parameters.data, *made.update.history]
+
+    pairs = zip(stepped(measuring=True), stepped(measuring=False), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+
+
+def test_a_net_that_writes_a_file_is_not_run_for_it(solver, digits, monkeypatch, tmp_path):
+    asked = times_of(monkeypatch, 1, 2, 3)
+    solver.measured_products()
+    assert len(asked) == 1
+    net = small_net(digits)
+    net.layer.add(name="out", type="HDF5Output", bottom=["ip1", "label"])
+    net.layer[-1].hdf5_output_param.file_name = str(tmp_path / "out.h5")
+    writing = make_solver(net)
+    writing.mask({("ip1", 0): np.zeros(solver.net.params["ip1"][0].shape, np.bool_)})
+    assert writing.measured_products() == ()
+    assert len(asked) == 1
 
 
 def test_layers_without_masks_and_with_all_kept_are_not_measured(solver):

@@ -155,8 +155,9 @@ class SparseProduct(KeptProduct):
         super().__init__(setup, mask)
         self._by_units = _Rows.of(mask)
         self._by_inputs = _Rows.of(mask.T)
-        units, inputs = mask.nonzero()
-        self._order = torch.from_numpy(np.lexsort((units, inputs)))
+        order = np.zeros(mask.shape, np.int64)
+        order[mask] = np.arange(np.count_nonzero(mask))
+        self._order = torch.from_numpy(order.T[mask.T])  # by inputs
         self._bound: tuple[Tensor, Tensor] | None = None  # to make it takes as long as to add to it
 
     @property
