@@ -33,7 +33,6 @@ __all__ = ["MovingMasks", "make_moving"]
 
 _PIECE = 1 << 16  # values a thread: those of a piece, its mask and what is shown fit its cache
 _MAGNITUDE = 0x7FFFFFFF
-_SIGN = 31
 
 
 class MovingMasks(ABC):
@@ -160,23 +159,27 @@ class _Piece:
     """Some values of one blob, all as int32."""
 
     dense: Tensor
-    bits: Tensor
-    """-1 where a weight is kept, else 0."""
+    kept: Tensor
+    """1 where a weight is kept, else 0."""
     shown: Tensor
     """What layers have: dense where kept, else 0."""
 
     def show(self) -> None:
-        torch.bitwise_and(self.dense, self.bits, out=self.shown)
+        torch.mul(self.dense, self.kept, out=self.shown)
 
-    def operate(self, lower: int, upper: int) -> None:
+    def operate(self, upper: Tensor, lower_by: int) -> None:
         """Make the mask anew from the limits' bits, less one, and show.
 
         Bits of magnitudes are in the order of the magnitudes. Each one is held against the bar
-        that its mask sets, and the sign of the difference is the new mask.
+        that its mask sets. Four passes over memory: each one counts.
+
+        Args:
+            upper: The bar of what is not kept: 0-dim, int32.
+            lower_by: How much lower it is for what is kept.
         """
         torch.bitwise_and(self.dense, _MAGNITUDE, out=self.shown)
-        bar = self.bits.bitwise_and_(lower ^ upper).bitwise_xor_(upper)
-        bar.sub_(self.shown).bitwise_right_shift_(_SIGN)
+        bar = torch.sub(upper, self.kept, alpha=lower_by, out=self.kept)
+        torch.gt(self.shown, bar, out=self.kept)
         self.show()
 
 
@@ -226,12 +229,12 @@ class _Surgery(_DenseCopies):
     ) -> None:
         super().__init__(net, update, masking, start)
         self._masking, self._seed = masking, seed
-        self._bits = [torch.full_like(dense, -1, dtype=torch.int32) for dense in self._weights]
-        for key, bits in zip(masking.keys, self._bits, strict=True):
+        self._masks = [torch.ones_like(dense, dtype=torch.int32) for dense in self._weights]
+        for key, mask in zip(masking.keys, self._masks, strict=True):
             if key in start:
-                _write(bits, start[key])
+                _copy(mask, start[key])
         self._pieces = [
-            _pieces(*three) for three in zip(self._weights, self._bits, self._shown, strict=True)
+            _pieces(*three) for three in zip(self._weights, self._masks, self._shown, strict=True)
         ]
         self.settle()
 
@@ -249,8 +252,9 @@ class _Surgery(_DenseCopies):
         for place, (pieces, limits) in enumerate(zip(self._pieces, self.limits, strict=True)):
             if iteration < told.stop and surgery_draw(self._seed, iteration, place) < chance:
                 lower, upper = (int(limit.view(np.int32)) - 1 for limit in limits)
+                bar = torch.tensor(upper, dtype=torch.int32)
                 for piece in pieces:
-                    piece.operate(lower, upper)
+                    piece.operate(bar, upper - lower)
             else:
                 for piece in pieces:
                     piece.show()
@@ -262,20 +266,20 @@ class _Surgery(_DenseCopies):
 
     @property
     def kept(self) -> list[Mask]:
-        return [(bits != 0).cpu().numpy() for bits in self._bits]
+        return [(mask != 0).cpu().numpy() for mask in self._masks]
 
     def restore(self, kept: Sequence[Mask], limits: Sequence[Limits]) -> int:
         self.limits = limits
         self._take_dense()
-        for bits, mask in zip(self._bits, kept, strict=True):
-            _write(bits, mask)
+        for mask, told in zip(self._masks, kept, strict=True):
+            _copy(mask, told)
         self.settle()
         return self.masks.revived()
 
     def revived(self) -> int:
-        lost = zip(self._shown, self._bits, strict=True)
+        lost = zip(self._shown, self._masks, strict=True)
         return self.masks.revived() + sum(
-            int(torch.count_nonzero(shown[bits == 0])) for shown, bits in lost
+            int(torch.count_nonzero(shown[mask == 0])) for shown, mask in lost
         )
 
 
@@ -323,13 +327,18 @@ class _FewBits(_DenseCopies):
         )
 
 
+def _copy(target: Tensor, mask: Mask) -> None:
+    target.copy_(torch.from_numpy(mask).view(target.shape))
+
+
 def _write(bits: Tensor, mask: Mask) -> None:
-    bits.copy_(torch.from_numpy(mask).view(bits.shape)).neg_()
+    _copy(bits, mask)
+    bits.neg_()
 
 
-def _pieces(dense: Tensor, bits: Tensor, shown: Tensor) -> list[_Piece]:
+def _pieces(dense: Tensor, kept: Tensor, shown: Tensor) -> list[_Piece]:
     size = dense.numel() if dense.is_cuda else _PIECE * torch.get_num_threads()
-    flats = (dense.view(torch.int32), bits, shown.view(torch.int32))
+    flats = (dense.view(torch.int32), kept, shown.view(torch.int32))
     return [
         _Piece(*parts)
         for parts in zip(*(torch.split(flat.view(-1), size) for flat in flats), strict=True)

@@ -118,14 +118,18 @@ class Update(ABC):
     @torch.no_grad()
     def change(self, rate: Tensor) -> None:
         """Do as `apply`, but leave anything where the gradients were."""
+        self._prepare()
+        for part in self._parts:
+            self._update(part, rate)
+
+    def _prepare(self) -> None:
+        """Mask, clip and divide the gradients."""
         if self._kept is not None and not self._masks_later:
             self._diff.view(torch.int32).bitwise_and_(self._kept)
         if self.solver.clip_gradients >= 0:
             self._clip()
         if self.solver.iter_size != 1:
             self._diff.mul_(1 / self.solver.iter_size)
-        for part in self._parts:
-            self._update(part, rate)
 
     @torch.no_grad()
     def show_change(self, rate: Tensor) -> None:
@@ -230,7 +234,20 @@ class _FusedSGD(Update):
     def _masks_later(self) -> bool:
         return self.solver.clip_gradients < 0  # the norm to clip by is that of what is kept
 
+    @torch.no_grad()
+    def apply(self, rate: Tensor) -> None:
+        """Do as `Update.apply`; a piece's gradients are zeroed while they are in the cache."""
+        self._prepare()
+        for part in self._parts:
+            for piece in self._updated(part, rate):
+                piece.bits.zero_()
+
     def _update(self, part: _Part, rate: Tensor) -> None:
+        for _ in self._updated(part, rate):
+            pass
+
+    def _updated(self, part: _Part, rate: Tensor) -> Iterator[_Piece]:
+        """Update piece by piece, and yield each that is done."""
         dampening = 1 - rate.item() * part.lr_mult
         for piece in self._pieces[part]:
             for mask in piece.masks:
@@ -247,6 +264,7 @@ class _FusedSGD(Update):
                 maximize=False,
                 is_first_step=False,
             )
+            yield piece
 
     def _show(self, part: _Part, rate: Tensor) -> None:  # noqa: ARG002 (it is in the history)
         part.diff.copy_(part.history[0])
