@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.readings.fit import readings
-from pycaffe_prune.reports.readings.tables import fit_grid, readings_grid, signs_grid
+from pycaffe_prune.reports.readings.tables import fit_grid, readings_grid, sets_grid, signs_grid
 from pycaffe_prune.reports.tables import Grid
 
 __all__ = ["ReadingSection", "reading_sections"]
@@ -21,6 +21,7 @@ class ReadingSection:
     fit: Grid
     signs: Grid
     measured: Grid
+    sets: Grid
     figure: str | None
     """An SVG as the page takes it (``data:``)."""
 
@@ -40,6 +41,7 @@ def reading_sections(
             fit=fit_grid(group),
             signs=signs_grid(group),
             measured=readings_grid(group),
+            sets=sets_grid(group),
             figure=None if figure is None else b64encode(figure).decode(),
         )
         for group, figure in zip_longest(readings(results), figures)

@@ -22,6 +22,7 @@ from pycaffe_prune.reports.readings.tables import (
     READINGS_NOTE,
     fit_grid,
     readings_grid,
+    sets_grid,
     signs_grid,
 )
 from pycaffe_prune.reports.rows import accuracy_name, sample_warning
@@ -114,6 +115,7 @@ def _readings(group: Sequence[Reading], figure: str) -> list[str]:
         f"![Curves of every reading on the paper's axes, a panel each]({figure})",
         f"### What each reading gives\n\n{_escape(READINGS_NOTE)}",
         _table(readings_grid(group)),
+        *_section("The least alpha after each set: reduction / accuracy in %", sets_grid(group)),
         "### Sign by sign",
         _table(signs_grid(group)),
         "\n".join(

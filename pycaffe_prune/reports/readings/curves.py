@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 
-from pycaffe_prune.experiments.result import ExperimentResult
+from pycaffe_prune.experiments.result import ExperimentResult, Round
 from pycaffe_prune.reports.paper.figures_and_tables import Axis, Figure
-from pycaffe_prune.reports.rows import Row, parameter, rows
+from pycaffe_prune.reports.rows import Row, accuracy, parameter, percent, rows
 
-__all__ = ["Reach", "Spot", "curve", "line_at", "reach"]
+__all__ = ["Reach", "Spot", "after_sets", "curve", "line_at", "reach"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,32 @@ def _spot(setting: str, value: float | None, same: Sequence[Row]) -> Spot:
         value=value,
         seeds=len(same),
         reduction=fmean(row.reduction for row in same),
+        accuracy=fmean(found),
+        lowest=min(found),
+        highest=max(found),
+    )
+
+
+def after_sets(result: ExperimentResult) -> tuple[Spot, ...]:
+    """Return where connection pruning with the least alpha stands after each set, from the first.
+
+    So a result of five sets tells what fewer would have given. Seeds with fewer sets are left out.
+    """
+    points = [point for point in result.select("connections") if point.alpha is not None]
+    least = min((point.alpha or 0.0 for point in points), default=None)
+    alike = [point for point in points if point.alpha == least]
+    most = max((len(point.rounds) for point in alike), default=0)
+    steps = zip(*(point.rounds for point in alike if len(point.rounds) == most), strict=True)
+    return tuple(_set_spot(number, least, same) for number, same in enumerate(steps, 1))
+
+
+def _set_spot(number: int, alpha: float | None, same: Sequence[Round]) -> Spot:
+    found = [percent(accuracy(step.after)) for step in same]
+    return Spot(
+        setting=f"set {number}",
+        value=alpha,
+        seeds=len(same),
+        reduction=fmean(100 * step.reduction for step in same),
         accuracy=fmean(found),
         lowest=min(found),
         highest=max(found),

@@ -8,7 +8,7 @@ from pycaffe_prune.experiments.result import ExperimentResult
 from pycaffe_prune.reports.paper.compare import why_not_comparable
 from pycaffe_prune.reports.paper.figures_and_tables import FIGURES
 from pycaffe_prune.reports.paper.judge import judge
-from pycaffe_prune.reports.readings.curves import Reach, Spot, curve, reach
+from pycaffe_prune.reports.readings.curves import Reach, Spot, after_sets, curve, reach
 from pycaffe_prune.reports.readings.signs import Curves, Finding, find_signs
 
 __all__ = ["METHODS", "RULE", "Reading", "reading_of", "readings"]
@@ -41,6 +41,8 @@ class Reading:
     curves: Curves
     reaches: dict[str, Reach | None]
     """By method; None: the axes show nothing of it."""
+    sets: tuple[Spot, ...]
+    """Connection pruning with the least alpha after each set."""
     below: tuple[str, ...]
     """Settings of connection pruning whose points lie below the axes."""
     findings: tuple[Finding, ...]
@@ -101,6 +103,7 @@ def reading_of(result: ExperimentResult) -> Reading:
         seeds=len(result.select("baseline")),
         curves=curves,
         reaches={method: reach(curves[method], figure) for method in METHODS},
+        sets=after_sets(result),
         below=tuple(s.setting for s in curves["connections"] if s.accuracy < figure.y.low),
         findings=find_signs(result.experiment, curves),
         held=sum(entry.verdict == "reproduced" for entry in judged),

@@ -7,7 +7,7 @@ from pycaffe_prune.reports.readings.fit import Reading
 from pycaffe_prune.reports.readings.signs import SIGNS
 from pycaffe_prune.reports.tables import Grid
 
-__all__ = ["READINGS_NOTE", "fit_grid", "readings_grid", "signs_grid"]
+__all__ = ["READINGS_NOTE", "fit_grid", "readings_grid", "sets_grid", "signs_grid"]
 
 READINGS_NOTE = (
     "Leaves: the reduction at which a curve falls through the lower end of the paper's axis, on "
@@ -52,6 +52,23 @@ def signs_grid(group: Sequence[Reading]) -> Grid:
         for reading in group
     )
     return Grid(("preset", *(sign.name for sign in SIGNS)), lines, numbers=0)
+
+
+def sets_grid(group: Sequence[Reading]) -> Grid:
+    """Return where the least alpha stands after each set: reduction and accuracy in %."""
+    most = max(len(reading.sets) for reading in group)
+    lines = tuple(
+        (
+            reading.preset,
+            f"{reading.sets[0].value:g}",
+            *(f"{spot.reduction:.2f} / {spot.accuracy:.2f}" for spot in reading.sets),
+            *("–" for _ in range(most - len(reading.sets))),
+        )
+        for reading in group
+        if reading.sets
+    )
+    heads = (f"after set {number}" for number in range(1, most + 1))
+    return Grid(("preset", "least α", *heads), lines, numbers=most)
 
 
 def _mark(met: bool | None) -> str:

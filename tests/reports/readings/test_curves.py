@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pycaffe_prune.reports.paper.figures_and_tables import FIGURES
-from pycaffe_prune.reports.readings.curves import Spot, curve, line_at, reach
+from pycaffe_prune.reports.readings.curves import Spot, after_sets, curve, line_at, reach
 
 FIGURE = FIGURES["lenet-300-100"]  # 80 to 100 %, 90 to 99 %
 
@@ -30,6 +30,22 @@ def test_of_initialisations_of_which_the_best_is_reported_only_that_one_is_drawn
         [point("baseline", 0, 9_800), point("baseline", 0, 9_700, seed=2, selected=False)]
     )
     assert [spot.accuracy for spot in curve(found, "baseline")] == [98.0]
+
+
+def test_a_result_of_several_sets_tells_where_fewer_would_have_ended(point, result_of):
+    long = point("connections", 213_000, 9_815, alpha=0.6, rounds=3)
+    other = point("connections", 240_000, 9_700, alpha=1.2, rounds=3)
+    steps = [
+        step.model_copy(update={"reduction": 0.4 + 0.2 * at}) for at, step in enumerate(long.rounds)
+    ]
+    long = long.model_copy(update={"rounds": tuple(steps)})
+    found = after_sets(result_of([other, long]))
+    assert [round(spot.reduction) for spot in found] == [40, 60, 80]
+    assert {(spot.value, spot.accuracy) for spot in found} == {(0.6, 98.15)}
+    assert found[:2] == after_sets(
+        result_of([other, long.model_copy(update={"rounds": long.rounds[:2]})])
+    )
+    assert after_sets(result_of([])) == ()
 
 
 @given(st.lists(st.tuples(st.floats(60, 100), st.floats(10, 99)), min_size=1, max_size=6))

@@ -6,7 +6,12 @@ import pytest
 
 from pycaffe_prune.reports.readings.figure import draw
 from pycaffe_prune.reports.readings.fit import reading_of, readings
-from pycaffe_prune.reports.readings.tables import fit_grid, readings_grid, signs_grid
+from pycaffe_prune.reports.readings.tables import (
+    fit_grid,
+    readings_grid,
+    sets_grid,
+    signs_grid,
+)
 
 SHAPE = {"ip1": 60, "ip2": 10}
 
@@ -59,7 +64,7 @@ def test_several_pruning_seeds_are_a_band(made):
 def test_tables_and_figure_have_every_reading_best_first(made):
     results = [made("far", 87, 9_830), made("each", 80, 9_830, seeds=(1, 2)), made("n", 82, 9_830)]
     (group,) = readings(results)
-    for grid in (fit_grid(group), readings_grid(group), signs_grid(group)):
+    for grid in (fit_grid(group), readings_grid(group), sets_grid(group), signs_grid(group)):
         assert {len(line) for line in grid.lines} == {len(grid.heads)}
         column = grid.heads.index("preset")
         assert [line[column] for line in grid.lines] == [row.preset for row in group]
