@@ -26,7 +26,7 @@ __all__ = [
 
 MANIFEST_NAME = "manifest.json"
 
-DataSetName = Literal["digits", "features", "flowers102", "mnist"]
+DataSetName = Literal["digits", "features", "flowers102", "mnist", "subset"]
 SplitName = Literal["train", "test"]
 _BUILDERS = ("mnist", "flowers102", "digits")  # commands of `caffe-prune data`
 _STRICT = {"extra": "forbid"}  # for pydantic, which reads manifests: an unknown field is an error
@@ -164,7 +164,7 @@ def verify_manifest(folder: Path) -> Manifest:
         DataError: The manifest is missing or damaged, or something differs from what it says.
     """
     manifest = load_manifest(folder)
-    builder = f"data {manifest.name}" if manifest.name in _BUILDERS else manifest.name
+    builder = manifest.name if manifest.name == "features" else f"data {manifest.name}"
     again = f"build it again with `caffe-prune {builder} --out {folder} --force`"
     for split in manifest.splits.values():
         path = folder / split.lmdb

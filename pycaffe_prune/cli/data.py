@@ -35,6 +35,7 @@ def data() -> None:
       caffe-prune data mnist --out data/mnist --source ~/Downloads/mnist
       caffe-prune data flowers102 --out data/flowers102
       caffe-prune data digits --out data/digits
+      caffe-prune data subset --source data/mnist --classes 0-4 --out data/mnist-0-4
       caffe-prune data verify data/mnist
     """
 
@@ -179,6 +180,74 @@ def digits(out: Path, force: bool) -> None:
     from data_prep.digits import build_digits
 
     _show(build_digits(out, force=force), out)
+
+
+@data.command()
+@_out
+@click.option(
+    "--source",
+    required=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the data set.",
+)
+@click.option("--classes", metavar="LIST", help="Labels there, such as 0-4,7.")
+@click.option(
+    "--draw", metavar="N", type=click.IntRange(1), help="Instead: so many, drawn by --seed."
+)
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(0, 2**32 - 1), help="Tells which --draw draws."
+)
+@click.option("--others", is_flag=True, help="All classes but those.")
+@click.option(
+    "--pool",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Put both splits together, and make N images, spread over the classes, the test set.",
+)
+@_force
+def subset(
+    out: Path,
+    source: Path,
+    classes: str | None,
+    draw: int | None,
+    seed: int | None,
+    others: bool,
+    pool: int | None,
+    force: bool,
+) -> None:
+    """Build a data set of some classes of another one.
+
+    Labels are counted anew from 0, in the order of the old ones; subset.json tells which is which.
+    Images, their order and the LMDBs' names stay.
+
+    \b
+    Examples:
+      caffe-prune data subset --source data/mnist --classes 0-4 --out data/mnist-0-4
+      caffe-prune data subset --source data/mnist --classes 0-4 --others --out data/mnist-5-9
+      caffe-prune data subset --source data/features --draw 20 --seed 18 --out data/flowers-20
+      caffe-prune data subset --source data/features --draw 20 --seed 18 --others --pool 500 \\
+          --out data/flowers-82
+    """
+    from data_prep.subset import (
+        Subset,
+        build_subset,
+        classes_in,
+        drawn_classes,
+        other_classes,
+        parsed_classes,
+    )
+
+    there = classes_in(source)
+    if draw is not None and seed is not None and classes is None:
+        chosen = drawn_classes(there, draw, seed)
+    elif classes is not None and draw is None and seed is None:
+        chosen = parsed_classes(classes)
+    else:
+        raise click.UsageError("give either --classes, or --draw and --seed")
+    chosen = other_classes(there, chosen) if others else chosen
+    _show(build_subset(out, Subset(source, chosen, pool), force=force), out)
+    echo(f"class of the source for each label: {' '.join(map(str, chosen))}")
 
 
 @data.command()
