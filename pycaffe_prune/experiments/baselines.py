@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pycaffe_prune.engines.base import Engine, Observer
 from pycaffe_prune.experiments.paths import StageFolder
 from pycaffe_prune.experiments.pretrained import Pretrained, read_pretrained
+from pycaffe_prune.experiments.pretraining import Pretraining
 from pycaffe_prune.experiments.stages import Stage, StageOutput
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.files import sha256_of
 from pycaffe_prune.pruning.counts import weight_counts
 
 __all__ = ["Baseline", "best"]
@@ -20,8 +22,14 @@ class Baseline(Stage):
     seed: int
     pretrained: Pretrained | None = None
     """What its layers begin with, where a layer of the same name is in it."""
+    pretraining: Pretraining | None = None
+    """The training whose weights they begin with, in the same way."""
 
     kind = "baseline"
+
+    @property
+    def inputs(self) -> tuple[Stage, ...]:  # noqa: D102  (see Stage)
+        return () if self.pretraining is None else (self.pretraining,)
 
     @property
     def settings(self) -> Mapping[str, object]:  # noqa: D102  (see Stage)
@@ -33,16 +41,22 @@ class Baseline(Stage):
         return f"baseline-seed{self.seed}"
 
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:  # noqa: D102
-        weights = None
-        if self.pretrained is not None:
+        weights, begun = None, self._begun()
+        if begun is not None:
             weights = folder.pretrained
-            write_caffemodel(weights, read_pretrained(self.pretrained, self.context.read_net()))
+            write_caffemodel(weights, read_pretrained(begun, self.context.read_net()))
         net = self._whole_net(folder)
         result = self._train(folder, engine, observe, self.seed, net=net, weights=weights)
         trained = read_caffemodel(folder.training.final_weights)
         return self._found(
             folder, observe, result, weight_counts(trained, self.context.layers), None
         )
+
+    def _begun(self) -> Pretrained | None:
+        if self.pretraining is None:
+            return self.pretrained
+        trained = self.pretraining.folder.training.final_weights
+        return Pretrained(trained, sha256_of(trained))
 
 
 def best(baselines: tuple[Baseline, ...]) -> Baseline:

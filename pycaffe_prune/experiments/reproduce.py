@@ -1,6 +1,5 @@
 """A whole experiment: its stages planned, run, and put together as a result."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -9,17 +8,13 @@ from pathlib import Path
 from pycaffe_prune import __version__
 from pycaffe_prune.engines.base import TestScore
 from pycaffe_prune.engines.contents import noted_sha256
-from pycaffe_prune.engines.data_paths import DataFolder
-from pycaffe_prune.engines.readable import Readable
 from pycaffe_prune.engines.run_state import ChecksumOf
-from pycaffe_prune.engines.solver_nets import net_of_solver
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.baselines import Baseline, best
-from pycaffe_prune.experiments.data_keys import mean_images, other_data
-from pycaffe_prune.experiments.headline import require_headline
+from pycaffe_prune.experiments.contexts import make_context, make_pretrainings
 from pycaffe_prune.experiments.machine import this_machine
-from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.pretrained import Pretrained
+from pycaffe_prune.experiments.pretraining import Pretraining, PretrainingFiles
 from pycaffe_prune.experiments.result import (
     DataSet,
     Execution,
@@ -28,17 +23,15 @@ from pycaffe_prune.experiments.result import (
     MethodRecord,
     Point,
     Prediction,
+    PretrainingRecord,
     Round,
     Score,
     Setting,
     read_result,
 )
 from pycaffe_prune.experiments.spec import ExperimentSpec
-from pycaffe_prune.experiments.stages import Context, Stage, StageOutput
-from pycaffe_prune.formats.files import sha256_of
-from pycaffe_prune.formats.prototxt import read_net
+from pycaffe_prune.experiments.stages import Stage, StageOutput
 from pycaffe_prune.methods.base import Bench, Chain, Method
-from pycaffe_prune.net.widths import with_widths
 from pycaffe_prune.share import share_root
 
 __all__ = [
@@ -49,6 +42,7 @@ __all__ = [
     "final_stages",
     "foresee",
     "make_plan",
+    "pretraining_solver_path",
     "require_engine",
     "retraining_solver_path",
     "solver_path",
@@ -79,8 +73,17 @@ class Plan:
     def stages(self) -> list[Stage]:
         """All stages, each after its inputs, in the order in which they had best be run."""
         planned = (chain for method in self.methods for chain in self.chains(method.called))
-        stages = [*self.baselines, *(stage for chain in planned for stage in chain.stages)]
+        stages = [
+            *self.pretrainings,
+            *self.baselines,
+            *(stage for chain in planned for stage in chain.stages),
+        ]
         return list({stage.key: stage for stage in stages}.values())
+
+    @property
+    def pretrainings(self) -> tuple[Pretraining, ...]:
+        """The trainings on other data that the initial trainings begin with, if any."""
+        return tuple(one.pretraining for one in self.baselines if one.pretraining is not None)
 
     def chains(self, method: str) -> tuple[Chain, ...]:
         """Return the chains of the method that is called so; none where there is no such method.
@@ -105,6 +108,11 @@ def retraining_solver_path(spec: ExperimentSpec, toml: Path) -> Path | None:
     return None if spec.retraining_solver is None else _solver(spec.retraining_solver, toml)
 
 
+def pretraining_solver_path(spec: ExperimentSpec, toml: Path) -> Path | None:
+    """Return the solver of the pre-training, as `solver_path`; None: there is no pre-training."""
+    return None if spec.pretraining is None else _solver(spec.pretraining.solver, toml)
+
+
 def _solver(name: str, toml: Path) -> Path:
     for folder in (toml.resolve().parent, share_root()):
         if (folder / name).is_file():
@@ -123,6 +131,7 @@ def make_plan(
     *,
     retraining_solver: Path | None = None,
     pretrained: Pretrained | None = None,
+    pretraining: PretrainingFiles | None = None,
     checksum_of: ChecksumOf = noted_sha256,
 ) -> Plan:
     """Lay out every stage of the experiment; nothing is run or written.
@@ -138,68 +147,41 @@ def make_plan(
             defaults.
         retraining_solver: The one for what is trained after pruning; None: the same one.
         pretrained: What the initial training begins with; None: random values.
+        pretraining: What the experiment's pre-training is made of, where it has one.
         checksum_of: Says what the files of stages that are done hold.
 
     Raises:
-        FormatError: A solver or its net cannot be read, a layer is not in the net, or there is
-            nothing to judge by.
+        FormatError: A solver or its net cannot be read, a layer is not in the net, there is
+            nothing to judge by, or the experiment would begin with two kinds of weights.
     """
     execution = execution or Execution()
-    flags = {"tf32": execution.tf32, "trusted": execution.trusted}
-    trainer = [engine_name, *(name for name, is_set in flags.items() if is_set)]
-    net_path = net_of_solver(solver)
-    net = with_widths(read_net(net_path), spec.net.units)
-    units = [layer.name for layer in net.layer if layer.type == "InnerProduct"]
-    if missing := [name for name in spec.layers if name not in units]:
+    if pretrained is not None and spec.pretraining is not None:
         raise FormatError(
-            f"{net_path}: has no InnerProduct layer '{missing[0]}'; there are: {', '.join(units)}"
+            f"experiment '{spec.name}', preset '{spec.preset}': has a [pretraining] of its own; "
+            f"leave it out to begin with {pretrained.path}"
         )
-    headline = require_headline(solver, net_path, spec.accuracy, trust=execution.trusted)
-    own = _own_folders(net_path, solver, retraining_solver)
-
-    readable = Readable.of(net_path, data, own, trust=execution.trusted)
-    parts = [
-        *(sha256_of(net_path), data_set.train_sha256, data_set.test_sha256, *trainer),
-        *mean_images(net, DataFolder(data, readable)),
-        *(f"{name}={count}" for name, count in sorted(spec.net.units.items())),
-        *other_data(net, DataFolder(data, readable), data_set),
-        *filter(None, [headline.mark]),
-    ]
-    context = Context(
-        folder=ExperimentFolder(folder),
-        solver=solver,
-        net=net_path,
-        data=data,
+    context = make_context(
+        folder,
+        solver,
+        data,
+        data_set,
+        engine_name,
+        execution,
+        units=spec.net.units,
         layers=spec.layers,
-        fingerprint=_fingerprint(solver, parts),
-        device=execution.device,
-        threads=execution.threads,
-        units=tuple(sorted(spec.net.units.items())),
         accuracy=spec.accuracy,
-        trust=execution.trusted,
+        retraining_solver=retraining_solver,
         checksum_of=checksum_of,
-        own=own,
     )
-    if retraining_solver is not None:
-        after = _fingerprint(retraining_solver, parts)
-        again = require_headline(
-            retraining_solver, net_path, spec.accuracy, trust=execution.trusted
-        )
-        if again.layer != headline.layer:
-            raise FormatError(
-                f"{retraining_solver}: its test would be judged in '{again.layer}', and that of "
-                f"{solver} in '{headline.layer}'; choose one with --accuracy"
-            )
-        context = replace(
-            context, retraining_solver=retraining_solver, retraining_fingerprint=after
-        )
+    before = make_pretrainings(spec, folder, pretraining, engine_name, execution, checksum_of)
     baselines = tuple(
-        Baseline(context, spec.baseline.iterations, seed, pretrained)
+        Baseline(context, spec.baseline.iterations, seed, pretrained, before.get(seed))
         for seed in spec.baseline.seeds
     )
     require_engine(spec.methods, engine_name)
     each = spec.baseline.prune == "each"
     groups = [(one,) for one in baselines] if each else [baselines]
+    net = context.read_net()
     benches = tuple(_with_chains(spec.methods, Bench(context, group, net)) for group in groups)
     return Plan(baselines, benches, spec.methods)
 
@@ -224,14 +206,6 @@ def require_engine(methods: Sequence[Method], engine_name: str) -> None:
                 f"the method '{method.called}' cannot be done by the engine {engine_name}; "
                 f"use {able}"
             )
-
-
-def _fingerprint(solver: Path, parts: Sequence[str]) -> str:
-    return hashlib.sha256(" ".join([sha256_of(solver), *parts]).encode()).hexdigest()
-
-
-def _own_folders(*files: Path | None) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(file.resolve().parent for file in files if file is not None))
 
 
 def foresee(plan: Plan) -> Prediction | None:
@@ -313,6 +287,7 @@ def assemble(
         data=data_set,
         settings=spec.model_dump(mode="json"),
         pretrained_sha256=begun.sha256 if begun else None,
+        pretraining=tuple(_record(stage, outputs[stage.key]) for stage in plan.pretrainings),
         methods=(BASELINE, *(method.record for method in plan.methods)),
         points=tuple(points),
         prediction=foresee(plan),
@@ -385,6 +360,16 @@ def _round(number: int, output: StageOutput, total: dict[str, int]) -> Round:
         after=_score(output.after),
         iterations=output.iterations,
         images=output.images,
+        seconds=output.seconds,
+    )
+
+
+def _record(stage: Pretraining, output: StageOutput) -> PretrainingRecord:
+    return PretrainingRecord(
+        seed=stage.seed,
+        data=stage.data_set,
+        iterations=output.iterations,
+        after=_score(output.after),
         seconds=output.seconds,
     )
 

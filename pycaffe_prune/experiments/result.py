@@ -30,6 +30,7 @@ __all__ = [
     "Point",
     "PredictedRates",
     "Prediction",
+    "PretrainingRecord",
     "Round",
     "Score",
     "Setting",
@@ -245,6 +246,18 @@ class DataSet(_Model):
     test_sha256: str
 
 
+class PretrainingRecord(_Model):
+    """A training on other data, whose weights an initial training began with."""
+
+    seed: _Count
+    """Also of the initial training."""
+    data: DataSet
+    iterations: _Count
+    after: Score
+    """On its own test images."""
+    seconds: _Seconds
+
+
 class Machine(_Model):
     """Where it ran."""
 
@@ -292,6 +305,9 @@ class ExperimentResult(_Model):
     """The experiment's TOML file with its preset, all defaults filled in."""
     pretrained_sha256: str | None = None
     """Checksum of the file of weights that the initial training began with; None: random values."""
+    pretraining: tuple[PretrainingRecord, ...] = ()
+    """The trainings on other data that the initial trainings began with, one a seed; empty: none
+    did."""
     methods: tuple[MethodRecord, ...] = ()
     """Those of the points, in the order of tables, the baseline first."""
     points: tuple[Point, ...]

@@ -33,6 +33,7 @@ __all__ = [
     "BaselineSpec",
     "ExperimentSpec",
     "NetSpec",
+    "PretrainingSpec",
     "find_experiment",
     "list_presets",
     "read_experiment",
@@ -57,6 +58,20 @@ class NetSpec(Spec):
 
     units: dict[str, Annotated[int, Field(gt=0, lt=1 << 31)]] = Field(default_factory=dict)
     """Units of fully connected layers and filters of convolutions (``num_output``), by name."""
+
+
+class PretrainingSpec(Spec):
+    """A training on other data, whose weights the initial training of the same seed begins with.
+
+    Layers are copied by name, as those of `WeightsSpec`: a new classifier has a new name.
+    """
+
+    solver: str
+    """Looked up as the experiment's; it names the net that is pre-trained."""
+    folder: Name
+    """Of the data set, below ``data/``; it is made before (`caffe-prune data`)."""
+    iterations: Iterations
+    net: NetSpec = NetSpec()
 
 
 def _methods(tables: object) -> object:
@@ -91,11 +106,13 @@ class ExperimentSpec(Spec):
     solver: str
     retraining_solver: str | None = None
     """For what is trained after pruning, where it is another one."""
-    data: Literal["mnist", "flowers102", "features"]
+    data: Literal["mnist", "flowers102", "features", "subset"]
     data_settings: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the data set's builder (`data_prep`)."""
     weights: WeightsSpec | None = None
     """None: the initial training begins with random values."""
+    pretraining: PretrainingSpec | None = None
+    """In place of ``weights``: they are trained as well."""
     net: NetSpec = NetSpec()
     layers: Annotated[tuple[str, ...], Different] = Field(min_length=1)
     """The fully connected layers: pruned by connections, and counted in every reduction."""
@@ -129,13 +146,20 @@ class ExperimentSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        if self.weights is not None and self.pretraining is not None:
+            raise ValueError("give either weights or pretraining")
+        return self
+
+    @model_validator(mode="after")
     def _in_a_lifetime(self) -> Self:
         stages = sum(
             method.most_stages(self.methods[:number]) for number, method in enumerate(self.methods)
         )
         seeds = len(self.baseline.seeds)
+        initial = seeds if self.pretraining is None else 2 * seeds
         if (
-            stages := stages * (1 if self.baseline.prune == "best" else seeds) + seeds
+            stages := stages * (1 if self.baseline.prune == "best" else seeds) + initial
         ) > _MOST_STAGES:
             raise ValueError(f"asks for {stages:,} stages; {_MOST_STAGES:,} are the most")
         return self

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pycaffe_prune.cli.reproduce.experiment_data import pretraining_files
 from pycaffe_prune.engines.caffe.caffe_worker.loop import learning_rate
 from pycaffe_prune.engines.resolved_solver import solver_settings
 from pycaffe_prune.engines.solver_nets import net_of_solver
@@ -48,11 +49,16 @@ def test_every_experiment_plans_as_many_stages_as_it_says(name, preset, tmp_path
     spec = read_experiment(toml)
     solver, again = solver_path(spec, toml), retraining_solver_path(spec, toml)
     able = {"caffe"}.intersection(*(method.engines for method in spec.methods)) or {"torch"}
-    plan = make_plan(spec, solver, tmp_path, tmp_path, data_set, *able, retraining_solver=again)
-    seeds = len(spec.baseline.seeds)
-    most = seeds + (seeds if spec.baseline.prune == "each" else 1) * sum(
-        method.most_stages(spec.methods[:number]) for number, method in enumerate(spec.methods)
+    before = pretraining_files(spec, toml, tmp_path, lambda _: data_set)
+    plan = make_plan(
+        *(spec, solver, tmp_path, tmp_path, data_set, *able),
+        retraining_solver=again,
+        pretraining=before,
     )
+    seeds = len(spec.baseline.seeds)
+    most = seeds * (1 if before is None else 2) + (
+        seeds if spec.baseline.prune == "each" else 1
+    ) * sum(method.most_stages(spec.methods[:number]) for number, method in enumerate(spec.methods))
     keys = {stage.key for stage in plan.stages}
     assert len(plan.stages) == len(keys) <= most
     shared = spec.baseline.prune == "each" and "small" in tables(spec)  # of all pruning seeds

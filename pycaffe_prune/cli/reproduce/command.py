@@ -27,6 +27,8 @@ from pycaffe_prune.cli.reproduce.experiment_data import (
     data_set_of,
     get_data,
     known_data_set,
+    made_data_set,
+    pretraining_files,
 )
 from pycaffe_prune.cli.reproduce.measuring import measured
 from pycaffe_prune.cli.reproduce.prediction import prediction_table, telling_prediction
@@ -38,6 +40,7 @@ from pycaffe_prune.engines.run_state import ChecksumOf
 from pycaffe_prune.errors import EngineError, FormatError
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.pretrained import Pretrained, find_weights
+from pycaffe_prune.experiments.pretraining import PretrainingFiles
 from pycaffe_prune.experiments.reproduce import (
     Plan,
     as_told_before,
@@ -146,7 +149,11 @@ def reproduce(
     solver, retraining = solver_path(spec, toml), retraining_solver_path(spec, toml)
 
     def plan_for(
-        place: Path, data_set: DataSet, engine_name: str, pretrained: Pretrained | None
+        place: Path,
+        data_set: DataSet,
+        engine_name: str,
+        pretrained: Pretrained | None,
+        pretraining: PretrainingFiles | None,
     ) -> Plan:
         return make_plan(
             spec,
@@ -158,6 +165,7 @@ def reproduce(
             execution,
             retraining_solver=retraining,
             pretrained=pretrained,
+            pretraining=pretraining,
             checksum_of=checksum_of,
         )
 
@@ -169,14 +177,16 @@ def reproduce(
     if dry_run:
         place = data_folder(spec, data)
         begins_with = _known_weights(spec, toml, weights)
-        plan = plan_for(place, known_data_set(place), _engine_name(wish), begins_with)
+        before = pretraining_files(spec, toml, data, known_data_set)
+        plan = plan_for(place, known_data_set(place), _engine_name(wish), begins_with, before)
         _show_plan(spec, plan, workers)
         return
     begins_with = find_weights(spec.weights, toml, weights)
     with crew_to_work_with(wish, workers, scheduler, store) as crew:
         place, manifest = get_data(spec, data, source)
         data_set = data_set_of(manifest, place)
-        plan = plan_for(place, data_set, crew.engine_name, begins_with)
+        before = pretraining_files(spec, toml, data, made_data_set)
+        plan = plan_for(place, data_set, crew.engine_name, begins_with, before)
         stages = plan.stages
         crew.fetch(stages)
         was_done = all(stage.output() for stage in stages)

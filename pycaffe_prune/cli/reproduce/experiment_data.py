@@ -15,14 +15,25 @@ from pycaffe_prune.cli.options import say_remark
 from pycaffe_prune.cli.progress import console
 from pycaffe_prune.engines.contents import Content, lmdb_content
 from pycaffe_prune.errors import DataError, DownloadError, FormatError
+from pycaffe_prune.experiments.pretraining import PretrainingFiles
+from pycaffe_prune.experiments.reproduce import pretraining_solver_path
 from pycaffe_prune.experiments.result import DataSet
 from pycaffe_prune.experiments.spec import ExperimentSpec
 
-__all__ = ["data_folder", "data_set_of", "get_data", "known_data_set"]
+__all__ = [
+    "data_folder",
+    "data_set_of",
+    "get_data",
+    "known_data_set",
+    "made_data_set",
+    "pretraining_files",
+]
 
 # Among the data settings: the one that is not the builder's, and the one that a manifest tells.
 _FOLDER = "folder"
 _MEAN = "mean"
+_MADE_BY = {"features": "caffe-prune features", "subset": "caffe-prune data subset"}
+"""Data sets that are made of another one, by the user; what makes them."""
 
 
 def data_folder(spec: ExperimentSpec, given: Path | None) -> Path:
@@ -50,10 +61,10 @@ def get_data(
         FormatError: The experiment's data settings are none of the builder's.
         UsageError: The experiment has no use for ``source``.
     """
-    if source is not None and spec.data == "features":
+    if source is not None and (made_by := _MADE_BY.get(spec.data)) is not None:
         raise click.UsageError(
-            "--source is for original files, and features are made of a data set by "
-            "`caffe-prune features`; name their folder with --data"
+            f"--source is for original files, and this data set is made of another one by "
+            f"`{made_by}`; name its folder with --data"
         )
     place = data_folder(spec, given)
     if (place / MANIFEST_NAME).is_file():
@@ -63,8 +74,8 @@ def get_data(
             if source is not None:
                 say_remark(f"--source is not read: {given} is a complete data set")
             return given, manifest
-    if spec.data == "features":
-        return place, _features(place)
+    if (made_by := _MADE_BY.get(spec.data)) is not None:
+        return place, _made(place, made_by)
     try:
         return _build(spec, place, source)
     except DataError as error:
@@ -112,13 +123,13 @@ def _settings(spec: ExperimentSpec, build: Callable[..., Manifest]) -> dict[str,
     return settings
 
 
-def _features(place: Path) -> Manifest:
+def _made(place: Path, made_by: str) -> Manifest:
     try:
         return load_manifest(place)
     except DataError as error:
         raise DataError(
-            f"{error}. Make the features with `caffe-prune features … --out {place}`, or name "
-            "their folder with --data"
+            f"{error}. Make this one with `{made_by} … --out {place}`, or name its folder with "
+            "--data"
         ) from error
 
 
@@ -134,6 +145,40 @@ def _mnist(place: Path, source: Path | None, settings: dict[str, Any]) -> tuple[
             style="bold yellow",
         )
         return sample, build_digits(sample, console=console)
+
+
+def pretraining_files(
+    spec: ExperimentSpec, toml: Path, given: Path | None, told: Callable[[Path], DataSet]
+) -> PretrainingFiles | None:
+    """Return what the experiment's pre-training is made of; None: it has none.
+
+    Args:
+        spec: The experiment.
+        toml: Its file.
+        given: Folder of the experiment's own LMDBs as the user names it; that of the pre-training
+            is looked for beside it.
+        told: Says what a folder holds: `made_data_set` or `known_data_set`.
+
+    Raises:
+        FormatError: The solver is nowhere.
+    """
+    solver = pretraining_solver_path(spec, toml)
+    if spec.pretraining is None or solver is None:
+        return None
+    place = (Path("data") if given is None else given.parent) / spec.pretraining.folder
+    return PretrainingFiles(solver, place, told(place))
+
+
+def made_data_set(place: Path) -> DataSet:
+    """Return what a data set holds that the user has made.
+
+    Raises:
+        DataError: It is not there, or damaged.
+    """
+    try:
+        return data_set_of(load_manifest(place), place)
+    except DataError as error:
+        raise DataError(f"{error} (it is what the experiment pre-trains on)") from error
 
 
 def data_set_of(manifest: Manifest, place: Path) -> DataSet:

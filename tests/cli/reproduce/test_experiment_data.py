@@ -33,7 +33,7 @@ def _with(spec, **data_settings):
 @pytest.mark.parametrize(("name", "preset"), SHIPPED)
 def test_every_experiment_gives_settings_that_its_builder_knows(name, preset, tmp_path):
     spec = read_experiment(find_experiment(name, preset))
-    empty = None if spec.data == "features" else tmp_path
+    empty = None if spec.data in ("features", "subset") else tmp_path
     with pytest.raises(DataError):  # of the empty folder, not FormatError of a setting
         get_data(spec, tmp_path / "new", empty)
 
