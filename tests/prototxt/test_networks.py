@@ -116,6 +116,29 @@ def test_the_layers_on_squeezenet_features_are_the_same_in_training_and_in_use()
     assert counts("transfer_squeezenet_oxford102").weights == (4608 + 1024 + 102) * 1024
 
 
+@pytest.mark.parametrize(
+    ("network", "weights", "classifier", "from_net"),
+    [
+        ("transfer_flowers20", 2_631_680, "ip3_flowers20", "transfer_squeezenet_oxford102"),
+        ("transfer_lenet_digits", 428_000, "ip2_digits", "lenet"),
+    ],
+)
+def test_fine_tuned_nets_have_a_new_classifier_at_ten_times_the_rate_and_all_else_by_name(
+    network: str, weights: int, classifier: str, from_net: str
+) -> None:
+    folder = PROTOTXT / network
+    trained = layers_in_state(read_net(folder / "train_val.prototxt"), NetState(TEST))
+    deploy = read_net(folder / "deploy.prototxt").layer
+    assert settings([layer for layer in trained if layer.type != "Accuracy"]) == settings(deploy)
+    assert counts(network).weights == weights
+    rates = {layer.name: [rate.lr_mult for rate in layer.param] for layer in trained if layer.param}
+    assert rates.pop(classifier) == [10, 20]
+    assert list(rates.values()) == len(rates) * [[1, 2]]
+    before = read_net(PROTOTXT / from_net / "train_val.prototxt").layer
+    learned = [layer.name for layer in before if layer.param]
+    assert [*rates, learned[-1]] == learned
+
+
 def test_the_auxiliary_heads_of_googlenet_are_in_training_only() -> None:
     def names(phase: Phase) -> set[str]:
         return {layer.name for layer in counts("googlenet", phase).layers}
