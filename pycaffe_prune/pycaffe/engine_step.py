@@ -127,6 +127,12 @@ class EngineStep(Step):
             self._reads_tops = saved is tops or self._from_top is not None
         return tops
 
+    def _may_be_written(self) -> bool:
+        """Whether a script may have written into tops that the backward pass reads."""
+        then, now = self._tops_seen, self._seen()
+        looked_at = then != now or any(top._data.is_held for top in self.tops)
+        return bool(now) and looked_at and _only_views(then, now)
+
     def _seen(self) -> list[tuple[int, int]]:
         """The versions and the numbers of views of the tops, if the backward pass reads these."""
         tops = self.tops if self._reads_tops else ()
@@ -146,8 +152,7 @@ class EngineStep(Step):
         saved = self._saved
         if saved is None or self._versions != self._current():
             saved = self._saved = self._save_again()
-        if self._tops_seen != (seen := self._seen()) and _only_views(self._tops_seen, seen):
-            # Somebody may have written into them.
+        if self._may_be_written():
             if self._from_top is not None:
                 self._backward_from_top(self._from_top)
                 return

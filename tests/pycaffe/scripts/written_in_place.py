@@ -47,9 +47,10 @@ for number, kind in enumerate(KINDS):
     for top in ("fc", "act"):
         for looked_at in (False, True):
             net = made(kind, top)
-            views = [blob.data for blob in net.blobs.values()] if looked_at else []
+            view = net.blobs[top].data if looked_at else None
             net.forward()
-            net.blobs[top].data[...] = draws.normal(0, 1, (2, 5))
+            view = net.blobs[top].data if view is None else view
+            view[...] = draws.normal(0, 1, (2, 5))
             net.backward()
             show_gradients("{} written".format(number), net)
             net = made(kind, top)
