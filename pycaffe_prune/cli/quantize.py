@@ -7,8 +7,9 @@ import click
 import numpy as np
 from rich.table import Table
 
-from pycaffe_prune.cli.options import path_type, state_options
+from pycaffe_prune.cli.options import state_options
 from pycaffe_prune.cli.prune.layer_values import layer_wishes
+from pycaffe_prune.cli.prune.options import layers_option, model_options
 from pycaffe_prune.cli.prune.output import naming_inputs, read_model, show_left_out
 from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, write_caffemodel
@@ -36,8 +37,7 @@ def read_rule(text: str, whole: str) -> LevelRule:
 
 
 @click.command()
-@click.option("--net", type=path_type, required=True, help="Net prototxt of the weights.")
-@click.option("--weights", type=path_type, required=True, help="Caffemodel to put on few levels.")
+@model_options("Caffemodel to put on few levels.", "Folder for the model.")
 @click.option(
     "--levels",
     multiple=True,
@@ -45,13 +45,7 @@ def read_rule(text: str, whole: str) -> LevelRule:
     metavar="RULE | LAYER=RULE",
     help="1bits to 8bits (least squared error), 3bits:min-max, binary or ternary.",
 )
-@click.option("--out", type=path_type, required=True, help="Folder for the model.")
-@click.option(
-    "--layers",
-    default="InnerProduct",
-    show_default=True,
-    help="Comma-separated names, patterns (conv*), types (Convolution), or all.",
-)
+@layers_option("RULE")
 @click.option(
     "--keep-zeros", is_flag=True, help="Zeros (of a pruned model) stay, and count for no level."
 )

@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from pycaffe_prune.cli.options import path_type, state_options
+from pycaffe_prune.cli.options import state_options
 from pycaffe_prune.cli.prune.layer_values import layer_wishes
+from pycaffe_prune.cli.prune.options import layers_option, model_options
 from pycaffe_prune.cli.prune.output import naming_inputs, read_model, show_left_out
 from pycaffe_prune.cli.tables import table_console
 from pycaffe_prune.formats.caffemodel import write_caffemodel
@@ -30,8 +31,7 @@ def _bits(text: str, whole: str) -> int:
 
 
 @click.command()
-@click.option("--net", type=path_type, required=True, help="Net prototxt of the weights.")
-@click.option("--weights", type=path_type, required=True, help="Caffemodel, pruned or not.")
+@model_options("Caffemodel, pruned or not.", "Folder for the model.")
 @click.option(
     "--bits",
     multiple=True,
@@ -39,13 +39,7 @@ def _bits(text: str, whole: str) -> int:
     metavar="B | LAYER=B",
     help="2^B values at most: in all chosen layers, or in one (that one wins).",
 )
-@click.option("--out", type=path_type, required=True, help="Folder for the model.")
-@click.option(
-    "--layers",
-    default="InnerProduct",
-    show_default=True,
-    help="Comma-separated names, patterns (conv*), types (Convolution), or all.",
-)
+@layers_option("B")
 @click.option(
     "--init",
     type=click.Choice(INITS),

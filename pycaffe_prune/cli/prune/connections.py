@@ -10,6 +10,7 @@ from pycaffe_prune.cli.options import device_option, path_type, state_options, t
 from pycaffe_prune.cli.prune.connection_masks import GLOBAL, LAYER
 from pycaffe_prune.cli.prune.connection_wish import METHODS, ConnectionWish
 from pycaffe_prune.cli.prune.layer_values import layer_values
+from pycaffe_prune.cli.prune.options import layers_option, model_options
 from pycaffe_prune.cli.prune.output import (
     naming_inputs,
     read_model,
@@ -39,8 +40,7 @@ __all__ = ["connections"]
 
 
 @click.command()
-@click.option("--net", type=path_type, required=True, help="Net prototxt of the weights.")
-@click.option("--weights", type=path_type, required=True, help="Caffemodel to prune.")
+@model_options("Caffemodel to prune.", "Folder for the pruned model.")
 @click.option(
     "--alpha",
     "alphas",
@@ -76,13 +76,7 @@ __all__ = ["connections"]
 @click.option(
     "--mask-zeros", is_flag=True, help="Instead: the mask of the weights that are zero already."
 )
-@click.option("--out", type=path_type, required=True, help="Folder for the pruned model.")
-@click.option(
-    "--layers",
-    default="InnerProduct",
-    show_default=True,
-    help="Comma-separated names, patterns (conv*), types (Convolution), or all.",
-)
+@layers_option("A or R")
 @click.option(
     "--scope",
     type=click.Choice([LAYER, GLOBAL]),

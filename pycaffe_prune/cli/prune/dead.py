@@ -7,6 +7,7 @@ import click
 import numpy as np
 
 from pycaffe_prune.cli.options import path_type, state_options
+from pycaffe_prune.cli.prune.options import model_options
 from pycaffe_prune.cli.prune.output import (
     naming_inputs,
     of_all_states,
@@ -30,10 +31,8 @@ __all__ = ["dead"]
 
 
 @click.command()
-@click.option("--net", type=path_type, required=True, help="Net prototxt of the weights.")
-@click.option("--weights", type=path_type, required=True, help="Weights with zeros, in any form.")
+@model_options("Weights with zeros, in any form.", "Folder for the smaller model.")
 @click.option("--mask", type=path_type, help="Their mask: it is applied, and shrinks with them.")
-@click.option("--out", type=path_type, required=True, help="Folder for the smaller model.")
 @click.option("--dry-run", is_flag=True, help="Show what would go and write nothing.")
 @state_options
 @naming_inputs

@@ -7,8 +7,9 @@ import click
 from rich.table import Table
 
 from pycaffe_prune.cli.input_shapes import input_shapes_option
-from pycaffe_prune.cli.options import path_type, state_options
+from pycaffe_prune.cli.options import state_options
 from pycaffe_prune.cli.prune.layer_values import layer_values
+from pycaffe_prune.cli.prune.options import model_options
 from pycaffe_prune.cli.prune.output import (
     naming_inputs,
     of_all_states,
@@ -45,8 +46,7 @@ __all__ = ["low_rank"]
 
 
 @click.command("low-rank")
-@click.option("--net", type=path_type, required=True, help="Net prototxt of the weights.")
-@click.option("--weights", type=path_type, required=True, help="Weights to factor, in any form.")
+@model_options("Weights to factor, in any form.", "Folder for the factored model.")
 @click.option(
     "--energy",
     "energies",
@@ -75,7 +75,6 @@ __all__ = ["low_rank"]
     metavar="S",
     help="Instead: the same for multiply-accumulates.",
 )
-@click.option("--out", type=path_type, required=True, help="Folder for the factored model.")
 @click.option(
     "--layers",
     default="InnerProduct",

@@ -9,20 +9,18 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from pycaffe_prune.cli.input_shapes import input_shapes_option
-from pycaffe_prune.cli.options import (
-    caffe_python_option,
-    device_option,
-    engine_option,
-    engine_to_work_with,
-    path_type,
-    state_options,
-    trust_option,
-)
+from pycaffe_prune.cli.options import engine_to_work_with, state_options
 from pycaffe_prune.cli.prune.layer_values import layer_values
+from pycaffe_prune.cli.prune.options import (
+    OF_IMAGES,
+    Images,
+    image_options,
+    layers_option,
+    model_options,
+)
 from pycaffe_prune.cli.prune.output import naming_inputs, of_all_states, read_model, write_model
-from pycaffe_prune.cli.prune.unit_ranking import Images, refuse_idle
+from pycaffe_prune.cli.prune.unit_ranking import refuse_idle
 from pycaffe_prune.cli.tables import table_console
-from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.experiments.features.input_covariance import input_covariance
@@ -47,12 +45,10 @@ __all__ = ["predict"]
 
 _PLACES, _COVARIANCE = "squared-exponential", "covariance"
 _MOST_IMAGES = 10_000
-_OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
 
 
 @click.command()
-@click.option("--net", type=path_type, required=True, help="Net prototxt of the weights.")
-@click.option("--weights", type=path_type, required=True, help="Weights in any form.")
+@model_options("Weights in any form.", "Folder for the model.")
 @click.option(
     "--share",
     "shares",
@@ -61,13 +57,7 @@ _OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
     metavar="S | LAYER=S",
     help="Share of the inputs whose weights are predicted: of all --layers, or of one.",
 )
-@click.option("--out", type=path_type, required=True, help="Folder for the model.")
-@click.option(
-    "--layers",
-    default="InnerProduct",
-    show_default=True,
-    help="To which layers a plain S applies: names, patterns (conv*), types, or all; with commas.",
-)
+@layers_option("S")
 @click.option(
     "--kernel",
     type=click.Choice([_PLACES, _COVARIANCE]),
@@ -91,19 +81,10 @@ _OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
     help="How far predictions may be off at the sampled inputs (lambda).",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the sampled inputs.")
-@click.option("--data", type=path_type, help="Of the training images: folder of the net's LMDBs.")
-@click.option(
-    "--images",
-    type=click.IntRange(1),
-    help="The first N training images.  [default: 10000, or all if there are fewer]",
-)
 @click.option("--dry-run", is_flag=True, help="Show what would be learned and write nothing.")
 @input_shapes_option
 @state_options
-@engine_option
-@device_option
-@trust_option
-@caffe_python_option
+@image_options("The first N training images.  [default: 10000, or all if there are fewer]")
 @naming_inputs
 def predict(
     net: Path,
@@ -115,15 +96,10 @@ def predict(
     scale: float,
     ridge: float,
     seed: int,
-    data: Path | None,
-    images: int | None,
+    images: Images,
     dry_run: bool,
     inputs: Mapping[str, Shape],
     state: StateWish,
-    engine: EngineName,
-    device: str,
-    trust: bool,
-    caffe_python: Path | None,
 ) -> None:
     """Predict most weights of a layer; write net.prototxt and pruned.caffemodel.
 
@@ -147,7 +123,7 @@ def predict(
           --weights predicted/pruned.caffemodel --data data/mnist --out retrained
     """
     if kernel == _PLACES:
-        refuse_idle(f"goes with --kernel {_COVARIANCE}", *_OF_IMAGES)
+        refuse_idle(f"goes with --kernel {_COVARIANCE}", *OF_IMAGES)
     else:
         refuse_idle(f"goes with --kernel {_PLACES}", "scale", "inputs")
     definition, model = read_model(net, weights, state)
@@ -161,9 +137,7 @@ def predict(
             for name, places in samples.items()
         }
     else:
-        wish = EngineWish(engine, caffe_python, device, tf32=False, trust=trust)
-        told = Images(net, state, data, images, wish)
-        kernels = _of_images(whole, model, samples, told)
+        kernels = _of_images(whole, model, samples, images)
     new_net, new, rows = predict_layers(whole, model, kernels, ridge)
     _show(rows)
     if dry_run:

@@ -3,19 +3,18 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
 from pycaffe_prune.cli.options import engine_to_work_with
-from pycaffe_prune.engines.choice import EngineWish
+from pycaffe_prune.cli.prune.options import Images
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.experiments.features.training_images import training_images
 from pycaffe_prune.experiments.features.unit_states import entropy_scores
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
-from pycaffe_prune.net.state_wish import StateWish, in_wished_state
+from pycaffe_prune.net.state_wish import in_wished_state
 from pycaffe_prune.net.trust import refuse_untrusted
 from pycaffe_prune.pruning.unit_choice import UnitScores, weight_scores
 from pycaffe_prune.pruning.unit_steps import (
@@ -25,23 +24,11 @@ from pycaffe_prune.pruning.unit_steps import (
 )
 from pycaffe_prune.pruning.units import Kept, units_together
 
-__all__ = ["ENTROPY", "GLOBAL", "LAYER", "Images", "Ranking", "ranked_units", "refuse_idle"]
+__all__ = ["ENTROPY", "GLOBAL", "LAYER", "Ranking", "ranked_units", "refuse_idle"]
 
 ENTROPY = "entropy"
 LAYER, GLOBAL = "layer", "global"
 _MOST_IMAGES = 10_000
-
-
-@dataclass(frozen=True)
-class Images:
-    """Where training images come from, how many are wanted, and what runs them through the net."""
-
-    net_path: Path
-    state: StateWish
-    """Which layers of the net the images run through."""
-    data: Path | None
-    count: int | None
-    wish: EngineWish
 
 
 @dataclass(frozen=True)

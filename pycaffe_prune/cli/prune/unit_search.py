@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from pycaffe_prune.cli.options import engine_to_work_with
-from pycaffe_prune.cli.prune.unit_ranking import LAYER, Images
+from pycaffe_prune.cli.prune.options import Images
+from pycaffe_prune.cli.prune.unit_ranking import LAYER
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.errors import DataError
 from pycaffe_prune.experiments.features.genetic_units import genetic_units

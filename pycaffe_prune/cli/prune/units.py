@@ -5,15 +5,15 @@ from pathlib import Path
 
 import click
 
-from pycaffe_prune.cli.options import (
-    caffe_python_option,
-    device_option,
-    engine_option,
-    path_type,
-    state_options,
-    trust_option,
-)
+from pycaffe_prune.cli.options import state_options
 from pycaffe_prune.cli.prune.layer_values import layer_values
+from pycaffe_prune.cli.prune.options import (
+    OF_IMAGES,
+    Images,
+    image_options,
+    layers_option,
+    model_options,
+)
 from pycaffe_prune.cli.prune.output import (
     naming_inputs,
     of_all_states,
@@ -26,13 +26,11 @@ from pycaffe_prune.cli.prune.unit_ranking import (
     ENTROPY,
     GLOBAL,
     LAYER,
-    Images,
     Ranking,
     ranked_units,
     refuse_idle,
 )
 from pycaffe_prune.cli.prune.unit_search import evolved_units
-from pycaffe_prune.engines.choice import EngineName, EngineWish
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.net.state_wish import StateWish, of_chosen_state
@@ -63,12 +61,10 @@ _CHANGING = {
     _SPREAD: (left_out_of_spreading, spread_units),
 }
 """Methods that change weights of units that stay."""
-_OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
 
 
 @click.command()
-@click.option("--net", type=path_type, required=True, help="Net prototxt of the weights.")
-@click.option("--weights", type=path_type, required=True, help="Weights to prune, in any form.")
+@model_options("Weights to prune, in any form.", "Folder for the smaller model.")
 @click.option(
     "--ratio",
     "ratios",
@@ -77,7 +73,6 @@ _OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
     metavar="R | LAYER=R",
     help="Share of units to delete: of all --layers, or of one (that one wins).",
 )
-@click.option("--out", type=path_type, required=True, help="Folder for the smaller model.")
 @click.option(
     "--criterion",
     type=click.Choice(sorted([*UNIT_CRITERIA, ENTROPY])),
@@ -108,12 +103,7 @@ _OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
     "spread those that go over all that stay, or search for the set "
     "with which the net is right on most training images.",
 )
-@click.option(
-    "--layers",
-    default="InnerProduct",
-    show_default=True,
-    help="To which layers a plain R applies: names, patterns (conv*), types, or all; with commas.",
-)
+@layers_option("R")
 @click.option(
     "--seed",
     type=int,
@@ -132,13 +122,6 @@ _OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
     is_flag=True,
     help="Write masked/ too: the model at full size, zeros in what leads out of deleted units.",
 )
-@click.option("--data", type=path_type, help="Of the training images: folder of the net's LMDBs.")
-@click.option(
-    "--images",
-    type=click.IntRange(1),
-    help="Training images: of --criterion entropy the first N, of --method genetic the last N.  "
-    "[default: 10000 and 5000, or all if there are fewer]",
-)
 @click.option(
     "--population",
     type=click.IntRange(2),
@@ -155,10 +138,10 @@ _OF_IMAGES = ("data", "images", "engine", "device", "trust", "caffe_python")
 )
 @click.option("--dry-run", is_flag=True, help="Show the reductions and write nothing.")
 @state_options
-@engine_option
-@device_option
-@trust_option
-@caffe_python_option
+@image_options(
+    "Training images: of --criterion entropy the first N, of --method genetic the last N.  "
+    "[default: 10000 and 5000, or all if there are fewer]"
+)
 @naming_inputs
 def units(
     net: Path,
@@ -173,16 +156,11 @@ def units(
     masked: bool,
     scope: str,
     steps: int,
-    data: Path | None,
-    images: int | None,
+    images: Images,
     population: int,
     generations: int,
     dry_run: bool,
     state: StateWish,
-    engine: EngineName,
-    device: str,
-    trust: bool,
-    caffe_python: Path | None,
 ) -> None:
     """Delete the units with the lowest score; write a smaller net.prototxt and pruned.caffemodel.
 
@@ -216,16 +194,14 @@ def units(
     candidates = of_chosen_state(_with_units(whole, model), definition, state)
     left_out = _CHANGING.get(method, (left_out_of_units,))[0](whole, model)
     wanted = _ratios(ratios, whole, model, layers, candidates, left_out)
-    wish = EngineWish(engine, caffe_python, device, tf32=False, trust=trust)
-    told = Images(net, state, data, images, wish)
     source = model
     chosen: Kept
     if method == _RANK:
         ranking = Ranking(criterion, seed, scope, steps)
-        chosen = ranked_units(whole, model, wanted, ranking, told)
+        chosen = ranked_units(whole, model, wanted, ranking, images)
     elif method == _GENETIC:
         search = GeneticSearch(population, generations)
-        chosen = evolved_units(whole, model, wanted, scope, search, seed, told)
+        chosen = evolved_units(whole, model, wanted, scope, search, seed, images)
     else:
         source, chosen = _CHANGING[method][1](whole, model, wanted)
     kept = chosen
@@ -257,7 +233,7 @@ def _refuse_idle(method: str, criterion: str, scope: str, ratios: Sequence[str])
         refuse_idle("goes with --method genetic", "population", "generations")
     by_images = method == _GENETIC or (method == _RANK and criterion == ENTROPY)
     if not by_images:
-        refuse_idle("goes with --criterion entropy and --method genetic", *_OF_IMAGES)
+        refuse_idle("goes with --criterion entropy and --method genetic", *OF_IMAGES)
     if method != _GENETIC and criterion != "random":
         refuse_idle("goes with --criterion random and --method genetic", "seed")
     if scope == GLOBAL and (len(ratios) > 1 or "=" in ratios[0]):
