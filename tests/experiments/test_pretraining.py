@@ -16,6 +16,7 @@ from pycaffe_prune.experiments.pretraining import PretrainingFiles
 from pycaffe_prune.experiments.reproduce import Plan, make_plan
 from pycaffe_prune.experiments.result import DataSet, read_result
 from pycaffe_prune.experiments.spec import read_experiment
+from pycaffe_prune.experiments.store.moving import Kept, moved
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 
 TOML = """
@@ -91,6 +92,18 @@ def test_all_stages_hang_on_the_pre_training_and_it_on_its_own_data_alone(
     assert kept(plan(tuned, tmp_path, data_set, data_set)) == set()
     tuned.write_text(text.replace("iterations = 5\nprune", "iterations = 6\nprune"))
     assert kept(plan(tuned, tmp_path, data_set, data_set)) == {"pretraining"}
+
+
+def test_workers_elsewhere_see_the_pre_training_with_its_own_data_under_the_same_key(
+    tuned, tmp_path, data_set
+):
+    found = plan(tuned, tmp_path, data_set, data_set)
+    places = Kept(found.pretrainings[0].context.folder)
+    for stage in found.stages:
+        assert moved(stage, places).key == stage.key
+    there = moved(found.baselines[0], places).pretraining
+    assert there.context.solver.parent.parent == tmp_path / "inputs"
+    assert there.context.solver.read_text() == (tuned.parent / "solver.prototxt").read_text()
 
 
 def test_an_experiment_begins_with_one_kind_of_weights(tuned, tmp_path, data_set):
