@@ -19,7 +19,7 @@ from pycaffe_prune.reports.rows import reduction
 from pycaffe_prune.reports.uncertainty.intervals import LEVEL, resampled, t_interval
 from pycaffe_prune.reports.uncertainty.trials import Comparison
 
-__all__ = ["Gap", "compared", "difference_of", "gaps_of"]
+__all__ = ["Gap", "after_one_set", "compared", "difference_of", "gaps_of"]
 
 _PARTS = 100
 """Of a mixture of two nets."""
@@ -69,6 +69,16 @@ def gaps_of(result: ExperimentResult) -> dict[str, Gap]:
         if gap is not None:
             gaps[setting] = gap
     return gaps
+
+
+def after_one_set(result: ExperimentResult) -> ExperimentResult:
+    """Return the result as if each net had been retrained once.
+
+    Connection pruning has several sets, unit pruning one: its nets are trained longer. After the
+    first set both have been trained alike.
+    """
+    points = (point.model_copy(update={"rounds": point.rounds[:1]}) for point in result.points)
+    return result.model_copy(update={"points": tuple(points)})
 
 
 def _gap(

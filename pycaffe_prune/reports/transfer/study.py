@@ -13,7 +13,13 @@ from pycaffe_prune.experiments.result import ExperimentResult, read_result
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.reports.paper.weigh import trial_of
-from pycaffe_prune.reports.transfer.order import Gap, compared, difference_of, gaps_of
+from pycaffe_prune.reports.transfer.order import (
+    Gap,
+    after_one_set,
+    compared,
+    difference_of,
+    gaps_of,
+)
 from pycaffe_prune.reports.transfer.weights import NetShape, net_shape
 from pycaffe_prune.reports.uncertainty.trials import Comparison, Side, shared_level, side_of
 
@@ -74,6 +80,9 @@ class Variant(_Model):
     levels: tuple[Level, ...]
     order: Measured
     """Units minus connections, the mean over the levels."""
+    order_after_one_set: Measured | None
+    """The same with the connection-pruned nets as they are after their first set: trained as long
+    as the unit-pruned ones. None: no level lies within that curve in both experiments."""
     nets: tuple[NetWeights, ...]
 
 
@@ -87,6 +96,7 @@ class TransferStudy(_Model):
     control: Variant
     change: Measured
     """How much more unit pruning is ahead after pre-training than without it."""
+    change_after_one_set: Measured | None
 
 
 def study(pretrained: Path, control: Path) -> TransferStudy:
@@ -109,28 +119,37 @@ def study(pretrained: Path, control: Path) -> TransferStudy:
         )
     if first.data != second.data:
         raise FormatError(f"{pretrained} and {control}: were trained or tested on other data")
-    gaps = [_counted(gaps_of(result)) for result in results]
-    common = [name for name in gaps[0] if name in gaps[1]]
-    if not common:
+    mine, yours = _in_common(results)
+    if not mine:
         raise FormatError(
             f"{pretrained} and {control}: have no unit-pruned shape within both connection curves"
         )
-    mine, yours = ([found[name] for name in common] for found in gaps)
+    early, late = _in_common([after_one_set(result) for result in results])
     return TransferStudy(
         experiment=first.experiment,
         title=first.title,
         test_images=first.data.test_images,
-        pretrained=_variant(first, pretrained, mine),
-        control=_variant(second, control, yours),
+        pretrained=_variant(first, pretrained, mine, early),
+        control=_variant(second, control, yours, late),
         change=_measured(difference_of(mine, yours)),
+        change_after_one_set=_measured(difference_of(early, late)) if early else None,
     )
+
+
+def _in_common(results: Sequence[ExperimentResult]) -> tuple[list[Gap], list[Gap]]:
+    """The gaps of the shapes that count and that both experiments have within their curves."""
+    first, second = (_counted(gaps_of(result)) for result in results)
+    common = [name for name in first if name in second]
+    return [first[name] for name in common], [second[name] for name in common]
 
 
 def _counted(gaps: Mapping[str, Gap]) -> dict[str, Gap]:
     return {name: gap for name, gap in gaps.items() if gap.reduction >= _FROM}
 
 
-def _variant(result: ExperimentResult, folder: Path, gaps: Sequence[Gap]) -> Variant:
+def _variant(
+    result: ExperimentResult, folder: Path, gaps: Sequence[Gap], early: Sequence[Gap]
+) -> Variant:
     baselines = {
         point.seed: 100 * float(trial_of(point).share) for point in result.select("baseline")
     }
@@ -149,6 +168,7 @@ def _variant(result: ExperimentResult, folder: Path, gaps: Sequence[Gap]) -> Var
         },
         levels=levels,
         order=_measured(compared(gaps)),
+        order_after_one_set=_measured(compared(early)) if early else None,
         nets=tuple(_nets(result, folder, seeds)),
     )
 

@@ -91,11 +91,19 @@ def _verdicts(study: TransferStudy, both: Sequence[tuple[str, Variant]]) -> list
             )
         )
     lines.append(_row(["change", "", "", "", _shown(study.change), _CHANGED[study.change.side]]))
+    for name, found, said in (
+        ("pre-trained, one set", study.pretrained.order_after_one_set, _SAID),
+        ("from random values, one set", study.control.order_after_one_set, _SAID),
+        ("change, one set", study.change_after_one_set, _CHANGED),
+    ):
+        if found is not None:
+            lines.append(_row([name, "", "", "", _shown(found), said[found.side]]))
     seeds = len(study.pretrained.seeds)
     told = (
         f"Means over {seeds} seeds and {len(study.pretrained.levels)} levels of reduction, "
         f"{study.test_images:,} test images; points of accuracy. In brackets the 95 % intervals "
-        "over images, then over seeds; a verdict needs both."
+        "over images, then over seeds; a verdict needs both. One set: connection-pruned nets as "
+        "they are after their first retraining, trained as long as the unit-pruned ones."
     )
     return [*lines, "", told]
 

@@ -23,7 +23,7 @@ from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
 from pycaffe_prune.formats.prototxt import write_prototxt
 from pycaffe_prune.formats.right_answers import pack_answers
-from pycaffe_prune.reports.transfer.order import compared, difference_of, gaps_of
+from pycaffe_prune.reports.transfer.order import after_one_set, compared, difference_of, gaps_of
 from pycaffe_prune.reports.transfer.study import study
 from pycaffe_prune.reports.transfer.write import write_study
 
@@ -118,6 +118,19 @@ def test_units_are_compared_with_connections_at_their_own_reduction(point, resul
     assert both.difference == (plain.difference + mixed.difference) / 2
 
 
+def test_after_one_set_connections_are_as_their_first_retraining_left_them(point, result_of):
+    whole = made(point, result_of, {60: 30, 17: 30})
+    first = after_one_set(whole)
+    assert list(gaps_of(first)) == list(gaps_of(whole))
+    longer = []
+    for one in whole.points:
+        later = answered(one, right(0)).rounds
+        more = {"rounds": one.rounds + later} if one.method == "connections" else {}
+        longer.append(one.model_copy(update=more))
+    again = after_one_set(whole.model_copy(update={"points": tuple(longer)}))
+    assert again == first
+
+
 def test_a_difference_of_orders_is_taken_image_by_image(point, result_of):
     first, second = (
         list(gaps_of(made(point, result_of, {60: wrong})).values()) for wrong in (20, 30)
@@ -176,6 +189,7 @@ def test_a_study_has_both_orders_their_change_and_the_weights(point, result_of, 
     found = study(first, second)
     assert (found.pretrained.order.side, found.control.order.side) == ("above", "below")
     assert found.change.side == "above"
+    assert found.change_after_one_set == found.change  # each of these nets had one set
     assert found.change.points == pytest.approx(
         found.pretrained.order.points - found.control.order.points
     )
