@@ -95,7 +95,7 @@ def features(
       caffe-prune features --net deploy.prototxt --weights W --blob fc7 \\
           --mean imagenet_mean.binaryproto --data data/flowers102 --out data/fc7 --engine torch
     """
-    wish = EngineWish(engine, caffe_python, device, tf32, trust=trust)
+    wish = EngineWish(engine, caffe_python, device, tf32=tf32, trust=trust)
     require_sense(wish)
     prepared = _mean(mean) if mean else None
     request = FeatureRequest(

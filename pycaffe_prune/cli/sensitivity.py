@@ -157,7 +157,7 @@ def sensitivity(
     """
     if criterion and method != "units":
         raise click.UsageError("--criterion goes with --method units")
-    wish = EngineWish(engine, caffe_python, device, tf32)
+    wish = EngineWish(engine, caffe_python, device, tf32=tf32)
     require_sense(wish)
     shares = _rates(rates)
     if total is not None and (method != "connections" or total > shares[-1]):

@@ -220,7 +220,7 @@ def train(
           --restore snapshots/lenet_iter_5000.solverstate --max-iter 10000
     """
     teacher = _teacher(teacher_net, teacher_weights, temperature, mix)
-    wish = EngineWish(engine, caffe_python, device, tf32, teacher=teacher is not None)
+    wish = EngineWish(engine, caffe_python, device, tf32=tf32, teacher=teacher is not None)
     require_sense(wish)
     iterations = read_solver(solver).max_iter if max_iter is None else max_iter
     request = TrainRequest(

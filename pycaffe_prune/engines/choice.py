@@ -1,6 +1,6 @@
 """Which engine does the work: the real Caffe where it can be had, else torch."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,12 +25,15 @@ class EngineWish:
     """The interpreter that has pycaffe; None to look for one."""
     device: str = "cpu"
     """``cpu`` or ``cuda[:N]``."""
+    _: KW_ONLY
     tf32: bool = False
     """Whether a GPU may round factors to TF32; only torch can be told."""
     pack: int = 1
     """Jobs that share one process and its device; only torch can do more than one."""
     teacher: bool = False
     """Whether a teacher has part in the loss; only torch can do that."""
+    torch_only: str = ""
+    """What else is to be done that only torch can do; empty for nothing."""
     trust: bool = False
     """Whether the nets that it gets are the user's own, and may run code (`net.trust`)."""
 
@@ -95,6 +98,8 @@ def _auto(wish: EngineWish) -> Decision:
         return _torch("only torch has --tf32 and --pack")
     if wish.teacher:
         return _torch("only torch has --teacher-net")
+    if wish.torch_only:
+        return _torch(f"only torch has {wish.torch_only}")
     try:
         return _caffe(wish, try_out=wish.caffe_python is None or wish.device != "cpu")
     except EngineError as error:

@@ -112,7 +112,14 @@ def test_auto_takes_torch_where_the_caffe_found_is_broken(
     assert "no libgdal" in decision.reason
 
 
-@pytest.mark.parametrize("wish", [EngineWish(tf32=True, device="cuda"), EngineWish(pack=2)])
+@pytest.mark.parametrize(
+    "wish",
+    [
+        EngineWish(tf32=True, device="cuda"),
+        EngineWish(pack=2),
+        EngineWish(torch_only="the method 'obd'"),
+    ],
+)
 def test_auto_takes_torch_for_what_only_torch_has(
     bare: Path, monkeypatch: pytest.MonkeyPatch, wish: EngineWish
 ) -> None:

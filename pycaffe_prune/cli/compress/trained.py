@@ -64,7 +64,9 @@ class TrainingWish:
     @property
     def wish(self) -> EngineWish:
         """The engine."""
-        return EngineWish(self.engine, self.caffe_python, self.device, self.tf32, trust=self.trust)
+        return EngineWish(
+            self.engine, self.caffe_python, self.device, tf32=self.tf32, trust=self.trust
+        )
 
     def request(self, weights: Path, out: Path) -> CompressionRequest:
         """Return what is asked for, for the ``weights`` of a file ``out``.

@@ -1,6 +1,8 @@
 """``caffe-prune reproduce``: a whole experiment, from its TOML file to its report."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -51,6 +53,7 @@ from pycaffe_prune.experiments.reproduce import (
 )
 from pycaffe_prune.experiments.result import DataSet, Execution, write_result
 from pycaffe_prune.experiments.spec import ExperimentSpec, find_experiment, read_experiment
+from pycaffe_prune.methods.base import Method
 from pycaffe_prune.reports.outputs.write import print_summary, write_report
 from pycaffe_prune.screen import Screen, echo
 
@@ -132,7 +135,7 @@ def reproduce(
           --weights bvlc_reference_caffenet.caffemodel
       caffe-prune reproduce lenet-5 --scheduler tcp://HOST:8786
     """
-    wish = EngineWish(engine, caffe_python, device, tf32, pack, trust)
+    wish = EngineWish(engine, caffe_python, device, tf32=tf32, pack=pack, trust=trust)
     require_sense(wish)
     execution = Execution(device=device, threads=threads, tf32=tf32, pack=pack, trusted=trust)
     if preset is not None and experiment.endswith(".toml"):
@@ -143,6 +146,7 @@ def reproduce(
     spec = read_experiment(toml)
     if accuracy is not None:
         spec = spec.model_copy(update={"accuracy": accuracy})
+    wish = replace(wish, torch_only=_torch_only(spec.methods))
     folder = out or Path("runs") / f"{spec.name}-{spec.preset}"
     stages_folder = out or Path("runs") / f"{spec.name}-{spec.variant_of or spec.preset}"
     workers = jobs or max(pack, len(os.sched_getaffinity(0)))
@@ -206,6 +210,12 @@ def reproduce(
         console.print(prediction_table(spec.name, result.prediction, result))
     echo(f"result {path}")
     echo(f"report {page}")
+
+
+def _torch_only(methods: Sequence[Method]) -> str:
+    """Which of the methods the engine caffe cannot do; empty for none."""
+    called = [f"'{method.called}'" for method in methods if "caffe" not in method.engines]
+    return f"the method{'s' * (len(called) > 1)} {', '.join(called)}" if called else ""
 
 
 def _engine_name(wish: EngineWish) -> str:

@@ -107,6 +107,19 @@ def test_a_variant_takes_over_the_stages_that_are_the_same(tmp_path, monkeypatch
     assert "5 stages, 5 to do: 70 iterations" in " ".join(done.output.split())
 
 
+def test_a_method_that_only_torch_has_is_done_by_torch_unless_caffe_is_asked_for(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.toml").write_text(
+        f'{TINY}[[methods]]\nkind = "obd"\nsparsities = [0.5]\nbatches = 1\niterations = 0\n'
+    )
+    done = CliRunner().invoke(reproduce, ["tiny.toml", "--dry-run"])
+    assert done.exit_code == 0, done.output
+    refused = CliRunner().invoke(reproduce, ["tiny.toml", "--dry-run", "--engine", "caffe"])
+    assert "the method 'obd' cannot be done by the engine caffe" in str(refused.exception)
+
+
 def test_a_file_is_one_preset_and_takes_no_other():
     done = CliRunner().invoke(reproduce, ["tiny.toml", "--preset", "paper", "--dry-run"])
     assert done.exit_code == 2
