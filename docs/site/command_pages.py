@@ -10,13 +10,17 @@ from mkdocs.structure.files import File, Files
 
 from pycaffe_prune.cli import cli
 
+_INTRODUCTION = (
+    "What `--help` of each command says. A test holds the examples here against the commands' "
+    "options; those on the other pages it runs."
+)
 _AS_WRITTEN = "\b\n"  # begins a paragraph that click does not wrap: examples
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the page (MkDocs calls this)."""
     context = click.Context(cli, info_name="caffe-prune")
-    text = "\n".join(["# The command line", "", *section(cli, context)])
+    text = "\n".join(["# The command line", "", _INTRODUCTION, "", *section(cli, context)])
     files.append(File.generated(config, "commands.md", content=text))
     return files
 
@@ -28,7 +32,7 @@ def section(command: click.Command, context: click.Context) -> Iterator[str]:
     for paragraph in cleandoc(command.help or "").split("\n\n"):
         yield from (*shown(paragraph), "")
     usage = " ".join(command.collect_usage_pieces(context))
-    yield from ["```console", f"$ {context.command_path} {usage}", "```", ""]
+    yield from ["```text", f"{context.command_path} {usage}", "```", ""]
     yield from options(command, context)
     if command.epilog:
         yield from [escape(command.epilog), ""]
