@@ -199,7 +199,11 @@ def is_as_shown(run: Run) -> bool:
     What a command with other options than on the page prints is compared where numbers may vary.
     """
     varies = run.block.marked("vary") is not None
-    shortened = run.block.marked("run_with") is not None
+    shortened = any(
+        f"caffe-prune {mark.what.split()[0]} " in run.command.text
+        for mark in run.block.marks
+        if mark.kind == "run_with"
+    )
     if not run.command.shown.strip() or (shortened and not varies):
         return True
     parts = [words_of(part, varies=varies) for part in _LEFT_OUT.split(run.command.shown)]
