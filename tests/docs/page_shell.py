@@ -93,7 +93,7 @@ class PageShell:
                 (self._folder / file.what).write_text(block.text, "utf-8")
             if (first := block.marked("first")) is not None:
                 for command in commands_of(first.what):
-                    yield Step(block, command, f"{command.text}\nended\n")
+                    yield Step(block, command, f"MORE=()\n{command.text}\nended\n")
             if not block.is_run:
                 continue
             if block.language == "python" and file is None:
