@@ -18,6 +18,7 @@ import os
 import resource
 import select
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ _MOST_NOTES = 64 << 20
 _MOST_COPIED = 4 << 20  # bytes; what is mapped instead holds an open file as long as it lives
 _PR_SET_PDEATHSIG = 1
 _C = ctypes.CDLL(None)
+_forking = threading.Lock()  # filelock refuses a fork during another, and filters are the process's
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def forked() -> int:
         OSError: There is no room for another process.
     """
     parent = os.getpid()
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    with _forking, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         child = os.fork()
     if child == 0:
         _C.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
