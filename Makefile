@@ -77,6 +77,7 @@ test: setup check
 bench: setup
 	$(BIN)/python bench/model_io.py
 	$(BIN)/python bench/surgery.py
+	$(BIN)/python bench/peers.py
 	$(BIN)/python bench/worth.py
 	$(BIN)/python bench/selection.py
 	$(BIN)/python bench/masking.py
