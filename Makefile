@@ -84,6 +84,7 @@ bench: setup
 	$(BIN)/python bench/data_sets.py
 	$(BIN)/python bench/engines.py
 	$(BIN)/python bench/sweep.py
+	$(BIN)/python bench/sweep_versions.py
 
 gpu-check: environment
 	@bench/gpu_check.sh

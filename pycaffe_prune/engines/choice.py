@@ -36,6 +36,8 @@ class EngineWish:
     """What else is to be done that only torch can do; empty for nothing."""
     trust: bool = False
     """Whether the nets that it gets are the user's own, and may run code (`net.trust`)."""
+    at_once: int | None = None
+    """Processes that work at a time, where jobs are packed by kind; see `TorchEngine`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,13 @@ def choose_engine(wish: EngineWish) -> EngineChoice:
     # Here, not above: whoever works with the real Caffe need not have PyTorch.
     from pycaffe_prune.engines.torch.engine import TorchEngine
 
-    engine = TorchEngine(tf32=wish.tf32, device=wish.device, trust=wish.trust, pack=wish.pack)
+    engine = TorchEngine(
+        tf32=wish.tf32,
+        device=wish.device,
+        trust=wish.trust,
+        pack=wish.pack,
+        at_once=wish.at_once,
+    )
     return EngineChoice(engine, decision.reason)
 
 

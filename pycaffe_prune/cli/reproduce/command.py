@@ -33,6 +33,7 @@ from pycaffe_prune.cli.reproduce.experiment_data import (
     pretraining_files,
 )
 from pycaffe_prune.cli.reproduce.measuring import measured
+from pycaffe_prune.cli.reproduce.packing import with_packs
 from pycaffe_prune.cli.reproduce.prediction import prediction_table, telling_prediction
 from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.caffe.python import find_caffe_python
@@ -70,7 +71,11 @@ _PRESET = "quick"
 )
 @click.option("--source", type=path_type, help="Folder of the original data files.")
 @accuracy_option
-@click.option("--jobs", type=click.IntRange(1), help="Stages side by side (default: all cores).")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Stages, or packs of them, side by side (default: all cores).",
+)
 @click.option("--scheduler", help="Do the stages on this Dask cluster (address, or its file).")
 @click.option("--store", help="URL at which the cluster's machines share files (docs/cluster.md).")
 @engine_option
@@ -80,9 +85,8 @@ _PRESET = "quick"
 @click.option(
     "--pack",
     type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Engine torch: so many stages train at once in one process, on one device.",
+    help="Engine torch: so many stages train at once in one process, on one device (default: 1, "
+    "and 6 on a CPU where their nets can step together).",
 )
 @trust_option
 @verify_option
@@ -109,7 +113,7 @@ def reproduce(
     device: str,
     threads: int,
     tf32: bool,
-    pack: int,
+    pack: int | None,
     trust: bool,
     checksum_of: ChecksumOf,
     measure: bool,
@@ -135,9 +139,9 @@ def reproduce(
           --weights bvlc_reference_caffenet.caffemodel
       caffe-prune reproduce lenet-5 --scheduler tcp://HOST:8786
     """
-    wish = EngineWish(engine, caffe_python, device, tf32=tf32, pack=pack, trust=trust)
+    wish = EngineWish(engine, caffe_python, device, tf32=tf32, pack=pack or 1, trust=trust)
     require_sense(wish)
-    execution = Execution(device=device, threads=threads, tf32=tf32, pack=pack, trusted=trust)
+    execution = Execution(device=device, threads=threads, tf32=tf32, trusted=trust)
     if preset is not None and experiment.endswith(".toml"):
         raise click.UsageError(
             f"--preset goes with the name of an experiment; {experiment} is one preset itself"
@@ -149,7 +153,6 @@ def reproduce(
     wish = replace(wish, torch_only=_torch_only(spec.methods))
     folder = out or Path("runs") / f"{spec.name}-{spec.preset}"
     stages_folder = out or Path("runs") / f"{spec.name}-{spec.variant_of or spec.preset}"
-    workers = jobs or max(pack, len(os.sched_getaffinity(0)))
     solver, retraining = solver_path(spec, toml), retraining_solver_path(spec, toml)
 
     def plan_for(
@@ -178,6 +181,7 @@ def reproduce(
     timing = None
     if measure:  # before hours of training: it may not be here
         timing = CaffeEngine(find_caffe_python(caffe_python).executable, trust=trust)
+    workers = jobs or max(pack or 1, len(os.sched_getaffinity(0)))
     if dry_run:
         place = data_folder(spec, data)
         begins_with = _known_weights(spec, toml, weights)
@@ -186,6 +190,8 @@ def reproduce(
         _show_plan(spec, plan, workers)
         return
     begins_with = find_weights(spec.weights, toml, weights)
+    wish = with_packs(wish, pack, jobs, solver, scheduler)
+    execution = execution.model_copy(update={"pack": wish.pack})
     with crew_to_work_with(wish, workers, scheduler, store) as crew:
         place, manifest = get_data(spec, data, source)
         data_set = data_set_of(manifest, place)

@@ -23,7 +23,7 @@ class Crew:
 
     engine_name: str
     jobs: int
-    """Stages that they do at a time."""
+    """Stages, or packs of them, that they do at a time."""
     fetch: Callable[[Sequence[Stage]], None]
     """Brings here what is done elsewhere, so that it counts as done."""
     run: Callable[[Sequence[Stage], StageObserver], None]
@@ -40,7 +40,7 @@ def crew_to_work_with(
 
     Args:
         wish: The engine that is wished.
-        jobs: Stages side by side on this machine.
+        jobs: Stages side by side on this machine, or packs of them where the wish says how many.
         scheduler: Address or scheduler file of a Dask cluster; None: this machine works.
         store: URL at which the cluster's machines share all files; None: they see the run folder.
 
@@ -53,6 +53,8 @@ def crew_to_work_with(
             raise click.UsageError("--store goes with --scheduler: this machine has the run folder")
         with engine_to_work_with(wish) as engine:
             ending = Stop()
+            # One pack more: it is prepared while the others are trained.
+            stages_at_once = jobs if wish.at_once is None else wish.pack * (wish.at_once + 1)
 
             def stop() -> None:
                 ending.asked = True  # first: a stage that is about to begin sees one of the two
@@ -62,7 +64,7 @@ def crew_to_work_with(
                 engine.name,
                 jobs,
                 lambda _: None,
-                lambda stages, observe: run_stages(stages, engine, jobs, observe, ending),
+                lambda stages, observe: run_stages(stages, engine, stages_at_once, observe, ending),
                 stop,
             )
         return

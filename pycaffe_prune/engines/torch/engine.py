@@ -1,6 +1,7 @@
 """The engine ``torch``: Caffe's nets and solvers on PyTorch, in child processes that stay warm."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +28,7 @@ from pycaffe_prune.engines.session import (
     parse_event,
     stopped_before,
 )
+from pycaffe_prune.engines.torch.chains import kind_of
 from pycaffe_prune.engines.torch.gathering import Gathering
 from pycaffe_prune.engines.torch.request import Request
 from pycaffe_prune.errors import EngineError
@@ -52,12 +54,21 @@ class TorchEngine:
         trust: Whether nets that `forward` gets are the user's own (`net.trust`).
         pack: How many runs that are trained at the same time share a process and a device, stepped
             together where their networks allow it.
+        at_once: How many processes work at a time. With a number only runs that step together are
+            brought together (`chains.kind_of`), and each, should it be the only one, ends with
+            the bits that it ends with in company. None: there is no limit.
     """
 
     name = "torch"
 
     def __init__(
-        self, *, tf32: bool = False, device: str = "cpu", trust: bool = False, pack: int = 1
+        self,
+        *,
+        tf32: bool = False,
+        device: str = "cpu",
+        trust: bool = False,
+        pack: int = 1,
+        at_once: int | None = None,
     ) -> None:
         self._tf32, self._device, self._trust = tf32, device, trust
         self._idle: list[subprocess.Popen[str]] = []
@@ -65,7 +76,11 @@ class TorchEngine:
         self._stopped = False
         self._lock = threading.Lock()
         weakref.finalize(self, _end_all, self._idle)
-        self._gathering = Gathering(pack, self._train_together) if pack > 1 else None
+        self._packs_of_a_kind = at_once is not None
+        self._room = nullcontext() if at_once is None else threading.BoundedSemaphore(at_once)
+        self._gathering = None
+        if pack > 1:
+            self._gathering = Gathering(pack, self._train_together, at_once or math.inf)
 
     def close(self) -> None:
         """End the processes that wait for work."""
@@ -85,8 +100,9 @@ class TorchEngine:
 
         A snapshot in the folder is resumed, this engine's or the real Caffe's.
         """
-        if self._gathering:
-            events = self._gathering.events(folder, job)
+        kind = kind_of(folder, job) if self._packs_of_a_kind else None
+        if self._gathering and (kind or not self._packs_of_a_kind):
+            events = self._gathering.events(folder, job, kind)
         else:
             events = self._train_alone(folder, job)
         return follow_training(self.name, events, folder, job, observe)
@@ -153,8 +169,13 @@ class TorchEngine:
                 "device": device,
                 "threads": threads,
                 "tf32": self._tf32,
+                "packed": self._packs_of_a_kind,
             }
         )
+        with self._room:
+            yield from self._lines_of(request, folders)
+
+    def _lines_of(self, request: Request, folders: Sequence[RunFolder]) -> Iterator[str]:
         with folders[0].engine_log.open("wb") as log:
             process = self._worker(log)
         self._running.add(process)
@@ -180,7 +201,7 @@ class TorchEngine:
         if process.returncode == -signal.SIGINT:  # `stop` came before it could listen
             raise stopped_before(folders[0])
         if not ended:
-            raise EngineError(_explain(task, folders[0], process.returncode))
+            raise EngineError(_explain(request.task, folders[0], process.returncode))
 
     def _worker(self, log: BinaryIO) -> subprocess.Popen[str]:
         """Return a worker that waits for a request: one that is there, or a new one.

@@ -1,5 +1,7 @@
 """Several runs of one network at once: their blobs stacked, one call for all of them.
 
+`stacked` does so by hand for chains of InnerProducts on a CPU, what is here for other nets.
+
 A small network leaves a GPU idle: each kernel is over before the next is launched. Stacked, the
 kernels of all runs are one (`torch.func.vmap`). Runs whose layers have fewer units are padded with
 units whose weights are zero and stay so; what they compute is theirs alone, to rounding.
@@ -18,6 +20,7 @@ from torch.func import grad, vmap
 from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.parameters import Parameters
 from pycaffe_prune.engines.torch.solver import Solver
+from pycaffe_prune.engines.torch.stacked import StackedPack, can_be_stacked, is_sparse
 from pycaffe_prune.engines.torch.stepping import Stepping
 from pycaffe_prune.engines.torch.updates import ALL_BITS, make_update
 from pycaffe_prune.formats.caffe_pb2 import (
@@ -29,7 +32,7 @@ from pycaffe_prune.formats.caffe_pb2 import (
 )
 from pycaffe_prune.net.graph import NetGraph, NetState, layers_in_state
 
-__all__ = ["Pack", "Rendezvous", "pack_key"]
+__all__ = ["Pack", "Rendezvous", "make_pack", "pack_key"]
 
 _Corner = tuple[Tensor, Tensor]
 _WITH_UNITS = ("Convolution", "InnerProduct")
@@ -44,6 +47,24 @@ _APART = frozenset({"BatchNorm", "Filter", "HDF5Output", "LSTM", "RNN"})
 
 def pack_key(solver: Solver) -> str | None:
     """Return what runs must have in common to be stepped together; None where a run cannot be.
+
+    On a CPU runs of a chain of InnerProducts (`stacked`) have all in common but seeds and masks.
+    For others see `_vmap_key`.
+    """
+    if not can_be_stacked(solver):
+        return _vmap_key(solver)
+    net = NetParameter(layer=layers_in_state(solver.net.definition, NetState(TRAIN)))
+    told = _common_text(solver, net)
+    return "\n".join(["stacked", str(is_sparse(solver)), told])
+
+
+def make_pack(solvers: Sequence[Solver]) -> "Pack | StackedPack":
+    """Bring solvers of equal `pack_key` together."""
+    return StackedPack(solvers) if can_be_stacked(solvers[0]) else Pack(solvers)
+
+
+def _vmap_key(solver: Solver) -> str | None:
+    """What runs must have in common to be batched by `torch.func.vmap`.
 
     That is the solver but for its seed, the iteration, and the net but for the units of layers
     whose tops another layer with weights reads. A run cannot be packed when a layer draws random
@@ -64,15 +85,19 @@ def pack_key(solver: Solver) -> str | None:
         return None
     if solver.param.iter_size > 1 and any(layer.type == "Scale" for layer in layers):
         return None
+    net = NetParameter(layer=layers)
+    if _are_paddable(layers):
+        for place in _hidden(layers):
+            _units(net.layer[place]).num_output = 1
+    return _common_text(solver, net)
+
+
+def _common_text(solver: Solver, net: NetParameter) -> str:
     param = type(solver.param)()
     param.CopyFrom(solver.param)
     for name in ("net", "random_seed", "snapshot_prefix", "display", "max_iter"):
         if name != "max_iter" or param.lr_policy != "poly":
             param.ClearField(name)
-    net = NetParameter(layer=layers)
-    if _are_paddable(layers):
-        for place in _hidden(layers):
-            _units(net.layer[place]).num_output = 1
     texts = [text_format.MessageToString(message) for message in (param, net)]
     return "\n".join([*texts, str(solver.iter), str(solver.net.device)])
 
@@ -238,7 +263,7 @@ class Rendezvous:
     def __init__(self, solvers: Sequence[Solver]) -> None:
         self._members = list(solvers)
         self._asked: dict[int, int] = {}
-        self._pack: Pack | None = None
+        self._pack: Pack | StackedPack | None = None
         self._error: BaseException | None = None
         self._changed = threading.Condition()
 
@@ -279,7 +304,7 @@ class Rendezvous:
         if len(self._asked) < len(self._members) or not self._members:
             return
         try:
-            self._pack = self._pack or Pack(self._members)
+            self._pack = self._pack or make_pack(self._members)
             self._pack.step(min(self._asked.values()))
         except BaseException as error:  # noqa: BLE001  (every thread that waits must hear of it)
             self._error = error

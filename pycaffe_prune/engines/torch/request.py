@@ -15,6 +15,8 @@ class Request(BaseModel):
     task: Literal["train", "evaluate", "forward", "curvature"]
     folders: tuple[str, ...]
     """Run folders, whose ``job.json`` hold the jobs of the task; several for runs to be packed."""
+    packed: bool = False
+    """Whether one run alone is trained as in a pack: to the bit, where it is stacked."""
     device: str
     threads: int
     tf32: bool

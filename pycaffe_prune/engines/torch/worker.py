@@ -51,6 +51,7 @@ from pycaffe_prune.engines.torch.pack import Rendezvous, pack_key
 from pycaffe_prune.engines.torch.products import Product, read_products, write_products
 from pycaffe_prune.engines.torch.request import Request
 from pycaffe_prune.engines.torch.solver import Solver
+from pycaffe_prune.engines.torch.stacked import can_be_stacked
 from pycaffe_prune.engines.trusted_layers import anchored_output
 from pycaffe_prune.engines.tying import Tying
 from pycaffe_prune.errors import EngineError, PruneError
@@ -84,7 +85,7 @@ def main() -> None:
         device = _use(request)
         try:
             if request.task == "train":
-                _train_all(folders, device, emit)
+                _train_all(folders, device, emit, packed=request.packed)
             else:
                 emit(event="start", versions=_versions(device))
                 _TASKS[request.task](folders[0], device, emit)
@@ -169,14 +170,16 @@ def _versions(device: torch.device) -> dict[str, str]:
     return versions
 
 
-def _train_all(folders: Sequence[RunFolder], device: torch.device, emit: Emit) -> None:
+def _train_all(
+    folders: Sequence[RunFolder], device: torch.device, emit: Emit, *, packed: bool
+) -> None:
     """Train runs side by side; those that can be packed step together."""
     runs = []
     for number, folder in enumerate(folders):
         tell = partial(emit, run=number)
         with _telling_failure(tell):
             runs.append(_Run(folder, device, tell))
-    if len(runs) == 1:
+    if len(runs) == 1 and not (packed and can_be_stacked(runs[0].solver)):
         with _telling_failure(runs[0].emit):
             runs[0].lead_alone()
         return

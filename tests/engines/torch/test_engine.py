@@ -17,6 +17,7 @@ from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.torch import engine as engine_module
+from pycaffe_prune.engines.torch import gathering
 from pycaffe_prune.engines.torch.engine import TorchEngine
 from pycaffe_prune.errors import EngineError, InterruptedRunError, PruneError
 from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
@@ -335,6 +336,30 @@ def test_a_pack_whose_worker_is_killed_fails_whole_and_goes_on(pack, make, tmp_p
         assert "SIGKILL" in str(error)
     done = together(pack, requests, tmp_path / "packed")
     assert [result.iterations for result in done.values()] == [400, 400]
+
+
+def test_a_run_packed_with_its_kind_has_the_same_bits_in_any_company(
+    make, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(gathering, "_PATIENCE_SECONDS", 0.3)
+    engine = TorchEngine(pack=3, at_once=1)
+    requests = {
+        "a": make("a"),
+        "b": make("b", seed=4),
+        "c": masked(make("c", seed=5), tmp_path / "c.mask.h5"),
+        "small": make("small", units=7),
+    }
+    try:
+        together(engine, requests, tmp_path / "packed")
+        for name, request in requests.items():
+            train(request, tmp_path / "alone" / name, engine, ignore)
+        assert len(engine._idle) == 1
+    finally:
+        engine.close()
+    for name in requests:
+        alone = weights(tmp_path / "alone" / name)
+        for key, blob in weights(tmp_path / "packed" / name).items():
+            np.testing.assert_array_equal(blob, alone[key])
 
 
 def _resident_kilobytes(pid: int) -> int:

@@ -68,6 +68,42 @@ def test_a_full_group_does_not_wait(monkeypatch) -> None:
         assert len(list(pool.map(lambda n: gather(places, str(n)), range(4), timeout=20))) == 4
 
 
+def test_groups_grow_while_there_is_no_room_for_them(short_patience) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Worker):
+        def start(self, folders, job):
+            begun.set()
+            assert go_on.wait(20)
+            yield from super().start(folders, job)
+
+    worker = Slow()
+    places = Gathering(3, worker.start, at_once=1)
+    with ThreadPoolExecutor(6) as pool:
+        first = pool.submit(gather, places, "1")
+        assert begun.wait(20)
+        others = [pool.submit(gather, places, str(n)) for n in range(2, 7)]
+        time.sleep(0.5)  # longer than patience
+        go_on.set()
+        assert first.result(20) == [11, 12]
+        assert [other.result(20) for other in others] == [
+            [10 * n + 1, 10 * n + 2] for n in range(2, 7)
+        ]
+    assert [len(group) for group in worker.groups] == [1, 3, 2]
+
+
+def test_runs_of_other_kinds_are_not_led_together(short_patience) -> None:
+    worker = Worker()
+    places = Gathering(2, worker.start)
+    with ThreadPoolExecutor(4) as pool:
+        heard = [
+            pool.submit(lambda n: list(places.events(RunFolder(Path(str(n))), job(), n % 2)), n)
+            for n in range(4)
+        ]
+        assert all(len(one.result(20)) == 2 for one in heard)
+    assert sorted(sorted(group) for group in worker.groups) == [["0", "2"], ["1", "3"]]
+
+
 def test_runs_of_other_devices_or_threads_are_not_led_together(short_patience) -> None:
     worker = Worker()
     places = Gathering(4, worker.start)
@@ -113,7 +149,10 @@ def test_those_that_wait_or_come_later_are_ended_by_stop(monkeypatch) -> None:
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(gather, places, name) for name in ("1", "2")]
         deadline = time.monotonic() + 20
-        while sum(map(len, places._waiting.values())) < 2 and time.monotonic() < deadline:
+        while (
+            sum(len(each.seats) for each in places._waiting.values()) < 2
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
         places.stop()
         for run, name in zip(runs, ("1", "2"), strict=True):

@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from collections import deque
 from collections.abc import Hashable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -23,6 +24,9 @@ __all__ = ["CPU_BUDGET", "ImageSet", "ResidentSource", "load_image_set"]
 CPU_BUDGET = 2**30
 """Most bytes that a set may take in main memory."""
 
+_REMEMBERED = 2**27
+"""Most bytes of sets in main memory that are kept for the next run of the process."""
+
 _CUDA_SHARE = 4  # a set may take this part (one in ...) of the card's free memory
 _CHUNK = 1024  # images read at a time while loading
 
@@ -40,8 +44,14 @@ class ImageSet:
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images, labels
 
+    @property
+    def bytes(self) -> int:
+        """What it takes."""
+        return self.images.nbytes + self.labels.nbytes
+
 
 _loaded: MutableMapping[Hashable, ImageSet] = weakref.WeakValueDictionary()
+_remembered: deque[ImageSet] = deque()  # the last one used comes last
 _loading = threading.Lock()
 
 
@@ -69,7 +79,18 @@ def load_image_set(
             found = _read(records, count, first, device)
             if found is not None:
                 _loaded[(key, device)] = found
+        if found is not None and device.type == "cpu":
+            _remember(found)
         return found
+
+
+def _remember(used: ImageSet) -> None:
+    """Hold a set beyond the sources that use it: to read it anew takes as long as 1,000 steps."""
+    if used in _remembered:
+        _remembered.remove(used)
+    _remembered.append(used)
+    while _remembered and sum(each.bytes for each in _remembered) > _REMEMBERED:
+        _remembered.popleft()
 
 
 def _budget(device: torch.device) -> int:

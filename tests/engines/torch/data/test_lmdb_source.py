@@ -1,5 +1,7 @@
 import gc
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +37,11 @@ STORES: dict[str, Callable[..., bytes]] = {"raw": raw, "float": floats, "encoded
 def images(count: int, height: int = 5, width: int = 6) -> list[NDArray[np.uint8]]:
     draws = np.random.default_rng(0)
     return list(draws.integers(0, 256, (count, 3, height, width), np.uint8))
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident, "_remembered", deque())
 
 
 def stored(folder: Path, count: int, store: str = "raw") -> Path:
@@ -112,6 +119,7 @@ def test_a_set_in_memory_and_a_set_read_batch_by_batch_are_the_same(
 def test_what_fits_is_held_and_what_does_not_is_read_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(resident, "_REMEMBERED", 0)
     layer = data_layer(stored(tmp_path, 4), 2)
     found = []
     for budget in (4 * 3 * 5 * 6, 4 * 3 * 5 * 6 - 1):
@@ -128,7 +136,10 @@ def test_batches_never_repeat_what_was_drawn(way: None, tmp_path: Path) -> None:
     assert len({one.tobytes() for one in passes}) == 20
 
 
-def test_sources_of_one_set_share_its_memory_and_the_last_gives_it_back(tmp_path: Path) -> None:
+def test_sources_of_one_set_share_its_memory_and_the_last_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resident, "_REMEMBERED", 0)
     layer = data_layer(stored(tmp_path, 4), 2)
     sources = [database_source(layer, TRAIN, CPU, seed) for seed in range(3)]
     held = {id(source._held) for source in sources if isinstance(source, ResidentSource)}
@@ -138,6 +149,22 @@ def test_sources_of_one_set_share_its_memory_and_the_last_gives_it_back(tmp_path
         source.close()
     gc.collect()
     assert not resident._loaded
+
+
+def test_sets_are_remembered_for_the_next_run_as_far_as_they_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        source = database_source(data_layer(stored(tmp_path / name, 4), 2), TRAIN, CPU, 1)
+        assert isinstance(source, ResidentSource)
+        assert source._held is not None
+        monkeypatch.setattr(resident, "_REMEMBERED", 2 * source._held.bytes)
+        held.append(weakref.ref(source._held))
+        source.close()
+    gc.collect()
+    assert [one() is None for one in held] == [True, False, False]
 
 
 def test_a_set_that_was_built_anew_is_read_anew(tmp_path: Path) -> None:
