@@ -254,11 +254,10 @@ class _Notes:
     def products(self, case: str) -> tuple[Product, ...]:
         """What is noted of a case; nothing where nothing is."""
         with suppress(OSError):  # not there yet, say
-            for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+            for line in (line for line in text.splitlines() if case in line):
                 with suppress(ValidationError):  # a line that a full disk cut off
-                    note = _Note.model_validate_json(line)
-                    if note.case == case:
-                        return note.products
+                    return _Note.model_validate_json(line).products
         return ()
 
     def note(self, case: str, products: tuple[Product, ...]) -> tuple[Product, ...]:
