@@ -55,8 +55,8 @@ def _draw(study: TransferStudy) -> Figure:
     figure.suptitle(words(study.title), fontsize=13, color=INK)
     told = (
         f"Means over {_seeds(study.pretrained.seeds)} and {study.test_images:,} test images. Bars: "
-        "the least interval that holds those over images and over seeds, all of a curve together "
-        "at 95 %."
+        "over the images, all of a curve together at 95 %; what other seeds would give is in the "
+        "table."
     )
     figure.supxlabel(fill(told, 130), fontsize=9, color="#555555")
     return figure
@@ -92,13 +92,7 @@ def _draw_curves(axes: Axes, variant: Variant, name: str, line: str) -> None:
 def _draw_order(axes: Axes, variant: Variant, name: str, style: Style, aside: float) -> None:
     places = [level.reduction + aside for level in variant.levels]
     middles = [level.difference.points for level in variant.levels]
-    intervals = [level.difference for level in variant.levels]
-    spans = [
-        (min(low for low, _ in both), max(high for _, high in both))
-        for both in (
-            [one.over_images, *([one.over_seeds] if one.over_seeds else [])] for one in intervals
-        )
-    ]
+    spans = [level.difference.over_images for level in variant.levels]
     down = [middle - low for middle, (low, _) in zip(middles, spans, strict=True)]
     up = [high - middle for middle, (_, high) in zip(middles, spans, strict=True)]
     axes.errorbar(

@@ -20,7 +20,7 @@ from pycaffe_prune.reports.transfer.order import (
     difference_of,
     gaps_of,
 )
-from pycaffe_prune.reports.transfer.weights import NetShape, net_shape
+from pycaffe_prune.reports.transfer.weights import SHOWN_ALPHAS, NetShape, net_shape
 from pycaffe_prune.reports.uncertainty.trials import Comparison, Side, shared_level, side_of
 
 __all__ = ["Level", "Measured", "NetWeights", "TransferStudy", "Variant", "study"]
@@ -97,6 +97,7 @@ class TransferStudy(_Model):
     change: Measured
     """How much more unit pruning is ahead after pre-training than without it."""
     change_after_one_set: Measured | None
+    levels_after_one_set: int
 
 
 def study(pretrained: Path, control: Path) -> TransferStudy:
@@ -133,6 +134,7 @@ def study(pretrained: Path, control: Path) -> TransferStudy:
         control=_variant(second, control, yours, late),
         change=_measured(difference_of(mine, yours)),
         change_after_one_set=_measured(difference_of(early, late)) if early else None,
+        levels_after_one_set=len(early),
     )
 
 
@@ -196,7 +198,8 @@ def _measured(found: Comparison) -> Measured:
 def _nets(result: ExperimentResult, folder: Path, seeds: Sequence[int]) -> list[NetWeights]:
     """The weights of the unpruned nets, and of those that were pre-trained."""
     settings = result.settings["methods"]
-    alphas = sorted({alpha for row in settings for alpha in row.get("alphas", ())})
+    tried = {alpha for row in settings for alpha in row.get("alphas", ())}
+    alphas = sorted(tried.union(SHOWN_ALPHAS))
     varied = next(row for row in settings if row["kind"] == "units")
     units = varied["layers"] or [varied["layer"]]
     tuned: Literal["fine-tuned", "from random values"] = (

@@ -12,7 +12,18 @@ from pycaffe_prune.pruning.criteria.connections import magnitude_mask, sigma_of
 from pycaffe_prune.pruning.criteria.units import Scores
 from pycaffe_prune.pruning.unit_choice import weight_scores
 
-__all__ = ["LayerShape", "NetShape", "UnitSpread", "kurtosis", "net_shape", "unit_spread"]
+__all__ = [
+    "SHOWN_ALPHAS",
+    "LayerShape",
+    "NetShape",
+    "UnitSpread",
+    "kurtosis",
+    "net_shape",
+    "unit_spread",
+]
+
+SHOWN_ALPHAS = (0.5, 1.0, 1.6, 2.2)
+"""Those at which tables show `LayerShape.below`."""
 
 _TOP = 0.1
 

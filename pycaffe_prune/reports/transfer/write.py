@@ -6,7 +6,7 @@ from statistics import mean
 
 from pycaffe_prune.formats.files import atomic_write, write_text
 from pycaffe_prune.reports.transfer.study import Measured, TransferStudy, Variant
-from pycaffe_prune.reports.transfer.weights import LayerShape, UnitSpread
+from pycaffe_prune.reports.transfer.weights import SHOWN_ALPHAS, LayerShape, UnitSpread
 
 __all__ = ["markdown", "write_study"]
 
@@ -20,7 +20,6 @@ _CHANGED = {
     "below": "pre-training favours connection pruning",
     "within noise": "no clear change",
 }
-_SHOWN_ALPHAS = ("0.5", "1", "1.6", "2.2")
 
 
 def write_study(study: TransferStudy, out: Path) -> Path:
@@ -103,7 +102,8 @@ def _verdicts(study: TransferStudy, both: Sequence[tuple[str, Variant]]) -> list
         f"Means over {seeds} seeds and {len(study.pretrained.levels)} levels of reduction, "
         f"{study.test_images:,} test images; points of accuracy. In brackets the 95 % intervals "
         "over images, then over seeds; a verdict needs both. One set: connection-pruned nets as "
-        "they are after their first retraining, trained as long as the unit-pruned ones."
+        "they are after their first retraining, trained as long as the unit-pruned ones; "
+        f"{study.levels_after_one_set} of the levels lie within those curves."
     )
     return [*lines, "", told]
 
@@ -150,8 +150,8 @@ def _weights(study: TransferStudy) -> list[str]:
     lines = [
         "## Weights of the unpruned nets",
         "",
-        _row(["layer", "net", "kurtosis", *(f"below {alpha} sigma" for alpha in _SHOWN_ALPHAS)]),
-        _row(["---", "---", "---:", *["---:"] * len(_SHOWN_ALPHAS)]),
+        _row(["layer", "net", "kurtosis", *(f"below {alpha:g} sigma" for alpha in SHOWN_ALPHAS)]),
+        _row(["---", "---", "---:", *["---:"] * len(SHOWN_ALPHAS)]),
     ]
     for place in range(len(nets[0].shape.layers)):
         for stage in stages:
@@ -175,9 +175,8 @@ def _weights(study: TransferStudy) -> list[str]:
 
 def _layer_cells(rows: Sequence[LayerShape]) -> list[str]:
     shares = [
-        _range([100 * row.below[alpha] for row in rows], "{:.1f} %")
-        for alpha in _SHOWN_ALPHAS
-        if alpha in rows[0].below
+        _range([100 * row.below[f"{alpha:g}"] for row in rows], "{:.1f} %")
+        for alpha in SHOWN_ALPHAS
     ]
     return [_range([row.kurtosis for row in rows], "{:.2f}"), *shares]
 

@@ -196,7 +196,8 @@ def test_a_study_has_both_orders_their_change_and_the_weights(point, result_of, 
     assert found.pretrained.lost["units"] == pytest.approx(100 * 5 / IMAGES)
     assert [net.stage for net in found.pretrained.nets[:2]] == ["pre-trained", "fine-tuned"]
     assert {net.stage for net in found.control.nets} == {"from random values"}
-    assert list(found.control.nets[0].shape.layers[0].below) == ["1", "1.5", "2"]
+    shares = list(found.control.nets[0].shape.layers[0].below)
+    assert shares == ["0.5", "1", "1.5", "1.6", "2", "2.2"]
     page = write_study(found, tmp_path / "out").read_text()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"transfer.{kind}" for kind in ("json", "md", "png", "svg")
