@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,8 @@ def test_a_block_says_what_it_is(page: Path) -> None:
             assert block.text.startswith("$ "), f"{block.place}: it begins with a prompt"
         if block.language == "text":
             assert "caffe-prune " not in block.text, f"{block.place}: commands are console blocks"
+        if block.language == "toml":
+            tomllib.loads(block.text)
         if (mark := block.marked("run_by")) is not None:
             assert page.name in (ROOT / mark.what).read_text("utf-8"), block.place
 
