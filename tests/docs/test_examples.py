@@ -1,6 +1,7 @@
 """What pages show runs: each block of commands or Python, or it says why not."""
 
 import gzip
+import re
 import struct
 import tomllib
 from pathlib import Path
@@ -14,7 +15,8 @@ from tests.docs.test_site import load
 PAGES = sorted(page for page in load("build").site_files() if page.suffix == ".md")
 BLOCKS = {page: blocks_of(page) for page in PAGES}
 RUN = [page for page in PAGES if any(block.is_run for block in BLOCKS[page])]
-LANGUAGES = {"console", "python", "toml", "yaml", "prototxt", "text"}
+LANGUAGES = {"console", "python", "toml", "yaml", "prototxt", "text", ""}
+_COMMAND = re.compile(r"^\s*(\$|(\S*/)?(caffe-prune|python|pip|make)) \S", re.MULTILINE)
 
 _MODELS = (
     "lenet/lenet_iter_10000.caffemodel",
@@ -40,8 +42,8 @@ def test_a_block_says_what_it_is(page: Path) -> None:
         assert block.language in LANGUAGES, block.place
         if block.language == "console":
             assert block.text.startswith("$ "), f"{block.place}: it begins with a prompt"
-        if block.language == "text":
-            assert "caffe-prune " not in block.text, f"{block.place}: commands are console blocks"
+        if block.language in ("text", ""):
+            assert not _COMMAND.search(block.text), f"{block.place}: commands are console blocks"
         if block.language == "toml":
             tomllib.loads(block.text)
         if (mark := block.marked("run_by")) is not None:
