@@ -34,7 +34,7 @@ _ROWS = 64  # what is made of so many fits a processor's cache
 _PARTS = 4
 _AT_LEAST = 128
 _AHEAD = 128
-_TOGETHER = 16
+_TOGETHER = 64
 _MOST_EXACT = 1024
 """Of more units the choice is made in float32, which takes half the time."""
 _MOST_AMISS = 1e-2
