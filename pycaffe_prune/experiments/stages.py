@@ -30,6 +30,7 @@ from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.run_state import ChecksumOf, is_json, remove_partial_files
 from pycaffe_prune.engines.tying import Tying
 from pycaffe_prune.errors import FormatError, PruneError
+from pycaffe_prune.experiments.blas import one_blas_thread
 from pycaffe_prune.experiments.machine import this_machine
 from pycaffe_prune.experiments.paths import ExperimentFolder, StageFolder
 from pycaffe_prune.experiments.result import Machine
@@ -261,7 +262,8 @@ class Stage(ABC):
             if found is None or fault:
                 remove_partial_files(self.folder.path)
                 self._forget_damaged_run(observe)
-                found = self._write(self.work(self.folder, engine, observe))
+                with one_blas_thread():
+                    found = self._write(self.work(self.folder, engine, observe))
                 # These were for resuming; the final weights stay, and the mask.
                 shutil.rmtree(self.folder.training.snapshots, ignore_errors=True)
                 for path in (self.folder.pretrained, self.folder.pruned):
