@@ -73,6 +73,7 @@ def page_folder(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """The folder that a page's commands are given in: the repository's, and the Zoo's models."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # xdist's workers have one
     folder = tmp_path / "page"
     folder.mkdir()
     for name in ("prototxt", "solvers", "experiments"):
