@@ -20,7 +20,6 @@ from pycaffe_prune.formats.blobs import (
     naming_file,
     read_blob,
     read_diff,
-    require_count,
     squeeze_legacy,
     write_blob,
     written_size,
@@ -41,10 +40,7 @@ __all__ = [
     "BlobKey",
     "Caffemodel",
     "Layer",
-    "blob_index",
     "caffemodel_size",
-    "named_blobs",
-    "named_model",
     "naming_blob",
     "read_caffemodel",
     "read_diffs",
@@ -62,19 +58,6 @@ _BLOBS = LayerParameter.BLOBS_FIELD_NUMBER
 _V1_BLOBS = V1LayerParameter.BLOBS_FIELD_NUMBER
 _V0_LAYER = V1LayerParameter.LAYER_FIELD_NUMBER
 _V0_BLOBS = V0LayerParameter.BLOBS_FIELD_NUMBER
-
-
-_MOST_DIGITS = 9  # of an index: more are no number of a blob, and thousands no number to Python
-
-
-def blob_index(text: str) -> int | None:
-    """Return the position that ``text`` is written for in the name of a tensor; None: it is none.
-
-    Only plain digits without leading zeros are one.
-    """
-    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
-        return None
-    return int(text) if text == str(int(text)) else None
 
 
 @dataclass(frozen=True)
@@ -150,63 +133,6 @@ class Caffemodel:
                 for layer in self.layers
             ),
         )
-
-
-def named_model(blobs: Mapping[BlobKey, Blob], net_name: str = "") -> Caffemodel:
-    """Return a model whose definitions are names alone, as files have it that hold only arrays.
-
-    Caffe finds weights by the layer's name, so that such a model loads as a whole one does.
-
-    Args:
-        blobs: Each blob with its place; layers come in the order in which they are first named.
-        net_name: The net's name, where the file tells it.
-
-    Raises:
-        FormatError: There is no blob, a layer lacks one below its last one, a name is no text, or
-            a shape is none of Caffe's.
-    """
-    if not blobs:
-        raise FormatError("holds no blob")
-    layers: dict[str, dict[int, Blob]] = {}
-    for (name, index), blob in blobs.items():
-        layers.setdefault(name, {})[index] = blob
-    for name, found in layers.items():
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise FormatError(f"has a layer whose name {name!r} is not UTF-8 text") from error
-        for index in range(len(found)):
-            if index not in found:
-                raise FormatError(
-                    f"layer '{name}' has blob {max(found)} but lacks blob {index}, as Caffe's HDF5 "
-                    "files have it where layers share parameters; save a .caffemodel there"
-                )
-            with naming_blob(name, index):
-                require_count(found[index].shape, found[index].size)
-    return Caffemodel(
-        tuple(
-            Layer(LayerParameter(name=name), tuple(found[index] for index in range(len(found))))
-            for name, found in layers.items()
-        ),
-        NetParameter(name=net_name) if net_name else NetParameter(),
-    )
-
-
-def named_blobs(model: Caffemodel) -> dict[BlobKey, Blob]:
-    """Return the model's blobs by their places, for files that hold only arrays.
-
-    Raises:
-        FormatError: Two layers with blobs have one name, which such a file cannot tell apart.
-    """
-    blobs: dict[BlobKey, Blob] = {}
-    for (name, index), blob in model.blobs():
-        if (name, index) in blobs:
-            raise FormatError(
-                f"two layers are called '{name}', which only a .caffemodel, a .sparse.npz or a "
-                ".cpz can hold; rename one"
-            )
-        blobs[name, index] = blob
-    return blobs
 
 
 @contextmanager

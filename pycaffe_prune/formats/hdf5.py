@@ -14,9 +14,10 @@ import numpy as np
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.blobs import MAX_COUNT, Blob
-from pycaffe_prune.formats.caffemodel import Caffemodel, blob_index, named_blobs, named_model
+from pycaffe_prune.formats.caffemodel import Caffemodel
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.formats.hdf5_files import Hdf5File, member, members, read_hdf5, require_plain
+from pycaffe_prune.formats.named_model import blob_index, named_blobs, named_model
 from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.formats.solverstate import Solverstate
 from pycaffe_prune.formats.text_bytes import bytes_of

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycaffe_prune.errors import FormatError, SurgeryError
-from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel, blob_index
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.formats.files import atomic_write
 from pycaffe_prune.formats.hdf5_files import Hdf5File, members, read_hdf5
+from pycaffe_prune.formats.named_model import blob_index
 
 __all__ = ["Mask", "MaskFile", "read_mask", "require_fitting_masks", "write_mask"]
 

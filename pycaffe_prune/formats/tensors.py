@@ -13,14 +13,9 @@ from numpy.typing import NDArray
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.blobs import Blob
-from pycaffe_prune.formats.caffemodel import (
-    BlobKey,
-    Caffemodel,
-    blob_index,
-    named_blobs,
-    named_model,
-)
+from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.formats.files import atomic_write
+from pycaffe_prune.formats.named_model import blob_index, named_blobs, named_model
 from pycaffe_prune.formats.npz import read_arrays, write_arrays
 from pycaffe_prune.formats.safetensors_file import read_safetensors_file, write_safetensors_file
 

@@ -21,14 +21,13 @@ from pycaffe_prune.formats.caffemodel import (
     Caffemodel,
     Layer,
     caffemodel_size,
-    named_blobs,
-    named_model,
     read_caffemodel,
     read_diffs,
     write_caffemodel,
 )
 from pycaffe_prune.formats.carried import carry
 from pycaffe_prune.formats.files import sha256_of
+from pycaffe_prune.formats.named_model import named_blobs, named_model
 
 # The folder is the same for all examples: each one writes its file anew.
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

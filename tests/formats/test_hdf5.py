@@ -16,11 +16,11 @@ from pycaffe_prune.formats.caffemodel import (
     BlobKey,
     Caffemodel,
     Layer,
-    named_model,
     read_caffemodel,
     write_caffemodel,
 )
 from pycaffe_prune.formats.hdf5 import read_hdf5_weights, write_hdf5_weights
+from pycaffe_prune.formats.named_model import named_model
 from tests.formats.comparison import require_same_blobs
 
 # The folder is the same for all examples: each one writes its file anew.

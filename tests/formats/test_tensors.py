@@ -13,13 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from pycaffe_prune.errors import FormatError, PruneError
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
-from pycaffe_prune.formats.caffemodel import (
-    Caffemodel,
-    Layer,
-    named_model,
-    read_caffemodel,
-    write_caffemodel,
-)
+from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.named_model import named_model
 from pycaffe_prune.formats.tensors import (
     read_npz,
     read_safetensors,

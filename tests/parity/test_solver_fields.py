@@ -21,8 +21,9 @@ from pycaffe_prune.engines.prepare import prepare
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.engines.torch.solver import Solver
 from pycaffe_prune.errors import FormatError, PruneError
-from pycaffe_prune.formats.caffemodel import named_model, write_caffemodel
+from pycaffe_prune.formats.caffemodel import write_caffemodel
 from pycaffe_prune.formats.field_table import Status, field_table
+from pycaffe_prune.formats.named_model import named_model
 from pycaffe_prune.formats.prototxt import read_net, read_solver
 from tests.parity.solver_twins import (
     BASE,

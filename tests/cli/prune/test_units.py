@@ -9,7 +9,8 @@ from google.protobuf import text_format
 from pycaffe_prune.cli.prune.command import prune
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
-from pycaffe_prune.formats.caffemodel import named_model, read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.named_model import named_model
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.formats.weights import write_weights
 from pycaffe_prune.net.fit import require_fitting

@@ -18,14 +18,9 @@ from pycaffe_prune.cli.verify.command import verify
 from pycaffe_prune.engines.comparison.distances import Checkpoint, Difference, EngineComparison
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.formats.caffe_pb2 import NetParameter
-from pycaffe_prune.formats.caffemodel import (
-    Caffemodel,
-    Layer,
-    named_model,
-    read_caffemodel,
-    write_caffemodel,
-)
+from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
+from pycaffe_prune.formats.named_model import named_model
 
 NET = """
 name: "small"

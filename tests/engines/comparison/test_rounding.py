@@ -8,7 +8,8 @@ import pytest
 from pycaffe_prune.engines.comparison.rounding import rounded_otherwise
 from pycaffe_prune.engines.job import TrainRequest
 from pycaffe_prune.formats.blobs import Blob
-from pycaffe_prune.formats.caffemodel import named_model, read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
+from pycaffe_prune.formats.named_model import named_model
 from pycaffe_prune.formats.prototxt import read_net
 
 NET = """

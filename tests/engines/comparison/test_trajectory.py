@@ -22,7 +22,7 @@ from pycaffe_prune.engines.comparison.trajectory import (
     tolerance_at,
 )
 from pycaffe_prune.errors import EngineError, FormatError
-from pycaffe_prune.formats.caffemodel import named_model
+from pycaffe_prune.formats.named_model import named_model
 
 VALUES = arrays(np.float32, array_shapes(), elements=st.floats(-1e3, 1e3, width=32))
 
