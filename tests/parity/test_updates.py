@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pycaffe_prune.engines.resolved_solver import solver_settings
 from pycaffe_prune.engines.torch.rates import RatePolicy
 from pycaffe_prune.engines.torch.snapshots import read_snapshot
-from pycaffe_prune.engines.torch.updates import ParamGroup, bias_correction, make_update
+from pycaffe_prune.engines.torch.update import ParamGroup
+from pycaffe_prune.engines.torch.updates import bias_correction, make_update
 from pycaffe_prune.formats.caffe_pb2 import NetParameter, SolverParameter
 
 pytestmark = pytest.mark.real_caffe

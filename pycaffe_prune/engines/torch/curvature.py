@@ -17,6 +17,7 @@ from pycaffe_prune.engines.torch.layers.random import Dropout
 from pycaffe_prune.engines.torch.layers.shaping import Flatten
 from pycaffe_prune.engines.torch.layers.softmax import SoftmaxWithLoss
 from pycaffe_prune.engines.torch.net import Net
+from pycaffe_prune.engines.torch.pure_loss import pure_loss
 from pycaffe_prune.errors import EngineError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
@@ -147,7 +148,7 @@ def fisher_diagonal(net: Net, images: int) -> dict[BlobKey, Tensor]:
     values = _by_blob(net, net.parameters.data)
 
     def loss(blobs: Mapping[BlobKey, Tensor], batch: Sequence[Tensor]) -> Tensor:
-        return net.loss(blobs, batch)[0]
+        return pure_loss(net, blobs, batch)[0]
 
     gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))
     total = net.parameters.zeros()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pycaffe_prune.engines.torch.net import Net
-from pycaffe_prune.engines.torch.updates import Update
+from pycaffe_prune.engines.torch.update import Update
 from pycaffe_prune.formats.caffemodel import Caffemodel
 
 __all__ = ["LastChange"]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pycaffe_prune.engines.torch.net import Net
-from pycaffe_prune.engines.torch.updates import ALL_BITS
+from pycaffe_prune.engines.torch.update import ALL_BITS
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.axes import extents
 from pycaffe_prune.formats.caffemodel import BlobKey

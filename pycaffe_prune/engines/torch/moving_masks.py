@@ -17,7 +17,7 @@ from pycaffe_prune.engines.masking import (
 )
 from pycaffe_prune.engines.torch.masks import Masks
 from pycaffe_prune.engines.torch.net import Net
-from pycaffe_prune.engines.torch.updates import Update
+from pycaffe_prune.engines.torch.update import Update
 from pycaffe_prune.formats.caffemodel import BlobKey, Caffemodel
 from pycaffe_prune.formats.mask import Mask
 from pycaffe_prune.pruning.dynamic_surgery import (

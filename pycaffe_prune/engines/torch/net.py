@@ -1,6 +1,6 @@
 """A net of Caffe layers on PyTorch: forward, backward, weights in and out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -246,36 +246,6 @@ class Net:
     def use_values(self, tensors: Sequence[Tensor]) -> None:
         """Put other tensors in the place of all `values`."""
         self._values[:] = tensors
-
-    def loss(
-        self, params: Mapping[BlobKey, Tensor], batch: Sequence[Tensor]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Compute the loss of a batch as a pure function of the blobs, for `torch.func`.
-
-        Args:
-            params: Learnable blobs by their owners.
-            batch: The tops of the data layers, in the order of `batch`.
-
-        Returns:
-            The weighted sum of all losses, and the blobs that are `loss_blobs`.
-        """
-        values = dict(zip(self.batch_slots, batch, strict=True))
-        total, found = torch.zeros((), device=self.device), []
-        for step in self._steps.values():
-            blobs = [
-                params[key].view(param.shape)
-                for key, param in zip(step.keys, step.params, strict=True)
-            ]
-            bottoms = [
-                values[slot] if goes_on else values[slot].detach()
-                for slot, goes_on in zip(step.flow.bottoms, step.flow.propagate, strict=True)
-            ]
-            tops = step.layer.forward(bottoms, blobs)
-            values.update(zip(step.flow.tops, tops, strict=True))
-            for slot, weight in step.loss_diffs.items():
-                total = total + (values[slot] * weight).sum()
-                found.append(values[slot])
-        return total, found
 
     @property
     def loss_blobs(self) -> list[str]:

@@ -19,10 +19,12 @@ from torch.func import grad, vmap
 
 from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.parameters import Parameters
+from pycaffe_prune.engines.torch.pure_loss import pure_loss
 from pycaffe_prune.engines.torch.solver import Solver
 from pycaffe_prune.engines.torch.stacked import StackedPack, can_be_stacked, is_sparse
 from pycaffe_prune.engines.torch.stepping import Stepping
-from pycaffe_prune.engines.torch.updates import ALL_BITS, make_update
+from pycaffe_prune.engines.torch.update import ALL_BITS
+from pycaffe_prune.engines.torch.updates import make_update
 from pycaffe_prune.formats.caffe_pb2 import (
     TRAIN,
     ConvolutionParameter,
@@ -179,7 +181,7 @@ class Pack:
             if blob.lr_mult
         }
         self._losses: list[Tensor] = []
-        self._gradients = vmap(grad(self._net.loss, has_aux=True), in_dims=(0, None))
+        self._gradients = vmap(grad(partial(pure_loss, self._net), has_aux=True), in_dims=(0, None))
         self._stepping = Stepping(first.param, self._net, self._add_gradients, self._update.apply)
         self._take()
 

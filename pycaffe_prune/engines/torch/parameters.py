@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pycaffe_prune.engines.torch.updates import ParamGroup
+from pycaffe_prune.engines.torch.update import ParamGroup
 from pycaffe_prune.errors import SurgeryError
 from pycaffe_prune.formats.axes import Shape, extents
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, ParamSpec

@@ -25,7 +25,8 @@ from pycaffe_prune.engines.torch.stacked_layers import (
     StackedActivation,
 )
 from pycaffe_prune.engines.torch.stepping import Stepping
-from pycaffe_prune.engines.torch.updates import ALL_BITS, ParamGroup, make_update
+from pycaffe_prune.engines.torch.update import ALL_BITS, ParamGroup
+from pycaffe_prune.engines.torch.updates import make_update
 from pycaffe_prune.formats.caffe_pb2 import TRAIN
 from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.formats.mask import Mask

@@ -10,7 +10,7 @@ from torch import Tensor
 from pycaffe_prune.engines.caffe.caffe_worker.tied import groups_of
 from pycaffe_prune.engines.torch.masks import Masks
 from pycaffe_prune.engines.torch.net import Net
-from pycaffe_prune.engines.torch.updates import ALL_BITS
+from pycaffe_prune.engines.torch.update import ALL_BITS
 from pycaffe_prune.engines.tying import Tying
 from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.formats.mask import Mask

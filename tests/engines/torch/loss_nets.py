@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pycaffe_prune.engines.torch.net import Net
 from pycaffe_prune.engines.torch.parameters import Learnable
+from pycaffe_prune.engines.torch.pure_loss import pure_loss
 from pycaffe_prune.formats.caffe_pb2 import TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import BlobKey
 from pycaffe_prune.net.graph import NetGraph, NetState
@@ -93,7 +94,7 @@ def pure_gradients(
     batch = [tensor.clone() for tensor in net.batch]
 
     def loss(blobs: dict[BlobKey, Tensor]) -> Tensor:
-        return net.loss(blobs, batch)[0]
+        return pure_loss(net, blobs, batch)[0]
 
     found = torch.func.grad(loss)({key: value.clone() for key, value in values.items()})
     return {blob.key: found[blob.key] * graded(blob) for blob in parameters.blobs}

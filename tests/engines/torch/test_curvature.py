@@ -15,6 +15,7 @@ from pycaffe_prune.engines.torch.curvature import (
     require_reached,
 )
 from pycaffe_prune.engines.torch.net import Net
+from pycaffe_prune.engines.torch.pure_loss import pure_loss
 from pycaffe_prune.errors import EngineError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TRAIN
 from pycaffe_prune.formats.caffemodel import BlobKey
@@ -93,7 +94,7 @@ def second_differences(net: Net, batches: int) -> dict[BlobKey, Tensor]:
     blobs = values(net)
 
     def loss() -> float:
-        return float(sum(net.loss(blobs, batch)[0] for batch in held)) / batches
+        return float(sum(pure_loss(net, blobs, batch)[0] for batch in held)) / batches
 
     step, middle = 1e-3, loss()
     found = {}

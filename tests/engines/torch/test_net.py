@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pycaffe_prune.engines.torch.net import Net
+from pycaffe_prune.engines.torch.pure_loss import pure_loss
 from pycaffe_prune.errors import EngineError, FormatError, SurgeryError
 from pycaffe_prune.formats.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, read_caffemodel, write_caffemodel
@@ -310,7 +311,7 @@ def test_a_forced_backward_pass_of_a_test_net_gives_the_gradients_of_blobs() -> 
     net.backward()
     batch = [tensor.clone() for tensor in net.batch]
     values = {b.key: net.parameters.view(net.parameters.data, b.key) for b in net.parameters.blobs}
-    grad = torch.func.grad(lambda data: net.loss(values, [data, batch[1]])[0])(batch[0])
+    grad = torch.func.grad(lambda data: pure_loss(net, values, [data, batch[1]])[0])(batch[0])
     np.testing.assert_allclose(net.blobs["data"].diff, grad, atol=1e-6)
     assert net.blobs["data"].diff.shape == net.blobs["data"].shape
     assert net.blobs["label"].diff is None

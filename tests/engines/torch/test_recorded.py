@@ -34,7 +34,7 @@ Record = Callable[[Solver], Solver]
 def record(monkeypatch: pytest.MonkeyPatch) -> Record:
     """Let a solver record its iterations, as on a GPU."""
     monkeypatch.setattr(stepping, "_recorded", recorded)
-    monkeypatch.setattr(updates, "_FusedSGD", updates._SGD)  # as on a GPU
+    monkeypatch.setattr(updates, "FusedSGD", updates.SGD)  # as on a GPU
 
     def record(solver: Solver) -> Solver:
         solver.stepping._records = True

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pycaffe_prune.engines.torch.updates import ParamGroup, bias_correction, make_update
+from pycaffe_prune.engines.torch.update import ParamGroup
+from pycaffe_prune.engines.torch.updates import bias_correction, make_update
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.formats.caffe_pb2 import SolverParameter
 
