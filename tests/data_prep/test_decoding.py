@@ -57,7 +57,7 @@ WHAT_ONE_DOES = {
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Decoders]]:
     """Decoders of 5 arrays of 2×3 with the images' numbers in them, and what some numbers do."""
-    monkeypatch.setattr(decoding, "_CPU_SECONDS", 0)  # and the rest of a second
+    monkeypatch.setattr(decoding, "_CPU_SECONDS", 1)  # 0 ends a child at its first tick
     made = []
 
     def make(**bad: Callable[[], None]) -> Decoders:
