@@ -144,7 +144,7 @@ def check(request: TrainRequest, folder: RunFolder) -> CheckedRun:
     refuse_faulty_data(net, files, [NetState(TRAIN), *test_states(resolved)])
     inputs = _inputs(net, TRAIN)
     refuse_stopped_backward(train, inputs, nets.source, force=net.force_backward)
-    restored = read_restored(request, resolved, mask)
+    restored = read_restored(request, net, resolved, mask)
     initial = () if restored else weights_files(request, solver)
     files_used = [Path(restored.told.weights)] if restored else initial
     loaded, new = load_list(net, files_used, inputs)

@@ -5,16 +5,15 @@ file's, the data come to the place that they have after so many iterations from 
 itself begins its data anew when it restores.)
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 
 from pycaffe_prune.engines.base import Event
 from pycaffe_prune.engines.caffe.caffe_worker.snapshots import (
-    SNAPSHOT,
-    STATE,
     snapshots_in,
     write_sums,
 )
@@ -23,12 +22,14 @@ from pycaffe_prune.engines.job import Job, RestoredState, TrainRequest
 from pycaffe_prune.engines.readable import Readable
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import FormatError, SurgeryError
-from pycaffe_prune.formats.caffe_pb2 import SolverParameter
+from pycaffe_prune.formats.blobs import Blob
+from pycaffe_prune.formats.caffe_pb2 import NetParameter, SolverParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, write_caffemodel
 from pycaffe_prune.formats.files import existing_file, sha256_of
 from pycaffe_prune.formats.hdf5 import read_hdf5_solverstate
 from pycaffe_prune.formats.mask import MaskFile, require_fitting_masks
 from pycaffe_prune.formats.prototxt import read_solver
+from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.formats.solverstate import Solverstate, read_solverstate, write_solverstate
 from pycaffe_prune.formats.weights import caffe_weights, is_hdf5
 
@@ -50,28 +51,29 @@ class Restored:
         folder.snapshots.mkdir(exist_ok=True)
         if snapshots_in(str(folder.snapshots)):
             return
-        name = SNAPSHOT % self.state.iteration
-        weights = folder.snapshots / f"{name}.caffemodel"
+        path = folder.state_at(self.state.iteration)
+        weights = path.with_suffix(".caffemodel")
         # A binary solverstate's weights are read as binary, whatever is in the file
         # (`SGDSolver::RestoreSolverStateFromBinaryProto`).
         write_caffemodel(weights, self.model)
         state = Solverstate(
             self.state.iteration, weights.name, self.state.history, self.state.current_step
         )
-        write_solverstate(folder.snapshots / f"{name}{STATE}", state)  # last: it makes it complete
+        write_solverstate(path, state)  # last: it makes it complete
         write_sums(str(folder.snapshots), self.state.iteration)
 
 
 def read_restored(
-    request: TrainRequest, solver: SolverParameter, mask: MaskFile | None
+    request: TrainRequest, net: NetParameter, solver: SolverParameter, mask: MaskFile | None
 ) -> Restored | None:
     """Read the solverstate that a run is to go on from; None: from none.
 
     Args:
         request: The run. Its state is binary or HDF5, Caffe's or ours; the weights are looked up
             where it says, from its folder and from the working directory, then beside it.
+        net: What it trains.
         solver: The run's solver, with all overrides in it.
-        mask: The run's masks.
+        mask: The run's masks; the history is zero where they prune.
 
     Raises:
         FormatError: It is missing or damaged, its weights are not there or where it may have
@@ -96,6 +98,7 @@ def read_restored(
     model = caffe_weights(weights)
     if mask:
         _require_zeros(weights, model, mask)
+        state = replace(state, history=_masked_history(state.history, model, net, mask))
     told = RestoredState(
         file=str(path.resolve()),
         iteration=state.iteration,
@@ -115,6 +118,27 @@ def _require_zeros(weights: Path, model: Caffemodel, mask: MaskFile) -> None:
                 f"{weights}: layer '{name}', blob {index}: {alive} weights are not zero that the "
                 "mask prunes; go on from a run that had this mask, or begin with pruned --weights"
             )
+
+
+def _masked_history(
+    history: Sequence[Blob], model: Caffemodel, net: NetParameter, mask: MaskFile
+) -> tuple[Blob, ...]:
+    """Zero what would move pruned weights on: pycaffe has no way to a solver's history.
+
+    It has one or more blobs for each learnable parameter, in their order, all of one kind together
+    (`SGDSolver::PreSolve`); a history of another length is for the engine to refuse.
+    """
+    owners = blob_owners(net.layer)
+    keys = [key for key, _ in model.blobs() if owners.get(key, key) == key]
+    pruned = {owners.get(key, key): kept for key, kept in mask.masks.items()}
+    if not keys or len(history) % len(keys):
+        return tuple(history)
+    return tuple(
+        np.where(pruned[key].reshape(blob.shape), blob, np.float32(0))
+        if key in pruned and pruned[key].size == blob.size
+        else blob
+        for key, blob in zip(cycle(keys), history, strict=False)
+    )
 
 
 def _steps(state: Solverstate, solver: SolverParameter) -> Iterator[str]:

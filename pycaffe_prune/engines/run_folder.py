@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pycaffe_prune.engines.caffe.caffe_worker.snapshots import SNAPSHOT, STATE
+
 __all__ = ["RunFolder"]
 
 
@@ -56,6 +58,10 @@ class RunFolder:
     def snapshots(self) -> Path:
         """Caffemodels and solverstates to resume from."""
         return self.path / "snapshots"
+
+    def state_at(self, iteration: int) -> Path:
+        """The solverstate of the snapshot after so many iterations."""
+        return self.snapshots / f"{SNAPSHOT % iteration}{STATE}"
 
     @property
     def final_weights(self) -> Path:

@@ -41,6 +41,16 @@ class StageFolder:
         return self.path / "pruned.caffemodel"
 
     @property
+    def pruned_state(self) -> Path:
+        """The solverstate that those go on from, where they do; gone when the stage is done."""
+        return self.path / "pruned.solverstate"
+
+    @property
+    def state(self) -> Path:
+        """The solverstate that the training ended with, where others go on from it."""
+        return self.path / "final.solverstate"
+
+    @property
     def mask(self) -> Path:
         """Which connections are kept."""
         return self.path / "kept.mask.h5"

@@ -266,7 +266,8 @@ class Stage(ABC):
                     found = self._write(self.work(self.folder, engine, observe))
                 # These were for resuming; the final weights stay, and the mask.
                 shutil.rmtree(self.folder.training.snapshots, ignore_errors=True)
-                for path in (self.folder.pretrained, self.folder.pruned):
+                place = self.folder
+                for path in (place.pretrained, place.pruned, place.pruned_state):
                     path.unlink(missing_ok=True)
         return found
 
@@ -311,12 +312,18 @@ class Stage(ABC):
         *,
         net: Path,
         weights: Path | None = None,
+        restore: Path | None = None,
         mask: Path | None = None,
         masking: Masking | None = None,
         tying: Tying | None = None,
     ) -> TrainResult:
         request = replace(
-            self._request(net, seed), weights=weights, mask=mask, masking=masking, tying=tying
+            self._request(net, seed),
+            weights=weights,
+            restore=restore,
+            mask=mask,
+            masking=masking,
+            tying=tying,
         )
         place, checksum_of = folder.training.path, self.context.checksum_of
         return train(request, place, engine, observe, checksum_of)
@@ -332,6 +339,16 @@ class Stage(ABC):
         shutil.rmtree(place.path)
         return found
 
+    def _tested(
+        self, folder: StageFolder, engine: Engine, observe: Observer, net: Path, weights: Path
+    ) -> TestScore:
+        """The test of some weights, before any training."""
+        request = replace(self._request(net, 1), weights=weights, max_iter=0, teacher=None)
+        place = folder.path / "tested"
+        found = train(request, place, engine, observe, self.context.checksum_of)
+        shutil.rmtree(place)
+        return found.final_test
+
     def _found(
         self,
         folder: StageFolder,
@@ -342,14 +359,15 @@ class Stage(ABC):
         hashed: Mapping[BlobKey, Hash] = MappingProxyType({}),
     ) -> StageOutput:
         job = Job.model_validate_json(folder.training.job.read_bytes())
+        done = result.iterations - (result.restored.iteration if result.restored else 0)
         return StageOutput(
             seed=result.seed,
             kept=kept,
             units=units,
             before=result.first_test,
             after=result.final_test,
-            iterations=result.iterations,
-            images=result.iterations * job.iter_size * job.batch,
+            iterations=done,
+            images=done * job.iter_size * job.batch,
             sizes=_sizes(folder.training, observe, hashed),
             seconds=result.seconds,
             versions=result.versions,

@@ -12,7 +12,7 @@ from pycaffe_prune.engines.base import Event
 from pycaffe_prune.engines.run import train
 from pycaffe_prune.engines.run_folder import RunFolder
 from pycaffe_prune.errors import FormatError, SurgeryError
-from pycaffe_prune.formats.caffemodel import read_caffemodel
+from pycaffe_prune.formats.caffemodel import read_caffemodel, write_caffemodel
 from pycaffe_prune.formats.hdf5 import write_hdf5_weights
 from pycaffe_prune.formats.mask import MaskFile, write_mask
 from pycaffe_prune.formats.solverstate import Solverstate, read_solverstate, write_solverstate
@@ -121,3 +121,24 @@ def test_what_cannot_be_gone_on_from_is_refused(
     refused(FormatError, "no such file", restore=tmp_path / "none.solverstate")
     weights.unlink()
     refused(FormatError, r"'snapshot_iter_5\.caffemodel' are not there; put them beside it")
+
+
+def test_what_was_trained_before_it_was_pruned_does_not_move_on(
+    tmp_path: Path, request_for, engine, left: Path
+) -> None:
+    weights = left.with_suffix(".caffemodel")
+    model = read_caffemodel(weights)
+    mask = np.random.default_rng(0).random((20, 784)) < 0.5
+    model = model.with_blobs({("ip1", 0): np.where(mask, model.layer("ip1").blobs[0], 0)})
+    write_caffemodel(weights, model)
+    state = read_solverstate(left)
+    assert np.count_nonzero(state.history[0][~mask])
+    kept = tmp_path / "kept.mask.h5"
+    write_mask(kept, MaskFile({("ip1", 0): mask}, "", ""))
+    request = request_for(max_iter=12, restore=left, mask=kept)
+    train(request, tmp_path / "run", engine, ignore)
+    after = read_caffemodel(tmp_path / "run" / "final.caffemodel").layer("ip1").blobs[0]
+    assert not np.count_nonzero(after[~mask])
+    assert (after != model.layer("ip1").blobs[0])[mask].mean() > 0.5
+    last = RunFolder(tmp_path / "run").snapshots / "snapshot_iter_12.solverstate"
+    assert not np.count_nonzero(read_solverstate(last).history[0][~mask])
