@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +24,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 from engine_cases import write_case
+from measured import measure
 from model_io import MAKE, MIB, different_values, run
 from peers_verdicts import Figures, judge, table
 
@@ -77,24 +77,19 @@ class Tools:
         return found
 
 
-def measure(tools: Tools, command: Command) -> Figures:
+def figures(tools: Tools, command: Command) -> Figures:
     """Run a command; what it prints last is a line of JSON, if anything.
 
     Raises:
         SystemExit: It failed; what it said is on standard error.
     """
-    start = time.perf_counter()
-    process = subprocess.Popen(command, env=tools.environment, stdout=subprocess.PIPE, text=True)
-    lines = process.stdout.read().splitlines()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{' '.join(map(str, command))}: exit status {process.returncode}")
-    told = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    found = measure(command, tools.environment)
+    last = found.lines[-1] if found.lines else ""
+    told = json.loads(last) if last.startswith("{") else {}
     return Figures(
-        cpu=usage.ru_utime + usage.ru_stime,
-        wall=time.perf_counter() - start,
-        peak=usage.ru_maxrss * 1024 / MIB,
+        cpu=found.cpu,
+        wall=found.wall,
+        peak=found.peak / MIB,
         loop=told.get("cpu"),
         accuracy=told.get("accuracy"),
         weights=told.get("weights"),
@@ -192,7 +187,7 @@ def _make_lenet(network: str, folder: Path, tools: Tools, data: Path) -> None:
     if network in CUT:
         shutil.copy(share_root() / "prototxt" / network / "deploy.prototxt", case)
     iterations = str(DENSE_ITERATIONS[network])
-    measure(tools, [sys.executable, HERE / "peers_ours.py", case, iterations])
+    figures(tools, [sys.executable, HERE / "peers_ours.py", case, iterations])
     (case / "ours.caffemodel").rename(case / "dense.caffemodel")
     dense = read_caffemodel(case / "dense.caffemodel")
     held = [layer.name for layer in dense.layers if layer.blobs]
@@ -250,7 +245,7 @@ def _store(model: Caffemodel, out: Path, tools: Tools) -> None:
     }
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         np.savez(Path(scratch) / "arrays.npz", **arrays)
-        measure(tools, [*tools.torch, "store", Path(scratch) / "arrays.npz", out])
+        figures(tools, [*tools.torch, "store", Path(scratch) / "arrays.npz", out])
 
 
 def torch_pruning(folder: Path) -> Path | None:
@@ -274,7 +269,7 @@ def race(name: str, folder: Path, tools: Tools, turns: int) -> dict[str, Figures
     runs: dict[str, list[Figures]] = {side: [] for side in commands}
     for turn in range(turns + 1):
         for side in list(commands)[:: 1 if turn % 2 else -1]:
-            found = measure(tools, commands[side])
+            found = figures(tools, commands[side])
             if turn:  # the first fills the page cache
                 runs[side].append(found)
     medians = {side: Figures.median(found) for side, found in runs.items()}

@@ -11,13 +11,11 @@ and imports included, turn by turn, the file in the page cache. Ours makes its f
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from measured import Measured, measure
 from model_io import MAKE, MIB, different_values, run
 
 from pycaffe_prune.engines.caffe.python import find_caffe_python
@@ -49,37 +47,20 @@ small.save(out)
 """
 
 
-@dataclass(frozen=True)
-class Run:
-    """One whole process."""
-
-    seconds: float
-    peak: int
-    """The most bytes it had resident, mapped files included."""
-
-
-def measure(command: list[str | Path]) -> Run:
+def once(command: list[str | Path]) -> Measured:
     """Run a command with one BLAS thread, output hidden."""
-    environment = {**os.environ, "GLOG_minloglevel": "2", "OPENBLAS_NUM_THREADS": "1"}
-    start = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{command[0]}: exit status {process.returncode}")
-    return Run(seconds, usage.ru_maxrss * 1024)
+    return measure(command, {**os.environ, "GLOG_minloglevel": "2", "OPENBLAS_NUM_THREADS": "1"})
 
 
-def summary(name: str, runs: list[Run]) -> Run:
-    """Print and return the medians over the repetitions."""
-    seconds = [run.seconds for run in runs]
-    found = Run(statistics.median(seconds), int(statistics.median(run.peak for run in runs)))
+def summary(name: str, runs: list[Measured]) -> tuple[float, float]:
+    """Print and return the medians over the repetitions: seconds, and the peak in bytes."""
+    seconds = [run.wall for run in runs]
+    median, peak = statistics.median(seconds), statistics.median(run.peak for run in runs)
     print(
-        f"{name:8} {found.seconds:.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), "
-        f"peak {found.peak / MIB:.0f} MiB"
+        f"{name:8} {median:.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), "
+        f"peak {peak / MIB:.0f} MiB"
     )
-    return found
+    return median, peak
 
 
 def compare(cache: Path, folder: Path, repeats: int) -> bool:
@@ -100,20 +81,20 @@ def compare(cache: Path, folder: Path, repeats: int) -> bool:
         ],
         "pycaffe": [caffe, "-c", THEIRS, net, weights, folder / "net.prototxt", theirs],
     }
-    runs: dict[str, list[Run]] = {name: [] for name in commands}
+    runs: dict[str, list[Measured]] = {name: [] for name in commands}
     for repeat in range(repeats + 1):
         for name, command in commands.items():
-            found = measure(command)
+            found = once(command)
             if repeat:  # the first fills the page cache
                 runs[name].append(found)
     sizes = " to ".join(f"{path.stat().st_size / MIB:.0f} MiB" for path in (weights, ours))
     print(f"{weights.name}, {sizes}; medians of {repeats} whole processes")
-    own, hand = (summary(name, runs[name]) for name in commands)
+    (own, own_peak), (hand, hand_peak) = (summary(name, runs[name]) for name in commands)
     print(f"values that differ between the two files: {different_values(ours, theirs)}")
-    print(f"pycaffe / ours: time {hand.seconds / own.seconds:.1f}", end=", ")
-    print(f"peak memory {hand.peak / own.peak:.1f}")
-    print(f"ours: {own.seconds:.2f} s (target: at most {SECONDS_TARGET:g} s)")
-    return own.seconds <= SECONDS_TARGET and not different_values(ours, theirs)
+    print(f"pycaffe / ours: time {hand / own:.1f}", end=", ")
+    print(f"peak memory {hand_peak / own_peak:.1f}")
+    print(f"ours: {own:.2f} s (target: at most {SECONDS_TARGET:g} s)")
+    return own <= SECONDS_TARGET and not different_values(ours, theirs)
 
 
 def main() -> None:
