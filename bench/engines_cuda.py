@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from engine_cases import BLOCKS, operations, sparse_masks, write_case
 
-from pycaffe_prune.engines.torch.pack import Pack
+from pycaffe_prune.engines.torch.pack import make_pack
 from pycaffe_prune.engines.torch.solver import Solver
 from pycaffe_prune.engines.torch.worker import prepare_process
 from pycaffe_prune.formats.prototxt import read_net, read_solver
@@ -114,7 +114,7 @@ def _measure_network(network: str, folder: Path, settings: Settings, rate: float
 
 def _measure_pack(runs: int, folder: Path, settings: Settings, rate: float) -> None:
     solvers = [_solver(folder, settings.device, seed) for seed in range(runs)]
-    pack = Pack(solvers)
+    pack = make_pack(solvers)
     block = BLOCKS[_PACKED] * settings.blocks
     pack.step(_WARM)
     values = [
