@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from pycaffe_prune.engines.base import Engine, Observer
 from pycaffe_prune.errors import FormatError
@@ -51,9 +51,17 @@ from pycaffe_prune.pruning.units import (
 )
 from pycaffe_prune.pruning.weight_blobs import weights_of
 
-__all__ = ["AutomaticRates", "RatesStage", "connection_places", "unit_sizes"]
+__all__ = ["RATES", "AutomaticRates", "Rates", "RatesStage", "connection_places", "unit_sizes"]
 
 _Rate = Annotated[float, Field(gt=0, lt=1)]
+Rates = Annotated[
+    tuple[_Rate, ...],
+    Field(min_length=1),
+    Different,
+    AfterValidator(lambda rates: tuple(sorted(rates))),
+]
+"""Shares of a layer's weights or units, rising."""
+RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 _Budget = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -78,10 +86,7 @@ class AutomaticRates(Method):
     """Those that are pruned, convolutions too; none: the experiment's, as far as they can be."""
     criterion: str = "onorm"
     """Of units."""
-    rates: Annotated[tuple[_Rate, ...], Different] = (
-        *(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-        *(0.95, 0.98, 0.99, 0.995),
-    )
+    rates: Rates = RATES
     """Where the loss is measured; the last one is the highest that a layer may get."""
     images: int = Field(default=5_000, gt=0)
     """The first of the training images: rates are chosen on them, never on the test set."""
@@ -94,13 +99,6 @@ class AutomaticRates(Method):
             known = ", ".join(sorted(UNIT_CRITERIA))
             raise ValueError(f"no unit criterion is called '{name}'; there are: {known}")
         return name
-
-    @field_validator("rates")
-    @classmethod
-    def _rise(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
-        if not rates:
-            raise ValueError("there has to be a rate")
-        return tuple(sorted(rates))
 
     def chains(self, bench: Bench) -> Sequence[Chain]:  # noqa: D102  (see Method)
         names = {layer.name for layer in bench.net.layer}

@@ -40,6 +40,14 @@ class CostCurve:
         """Return the cost at a rate between 0 and the last one, by linear interpolation."""
         return float(np.interp(rate, self.rates, self.costs))
 
+    def rate_within(self, most: float) -> float:
+        """Return the highest rate, at most the last one, whose cost is at most ``most``, >= 0."""
+        below = max(place for place, cost in enumerate(self.costs) if cost <= most)
+        if below == len(self.costs) - 1:
+            return self.rates[-1]
+        rates, costs = self.rates[below : below + 2], self.costs[below : below + 2]
+        return float(np.interp(most, costs, rates))
+
 
 def cost_curve(weights: int, rates: Sequence[float], costs: Sequence[float]) -> CostCurve:
     """Return the lowest curve that never falls and is nowhere below the measured costs.

@@ -123,7 +123,7 @@ def test_the_test_phase_is_given_the_training_images_and_nothing_else_changes() 
     ("changed", "message"),
     [
         ({"budgets": []}, "at least 1"),
-        ({"rates": []}, "has to be a rate"),
+        ({"rates": []}, "at least 1"),
         ({"rates": [0.5, 1.0]}, "less than 1"),
         ({"criterion": "size"}, "no unit criterion is called 'size'"),
         ({"quantity": "weights"}, "quantity"),

@@ -1,5 +1,6 @@
 """Han et al. 2015 in full, in a small real run: turns, fixed layers, dropout, dead units."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -137,4 +138,38 @@ def test_a_factor_for_another_layer_is_refused(folder: Path, tmp_path: Path) -> 
     text = EXPERIMENT.replace("ip2 = 0.8", "drop = 0.8")
     build = write_experiment(tmp_path, folder.parent / "data", text)
     with pytest.raises(FormatError, match="layer 'drop' of factors is of the type Dropout"):
+        CliRunner().invoke(cli, [*build, "--dry-run"], catch_exceptions=False)
+
+
+def test_measured_factors_do_what_the_same_do_when_given(folder: Path, tmp_path: Path) -> None:
+    given = "factors = { conv = 0.5, ip1 = 1.0, ip2 = 0.8 }"
+    how = 'layers = ["conv", "ip1", "ip2"], loses = 0.02, rates = [0.3, 0.6, 0.9], images = 300'
+    text = EXPERIMENT.replace(given, f"measured = {{ {how} }}")
+    build = write_experiment(tmp_path, folder.parent / "data", text)
+    CliRunner().invoke(cli, build, catch_exceptions=False)
+    stages = tmp_path / "run" / "stages"
+    (said,) = stages.glob("han2015-factors-0.02-*/factors.json")
+    found = json.loads(said.read_bytes())
+    assert all(0 < rate <= 0.9 for rate in found["rates"].values())
+    (point,) = read_result(tmp_path / "run" / "result.json").points[1:]
+    first, *_, alive = point.rounds
+    assert len(point.rounds) == 6
+    assert first.images == 0
+    told = ", ".join(f"{name} = {factor!r}" for name, factor in found["factors"].items())
+    again = EXPERIMENT.replace(given, f"factors = {{ {told} }}")
+    CliRunner().invoke(
+        cli, write_experiment(tmp_path, folder.parent / "data", again), catch_exceptions=False
+    )
+    (same,) = read_result(tmp_path / "run" / "result.json").points[1:]
+    assert same.rounds[-1].after == alive.after
+    assert [row.kept for row in same.rounds[-1].layers] == [row.kept for row in alive.layers]
+
+
+@pytest.mark.parametrize(
+    "factors", ["", "factors = { ip1 = 1.0 }\nmeasured = { layers = ['ip2'] }"]
+)
+def test_factors_are_given_or_measured(folder: Path, tmp_path: Path, factors: str) -> None:
+    text = EXPERIMENT.replace("factors = { conv = 0.5, ip1 = 1.0, ip2 = 0.8 }", factors)
+    build = write_experiment(tmp_path, folder.parent / "data", text)
+    with pytest.raises(FormatError, match="give factors, or say under measured"):
         CliRunner().invoke(cli, [*build, "--dry-run"], catch_exceptions=False)

@@ -88,6 +88,16 @@ def test_a_cost_curve_is_the_lowest_that_never_falls_above_the_measured(
         assert curve.cost(curve.rates[place]) == pytest.approx(cost)
 
 
+@given(curves_of_a_layer, st.floats(0, 1.5))
+def test_no_higher_rate_than_the_one_within_a_cost_costs_as_little(
+    curve: CostCurve, most: float
+) -> None:
+    rate = curve.rate_within(most)
+    assert curve.cost(rate) <= most + 1e-12
+    higher = np.nextafter(rate, 1) + 1e-6
+    assert rate == curve.rates[-1] or curve.cost(higher) > most - 1e-12
+
+
 def test_a_layer_that_costs_nothing_is_pruned_before_one_that_does() -> None:
     curves = {
         "free": cost_curve(1000, RATES, (0, 0, 0, 0)),
