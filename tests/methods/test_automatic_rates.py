@@ -5,11 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from google.protobuf import text_format
 
-from data_prep.digits import build_digits
-from pycaffe_prune.cli import cli
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.rate_curves import on_training_images
 from pycaffe_prune.experiments.result import ExperimentResult, read_result
@@ -21,18 +18,10 @@ from pycaffe_prune.methods.registry import method_of
 from pycaffe_prune.net.graph import NetState, layers_in_state
 from pycaffe_prune.pruning.budget import dense_amount
 from pycaffe_prune.share import share_root
+from tests.methods.conftest import run_methods
 from tests.pruning.random_nets import random_weights
 
-EXPERIMENT = """
-name = "rates"
-preset = "one"
-title = "Rates"
-solver = "solver.prototxt"
-data = "mnist"
-layers = ["ip1", "ip2", "ip3"]
-[baseline]
-seeds = [1]
-iterations = 60
+METHODS = """
 [[methods]]
 kind = "automatic-rates"
 budgets = [0.1]
@@ -60,14 +49,9 @@ TABLE = {"kind": "automatic-rates", "budgets": [0.1], "iterations": 5}
 
 
 @pytest.fixture
-def result(tmp_path: Path, small_net: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentResult:
-    toml = small_net / "rates.toml"
-    toml.write_text(EXPERIMENT)
-    monkeypatch.chdir(tmp_path)
-    build_digits(Path("data/mnist"))
-    options = ["--engine", "torch", "--jobs", "1", "--out", "run", "--data", "data/mnist"]
-    done = CliRunner().invoke(cli, ["reproduce", str(toml), *options], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+def result(small_net: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentResult:
+    monkeypatch.chdir(small_net)
+    run_methods(small_net, digits, METHODS, iterations=60)
     return read_result(Path("run/result.json"))
 
 

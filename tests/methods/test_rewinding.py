@@ -4,26 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from data_prep.digits import build_digits
-from pycaffe_prune.cli import cli
 from pycaffe_prune.experiments.result import ExperimentResult, read_result
 from pycaffe_prune.experiments.stages import StageOutput
 from pycaffe_prune.formats.caffemodel import read_caffemodel
 from pycaffe_prune.formats.mask import read_mask
-from tests.experiments.conftest import NET, SOLVER
+from tests.experiments.conftest import SOLVER
+from tests.methods.conftest import run_methods, stage
 
-EXPERIMENT = """
-name = "rewound"
-preset = "one"
-title = "Rewound"
-solver = "solver.prototxt"
-data = "mnist"
-layers = ["ip1", "ip2", "ip3"]
-[baseline]
-seeds = [1]
-iterations = 30
+METHODS = """
 [[methods]]
 kind = "rewinding"
 sparsities = [0.0, 0.5]
@@ -35,26 +24,16 @@ iterations = 23
 @pytest.fixture(
     scope="module", params=[pytest.param("caffe", marks=pytest.mark.real_caffe), "torch"]
 )
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, digits: Path
+) -> Path:
     """The folder of the experiment, run by each engine."""
     if request.param == "caffe":
         request.getfixturevalue("caffe_python")
     place = tmp_path_factory.mktemp("rewound")
-    build_digits(place / "data")
-    (place / "net.prototxt").write_text(NET)
-    (place / "solver.prototxt").write_text(SOLVER.replace('"fixed"', '"exp" gamma: 0.97'))
-    (place / "rewound.toml").write_text(EXPERIMENT)
-    asked = ["reproduce", str(place / "rewound.toml"), "--engine", request.param, "--jobs", "1"]
-    places = ["--out", str(place / "run"), "--data", str(place / "data")]
-    done = CliRunner().invoke(cli, [*asked, *places], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    solver = SOLVER.replace('"fixed"', '"exp" gamma: 0.97')
+    run_methods(place, digits, METHODS, engine=request.param, solver=solver)
     return place / "run"
-
-
-def stage(folder: Path, label: str) -> Path:
-    """The folder of the stage of a label."""
-    (place,) = (folder / "stages").glob(f"{label}-*")
-    return place
 
 
 def test_with_nothing_pruned_it_ends_where_the_initial_training_did(folder: Path) -> None:

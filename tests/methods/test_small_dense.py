@@ -4,10 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from data_prep.digits import build_digits
-from pycaffe_prune.cli import cli
 from pycaffe_prune.experiments.result import ExperimentResult, read_result
 from pycaffe_prune.formats.prototxt import read_net
 from pycaffe_prune.methods.registry import method_of
@@ -17,17 +14,9 @@ from pycaffe_prune.pruning.budget import dense_amount
 from pycaffe_prune.pruning.small_dense import least_amount
 from pycaffe_prune.reports.sizes import layer_counts
 from pycaffe_prune.share import share_root
+from tests.methods.conftest import run_methods
 
-EXPERIMENT = """
-name = "dense"
-preset = "one"
-title = "Dense"
-solver = "solver.prototxt"
-data = "mnist"
-layers = ["ip1", "ip2", "ip3"]
-[baseline]
-seeds = [1]
-iterations = 20
+METHODS = """
 [[methods]]
 kind = "connections"
 alphas = [0.5, 6.0]
@@ -52,15 +41,10 @@ TABLE = {"kind": "small-dense", "seeds": [1], "iterations": 5}
 
 
 @pytest.fixture
-def result(tmp_path: Path, small_net: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentResult:
-    toml = small_net / "dense.toml"
-    toml.write_text(EXPERIMENT)
-    monkeypatch.chdir(tmp_path)
-    build_digits(Path("data/mnist"))
-    options = ["--engine", "torch", "--jobs", "1", "--out", "run", "--data", "data/mnist"]
-    done = CliRunner().invoke(cli, ["reproduce", str(toml), *options], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    assert "trained, and is larger than the point" in done.output
+def result(small_net: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentResult:
+    monkeypatch.chdir(small_net)
+    said = run_methods(small_net, digits, METHODS, iterations=20)
+    assert "trained, and is larger than the point" in said
     return read_result(Path("run/result.json"))
 
 

@@ -4,27 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from data_prep.digits import build_digits
-from pycaffe_prune.cli import cli
 from pycaffe_prune.experiments.result import ExperimentResult, Point, read_result
 from pycaffe_prune.formats.caffemodel import Caffemodel, read_caffemodel
 from pycaffe_prune.formats.mask import MaskFile, read_mask
 from pycaffe_prune.formats.prototxt import read_solver
 from pycaffe_prune.pruning.connections import prune_to_global_ratio, prune_to_ratios
-from tests.experiments.conftest import NET, SOLVER
+from tests.methods.conftest import run_methods, stage
 
-EXPERIMENT = """
-name = "sparse"
-preset = "one"
-title = "Sparse"
-solver = "solver.prototxt"
-data = "mnist"
-layers = ["ip1", "ip2", "ip3"]
-[baseline]
-seeds = [1]
-iterations = 30
+METHODS = """
 [[methods]]
 kind = "magnitude"
 sparsities = [0.75]
@@ -66,28 +54,16 @@ WEIGHTS = 784 * 20 + 20 * 12 + 12 * 10
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     """The folder of the experiment, run by the engine torch."""
     place = tmp_path_factory.mktemp("sparse")
-    build_digits(place / "data")
-    (place / "net.prototxt").write_text(NET)
-    (place / "solver.prototxt").write_text(SOLVER)
-    (place / "sparse.toml").write_text(EXPERIMENT)
-    asked = ["reproduce", str(place / "sparse.toml"), "--engine", "torch", "--jobs", "1"]
-    places = ["--out", str(place / "run"), "--data", str(place / "data")]
-    done = CliRunner().invoke(cli, [*asked, *places], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    run_methods(place, digits, METHODS)
     return place / "run"
 
 
 @pytest.fixture(scope="module")
 def result(folder: Path) -> ExperimentResult:
     return read_result(folder / "result.json")
-
-
-def stage(folder: Path, label: str) -> Path:
-    (found,) = folder.glob(f"stages/{label}-*")
-    return found
 
 
 def left(place: Path) -> tuple[Caffemodel, MaskFile]:
