@@ -4,26 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from data_prep.digits import build_digits
-from pycaffe_prune.cli import cli
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.result import read_result
 from pycaffe_prune.methods.registry import method_of
 from pycaffe_prune.pruning.predicted import sampled_inputs
+from tests.methods.conftest import run_methods
 from tests.methods.test_unit_methods import bench
 
-EXPERIMENT = """
-name = "factors"
-preset = "one"
-title = "Factors"
-solver = "solver.prototxt"
-data = "mnist"
-layers = ["ip1", "ip2", "ip3"]
-[baseline]
-seeds = [1]
-iterations = 20
+METHODS = """
 [[methods]]
 kind = "low-rank"
 parameters = [0.3]
@@ -106,15 +95,10 @@ def test_a_layer_that_the_net_lacks_is_named() -> None:
         method.chains(bench())
 
 
-def test_both_run(tmp_path: Path, small_net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    toml = small_net / "factors.toml"
-    toml.write_text(EXPERIMENT)
-    monkeypatch.chdir(tmp_path)
-    build_digits(Path("data/mnist"))
-    asked = ["reproduce", str(toml), "--engine", "torch", "--jobs", "1", "--out", "run"]
-    done = CliRunner().invoke(cli, [*asked, "--data", "data/mnist"], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    points = {point.method: point for point in read_result(Path("run/result.json")).points}
+def test_both_run(small_net: Path, digits: Path) -> None:
+    run_methods(small_net, digits, METHODS, iterations=20)
+    result = read_result(small_net / "run" / "result.json")
+    points = {point.method: point for point in result.points}
     weights, biases = 784 * 20 + 20 * 12 + 12 * 10, 42
     samples = len(sampled_inputs(784, 0.9, 0))
     fixed = {"predicted": samples * 784, "covariance": 392 * 784 + 10 * 20}

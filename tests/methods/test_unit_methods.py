@@ -4,11 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from google.protobuf import text_format
 
-from data_prep.digits import build_digits
-from pycaffe_prune.cli import cli
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.result import read_result
@@ -17,21 +14,11 @@ from pycaffe_prune.formats.caffe_pb2 import NetParameter
 from pycaffe_prune.methods.base import Bench, Method
 from pycaffe_prune.methods.registry import method_of
 from tests.experiments.conftest import NET
+from tests.methods.conftest import run_methods
 
 CONV = """
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
   convolution_param { num_output: 4 kernel_size: 3 } }
-"""
-EXPERIMENT = """
-name = "units"
-preset = "one"
-title = "Units"
-solver = "solver.prototxt"
-data = "mnist"
-layers = ["ip1", "ip2", "ip3"]
-[baseline]
-seeds = [1]
-iterations = 60
 """
 TABLES: dict[str, dict[str, Any]] = {
     "entropy": {"kind": "he2014", "scope": "all", "steps": 2, "images": 200},
@@ -110,18 +97,14 @@ def test_filters_are_those_of_convolutions() -> None:
         method(kind="geometric-median", layers=["other"]).chains(bench())
 
 
-def test_all_of_them_run(tmp_path: Path, small_net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    toml, text = small_net / "units.toml", EXPERIMENT
+def test_all_of_them_run(small_net: Path, digits: Path) -> None:
+    tables = ""
     for name, table in TABLES.items():
         lines = "\n".join(f"{key} = {_told(value)}" for key, value in (COMMON | table).items())
-        text += f'[[methods]]\nname = "{name}"\n{lines}\n'
-    toml.write_text(text)
-    monkeypatch.chdir(tmp_path)
-    build_digits(Path("data/mnist"))
-    asked = ["reproduce", str(toml), "--engine", "torch", "--jobs", "1", "--out", "run"]
-    done = CliRunner().invoke(cli, [*asked, "--data", "data/mnist"], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    points = {point.method: point for point in read_result(Path("run/result.json")).points}
+        tables += f'[[methods]]\nname = "{name}"\n{lines}\n'
+    run_methods(small_net, digits, tables, iterations=60)
+    result = read_result(small_net / "run" / "result.json")
+    points = {point.method: point for point in result.points}
     for name in TABLES:
         left = points[name].units
         assert left is not None
