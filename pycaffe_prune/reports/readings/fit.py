@@ -44,7 +44,7 @@ class Reading:
     sets: tuple[Spot, ...]
     """Connection pruning with the least alpha after each set."""
     below: tuple[str, ...]
-    """Settings of connection pruning whose points lie below the axes."""
+    """Settings of connection pruning whose points lie below the axes, the least alpha first."""
     findings: tuple[Finding, ...]
     held: int
     """Claims of the paper that are reproduced."""
@@ -104,7 +104,11 @@ def reading_of(result: ExperimentResult) -> Reading:
         curves=curves,
         reaches={method: reach(curves[method], figure) for method in METHODS},
         sets=after_sets(result),
-        below=tuple(s.setting for s in curves["connections"] if s.accuracy < figure.y.low),
+        below=tuple(
+            spot.setting
+            for spot in sorted(curves["connections"], key=lambda spot: spot.value or 0)
+            if spot.accuracy < figure.y.low
+        ),
         findings=find_signs(result.experiment, curves),
         held=sum(entry.verdict == "reproduced" for entry in judged),
         claims=len(judged),

@@ -77,3 +77,17 @@ def test_tables_and_figure_have_every_reading_best_first(made):
     banded = [axes for axes in panels if "each" in axes.get_title()]
     assert [len(axes.collections) for axes in panels if axes not in banded] == [0, 0]
     assert len(banded[0].collections) == 2  # small models have no seeds of their own here
+
+
+def test_what_lies_below_the_axes_is_told_by_rising_alpha(point, result_of):
+    points = [
+        point("baseline", 0, 9_800),
+        point("connections", 265_000, 5_000, alpha=1.2),
+        point("connections", 264_000, 5_000, alpha=1.6),
+        point("connections", 266_000, 5_000, alpha=1.4),
+        point("connections", 218_460, 9_800, alpha=0.6),
+        point("units", 218_460, 9_600, units=SHAPE),
+        point("small", 218_460, 9_650, units=SHAPE),
+    ]
+    found = reading_of(result_of(points, preset="p", experiment="lenet-300-100"))
+    assert [setting.split()[-1] for setting in found.below] == ["1.2", "1.4", "1.6"]
