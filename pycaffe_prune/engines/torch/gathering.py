@@ -26,22 +26,28 @@ class _Seat:
         self.answers: SimpleQueue[Event | PruneError | None] = SimpleQueue()
 
 
-class _Group:
-    """Runs that wait together."""
+class _Queue:
+    """Runs that wait, all of a kind."""
 
     def __init__(self) -> None:
-        self.seats: list[_Seat] = []
+        self.seats: deque[_Seat] = deque()
         self.last_came = 0.0
+
+    @property
+    def nobody_comes(self) -> bool:
+        """Whether others have been waited for long enough."""
+        return time.monotonic() >= self.last_came + _PATIENCE_SECONDS
 
 
 class Gathering:
-    """Brings up to ``size`` runs together.
+    """Brings up to ``size`` runs together, and shares few of them out over all that could work.
 
     Args:
         size: How many runs a worker trains at once.
         start: Trains the runs in some folders; yields which of them an event belongs to, and the
             event, or the error that ended that run alone.
-        at_once: How many groups are trained at a time; while the others wait, they grow.
+        at_once: How many groups are trained at a time; runs that wait for them go together, and
+            one group in place of several only where no more can be trained at a time.
     """
 
     def __init__(
@@ -51,10 +57,9 @@ class Gathering:
         at_once: float = math.inf,
     ) -> None:
         self._size, self._start, self._at_once = size, start, at_once
-        self._waiting: dict[Hashable, _Group] = {}
-        self._full: deque[_Group] = deque()
+        self._waiting: dict[Hashable, _Queue] = {}
         self._running = 0
-        self._came = threading.Condition()
+        self._lock = threading.Lock()
         self._stopped = False
 
     def events(self, folder: RunFolder, job: Job, kind: Hashable = None) -> Iterator[Event]:
@@ -73,48 +78,60 @@ class Gathering:
 
     def stop(self) -> None:
         """End the runs that wait for others, and those that come, with an InterruptedRunError."""
-        with self._came:
+        with self._lock:
             self._stopped = True
-            for group in (*self._waiting.values(), *self._full):
-                for seat in group.seats:
+            for queue in self._waiting.values():
+                for seat in queue.seats:
                     seat.answers.put(stopped_before(seat.folder))
             self._waiting.clear()
-            self._full.clear()
-            self._came.notify_all()
 
     def _gather(self, seat: _Seat, kind: Hashable) -> None:
-        """Join those that wait; who came first starts them when nobody comes any more."""
-        with self._came:
+        """Join those that wait, and look who begins: now, and when nobody comes any more."""
+        with self._lock:
             if self._stopped:
                 seat.answers.put(stopped_before(seat.folder))
                 return
-            group = self._waiting.setdefault(kind, _Group())
-            group.seats.append(seat)
-            group.last_came = time.monotonic()
-            if len(group.seats) == self._size:
+            queue = self._waiting.setdefault(kind, _Queue())
+            queue.seats.append(seat)
+            queue.last_came = time.monotonic()
+            self._begin_some()
+            if self._waiting.get(kind) is not queue:
+                return
+        later = threading.Timer(_PATIENCE_SECONDS, self._look_again)
+        later.daemon = True
+        later.start()
+
+    def _look_again(self) -> None:
+        with self._lock:
+            self._begin_some()
+
+    def _begin_some(self) -> None:
+        """Begin groups of those that wait, who came first first."""
+        for kind, queue in list(self._waiting.items()):
+            others = len(self._waiting) - 1
+            room = self._at_once - self._running
+            parts = self._parts(queue, max(room - others, 1) if room >= 1 else 0)
+            left = min(len(queue.seats), parts * self._size)
+            for part in range(parts, 0, -1):
+                count = -(-left // part)
+                self._begin([queue.seats.popleft() for _ in range(count)])
+                left -= count
+            if not queue.seats:
                 del self._waiting[kind]
-                self._full.append(group)
-                self._start_full()
-                self._came.notify_all()
-            elif group.seats[0] is seat:
-                self._wait_for_others(kind, group)
 
-    def _wait_for_others(self, kind: Hashable, group: _Group) -> None:
-        while self._waiting.get(kind) is group:
-            left = group.last_came + _PATIENCE_SECONDS - time.monotonic()
-            if left <= 0 and self._running < self._at_once:
-                del self._waiting[kind]
-                self._begin(group)
-            else:
-                self._came.wait(left if left > 0 else None)
+    def _parts(self, queue: _Queue, room: float) -> int:
+        """How many groups of these runs begin, where there is room for so many."""
+        full, rest = divmod(len(queue.seats), self._size)
+        if not queue.nobody_comes:
+            # Of fewer than fill all the room the parts are not known yet.
+            return int(min(full, room)) if math.isinf(room) or full >= room else 0
+        if math.isinf(room):
+            return full + bool(rest)
+        return int(min(len(queue.seats), room))
 
-    def _start_full(self) -> None:
-        while self._full and self._running < self._at_once:
-            self._begin(self._full.popleft())
-
-    def _begin(self, group: _Group) -> None:
+    def _begin(self, seats: Sequence[_Seat]) -> None:
         self._running += 1
-        threading.Thread(target=self._lead, args=(group.seats,), daemon=True).start()
+        threading.Thread(target=self._lead, args=(seats,), daemon=True).start()
 
     def _lead(self, seats: Sequence[_Seat]) -> None:
         try:
@@ -129,7 +146,6 @@ class Gathering:
         finally:
             for seat in seats:
                 seat.answers.put(None)
-            with self._came:
+            with self._lock:
                 self._running -= 1
-                self._start_full()
-                self._came.notify_all()
+                self._begin_some()

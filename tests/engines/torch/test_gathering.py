@@ -92,6 +92,38 @@ def test_groups_grow_while_there_is_no_room_for_them(short_patience) -> None:
     assert [len(group) for group in worker.groups] == [1, 3, 2]
 
 
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(1, [1]), (2, [1, 1]), (5, [3, 2]), (8, [4, 4]), (12, [6, 6])]
+)
+def test_few_runs_are_shared_out_over_all_that_could_work(
+    short_patience, count: int, sizes: list[int]
+) -> None:
+    worker = Worker()
+    places = Gathering(6, worker.start, at_once=2)
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(lambda n: gather(places, str(n)), range(count), timeout=20))
+    assert sorted(map(len, worker.groups), reverse=True) == sizes
+
+
+def test_two_kinds_have_a_part_of_the_room_each(short_patience) -> None:
+    begun = threading.Barrier(2, timeout=20)
+
+    class Both(Worker):
+        def start(self, folders, job):
+            begun.wait()  # both at a time
+            yield from super().start(folders, job)
+
+    worker = Both()
+    places = Gathering(6, worker.start, at_once=2)
+    with ThreadPoolExecutor(7) as pool:
+        heard = [
+            pool.submit(lambda n: list(places.events(RunFolder(Path(str(n))), job(), n < 4)), n)
+            for n in range(7)
+        ]
+        assert all(len(one.result(20)) == 2 for one in heard)
+    assert sorted(map(len, worker.groups)) == [3, 4]
+
+
 def test_runs_of_other_kinds_are_not_led_together(short_patience) -> None:
     worker = Worker()
     places = Gathering(2, worker.start)
