@@ -13,10 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pycaffe_prune.engines.base import Event
-from pycaffe_prune.engines.caffe.caffe_worker.snapshots import (
-    snapshots_in,
-    write_sums,
-)
+from pycaffe_prune.engines.caffe.caffe_worker.snapshots import snapshots_in, write_sums
 from pycaffe_prune.engines.differences import settings_differences
 from pycaffe_prune.engines.job import Job, RestoredState, TrainRequest
 from pycaffe_prune.engines.readable import Readable
@@ -128,8 +125,9 @@ def _masked_history(
     It has one or more blobs for each learnable parameter, in their order, all of one kind together
     (`SGDSolver::PreSolve`); a history of another length is for the engine to refuse.
     """
-    owners = blob_owners(net.layer)
-    keys = [key for key, _ in model.blobs() if owners.get(key, key) == key]
+    owners, order = blob_owners(net.layer), [layer.name for layer in net.layer]
+    held = [key for key, _ in model.blobs() if key[0] in order and owners.get(key, key) == key]
+    keys = sorted(held, key=lambda key: (order.index(key[0]), key[1]))  # HDF5 has another order
     pruned = {owners.get(key, key): kept for key, kept in mask.masks.items()}
     if not keys or len(history) % len(keys):
         return tuple(history)

@@ -47,7 +47,7 @@ class MaskedRound(Retraining):
         """The masks of the round before; none before the first."""
         return read_mask(self.previous.folder.mask).masks if self.previous else {}
 
-    def _state(self, folder: StageFolder, masks: Mapping[BlobKey, Mask]) -> Path | None:  # noqa: ARG002
+    def _state(self, folder: StageFolder) -> Path | None:  # noqa: ARG002
         """A solverstate of the weights that are pruned, to go on from; None: begin with them."""
         return None
 
@@ -67,7 +67,7 @@ class MaskedRound(Retraining):
         write_caffemodel(folder.pruned, weights)
         mask = MaskFile(masks, sha256_of(self.source), chosen_by, parameters)
         write_mask(folder.mask, mask)
-        state = self._state(folder, masks)
+        state = self._state(folder)
         result = self._train(
             folder,
             engine,

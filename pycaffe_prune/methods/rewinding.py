@@ -148,7 +148,7 @@ class RewoundRound(SparseRound):
     def _goes_on(self) -> bool:
         return bool(self.beginning.iterations and self.iterations)
 
-    def _state(self, folder: StageFolder, masks: Mapping[BlobKey, Mask]) -> Path | None:  # noqa: ARG002
+    def _state(self, folder: StageFolder) -> Path | None:
         if not self._goes_on:
             return None
         begun = read_solverstate(self.beginning.folder.state)
