@@ -25,8 +25,11 @@ def ignore(event: Event) -> None:
 def as_hdf5(state: Path) -> Path:
     """Write a snapshot as Caffe does with ``snapshot_format: HDF5``."""
     held: Solverstate = read_solverstate(state)
-    weights = state.with_suffix(".caffemodel.h5")
-    write_hdf5_weights(weights, read_caffemodel(state.with_suffix(".caffemodel")))
+    weights, ordered = state.with_suffix(".caffemodel.h5"), state.with_name("ordered.h5")
+    write_hdf5_weights(ordered, read_caffemodel(state.with_suffix(".caffemodel")))
+    with h5py.File(ordered) as ours, h5py.File(weights, "w") as file:
+        for name, layer in ours["data"].items():  # theirs come sorted by name
+            ours.copy(layer, file.require_group("data"), name)
     target = state.with_name(f"{state.name}.h5")
     with h5py.File(target, "w") as file:
         file["iter"], file["current_step"] = np.int32(held.iteration), np.int32(held.current_step)
