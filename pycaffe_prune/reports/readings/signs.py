@@ -73,14 +73,15 @@ SIGNS = (
     Sign(
         "order",
         "At every reduction from 80 % on that was measured, unit pruning lies below the line of "
-        "connection pruning.",
+        "connection pruning; not judged where both are below the axes, where the paper's figure "
+        "shows nothing.",
         "Connection pruning keeps its accuracy at clearly higher reduction.",
         "certain",
     ),
     Sign(
         "small",
         "At every shape the small model equals or beats unit pruning: it lies at most 0.1 points "
-        "below.",
+        "below; not judged where both are below the axes.",
         "The small model equals or beats unit pruning.",
         "certain",
     ),
@@ -152,7 +153,11 @@ def _order(curves: Curves, figure: Figure) -> Finding:
         for spot in curves.get("units", ())
         if spot.reduction >= figure.x.low
     ]
-    above = [units - line for units, line in pairs if line is not None]
+    above = [
+        units - line
+        for units, line in pairs
+        if line is not None and max(units, line) >= figure.y.low
+    ]
     if not above:
         return _not_run("order", "no unit-pruned point beside the line of connection pruning")
     below = sum(gap < 0 for gap in above)
@@ -163,7 +168,8 @@ def _order(curves: Curves, figure: Figure) -> Finding:
 def _small(curves: Curves, figure: Figure) -> Finding:
     units = {spot.setting: spot.accuracy for spot in curves.get("units", ())}
     small = {spot.setting: spot.accuracy for spot in curves.get("small", ())}
-    short = [units[shape] - small[shape] for shape in units if shape in small]
+    both = [(units[shape], small[shape]) for shape in units if shape in small]
+    short = [units - small for units, small in both if max(units, small) >= figure.y.low]
     if not short:
         return _not_run("small", "no small model of a unit-pruned network's shape")
     equal = sum(gap <= _SMALL_SLACK + 1e-9 for gap in short)

@@ -87,3 +87,14 @@ def test_what_was_not_run_is_neither_shown_nor_missed():
     assert signs("lenet-5", connections=later)["start"].met is None
     few = {name: PAPERS["lenet-5"][name][:1] for name in ("connections", "units", "small")}
     assert signs("lenet-5", **few)["floor"].met is None  # the highest rates could have gone there
+
+
+def test_what_lies_below_the_papers_axes_is_not_compared():
+    units = [*LENET["units"], spot(99.5, 80, 0.999, "1")]
+    line = [*LENET["connections"], spot(99.6, 60, 3.0)]
+    small = [*LENET["small"], spot(99.5, 70, None, "1")]
+    found = signs("lenet-300-100", connections=line, units=units, small=small)
+    assert (found["order"].met, found["small"].met) == (True, True)
+    seen = [*LENET["units"], spot(99.5, 90.1, 0.999, "1")]
+    found = signs("lenet-300-100", connections=line, units=seen, small=small)
+    assert (found["order"].met, found["small"].met) == (False, False)
