@@ -66,7 +66,9 @@ def test_mcnemar_is_the_two_sided_binomial_test_and_is_symmetric(first, second):
     assert mcnemar(first, second) == mcnemar(second, first)
     if first + second:
         expected = stats.binomtest(first, first + second, 0.5).pvalue
-        assert mcnemar(first, second) == pytest.approx(expected, rel=1e-7, abs=1e-300)
+        assert mcnemar(first, second) == pytest.approx(
+            expected, rel=1e-7, abs=1e-290
+        )  # theirs ends there
     else:
         assert mcnemar(first, second) == 1
 
