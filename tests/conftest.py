@@ -1,4 +1,4 @@
-"""Fixtures for what a machine may lack: the real Caffe and the data sets."""
+"""What many tests share: the real Caffe and the data sets, which a machine may lack, and digits."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from data_prep.digits import build_digits
 from pycaffe_prune.engines.caffe.python import find_caffe_python
 from pycaffe_prune.errors import EngineError
 
@@ -48,4 +49,12 @@ def mnist_source(data_dir: Path) -> Path:
     folder = data_dir / "mnist"
     if not folder.is_dir():
         pytest.skip(f"{folder}: no such folder; MNIST's four files belong there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LMDBs of 1,500 and 297 real digits."""
+    folder = tmp_path_factory.mktemp("digits")
+    build_digits(folder)
     return folder

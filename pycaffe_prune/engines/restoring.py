@@ -29,6 +29,7 @@ from pycaffe_prune.formats.prototxt import read_solver
 from pycaffe_prune.formats.sharing import blob_owners
 from pycaffe_prune.formats.solverstate import Solverstate, read_solverstate, write_solverstate
 from pycaffe_prune.formats.weights import caffe_weights, is_hdf5
+from pycaffe_prune.pruning.sharing import masks_for_all, shared_blobs
 
 __all__ = ["Restored", "read_restored", "restored_events"]
 
@@ -125,10 +126,13 @@ def _masked_history(
     It has one or more blobs for each learnable parameter, in their order, all of one kind together
     (`SGDSolver::PreSolve`); a history of another length is for the engine to refuse.
     """
-    owners, order = blob_owners(net.layer), [layer.name for layer in net.layer]
+    owners = blob_owners(net.layer)
+    order = {
+        name: place for place, name in enumerate(dict.fromkeys(layer.name for layer in net.layer))
+    }
     held = [key for key, _ in model.blobs() if key[0] in order and owners.get(key, key) == key]
-    keys = sorted(held, key=lambda key: (order.index(key[0]), key[1]))  # HDF5 has another order
-    pruned = {owners.get(key, key): kept for key, kept in mask.masks.items()}
+    keys = sorted(held, key=lambda key: (order[key[0]], key[1]))  # HDF5 has another order
+    pruned = masks_for_all(shared_blobs(net), model, mask.masks)
     if not keys or len(history) % len(keys):
         return tuple(history)
     return tuple(

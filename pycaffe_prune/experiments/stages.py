@@ -328,26 +328,23 @@ class Stage(ABC):
         place, checksum_of = folder.training.path, self.context.checksum_of
         return train(request, place, engine, observe, checksum_of)
 
-    def _fillers(
-        self, folder: StageFolder, engine: Engine, observe: Observer, seed: int, net: Path
-    ) -> Caffemodel:
-        """The weights that a training with this seed begins with."""
-        request = replace(self._request(net, seed), max_iter=0, teacher=None)
-        place = RunFolder(folder.path / "fillers")
-        train(request, place.path, engine, observe, self.context.checksum_of)
-        found = read_caffemodel(place.final_weights)
+    def _untrained(
+        self,
+        folder: StageFolder,
+        engine: Engine,
+        observe: Observer,
+        seed: int,
+        *,
+        net: Path,
+        weights: Path | None = None,
+    ) -> tuple[TrainResult, Caffemodel]:
+        """What a training with this seed begins with: its test, and the weights."""
+        request = replace(self._request(net, seed), weights=weights, max_iter=0, teacher=None)
+        place = RunFolder(folder.path / "untrained")
+        found = train(request, place.path, engine, observe, self.context.checksum_of)
+        begun = read_caffemodel(place.final_weights)
         shutil.rmtree(place.path)
-        return found
-
-    def _tested(
-        self, folder: StageFolder, engine: Engine, observe: Observer, net: Path, weights: Path
-    ) -> TestScore:
-        """The test of some weights, before any training."""
-        request = replace(self._request(net, 1), weights=weights, max_iter=0, teacher=None)
-        place = folder.path / "tested"
-        found = train(request, place, engine, observe, self.context.checksum_of)
-        shutil.rmtree(place)
-        return found.final_test
+        return found, begun
 
     def _found(
         self,

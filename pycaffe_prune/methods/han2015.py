@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -82,15 +83,21 @@ class Han2015(Method):
         scale: float,
         first: FactorsStage | None,
     ) -> tuple[Stage, ...]:
-        chain: list[Turn] = []
+        make, chain = partial(MeasuredTurn, first=first) if first else Turn, list[Turn]()
         for number in range(1, self.rounds + 1):
             for part in parts:
-                factors = tuple((name, scale * self.factors.get(name, 1.0)) for name in part)
-                told = (
-                    *(bench.context, self.iterations, bench.baselines),
-                    *(chain[-1] if chain else None, factors, number, self.rate, len(parts) > 1),
+                chain.append(
+                    make(
+                        bench.context,
+                        self.iterations,
+                        bench.baselines,
+                        chain[-1] if chain else None,
+                        tuple((name, scale * self.factors.get(name, 1.0)) for name in part),
+                        number,
+                        self.rate,
+                        len(parts) > 1,
+                    )
                 )
-                chain.append(MeasuredTurn(*told, first) if first else Turn(*told))
         measuring = (first,) if first else ()
         return (*measuring, *chain, AliveUnits(bench.context, 0, chain[-1]))
 

@@ -80,7 +80,7 @@ class HashedModel(Stage):
 
     def work(self, folder: StageFolder, engine: Engine, observe: Observer) -> StageOutput:  # noqa: D102
         net = self._whole_net(folder)
-        begun = self._fillers(folder, engine, observe, self.seed, net)
+        _, begun = self._untrained(folder, engine, observe, self.seed, net=net)
         hashes = self._hashes(begun)
         write_caffemodel(folder.pruned, hash_weights(begun, hashes))
         tying = Tying(blobs=tuple(hashes), signed=True)

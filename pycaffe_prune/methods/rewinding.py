@@ -165,8 +165,10 @@ class RewoundRound(SparseRound):
         if not self._goes_on:
             return found
         net = self._whole_net(folder)
-        before = self._tested(folder, engine, observe, net, folder.pruned)
-        return found.model_copy(update={"before": before})
+        begun, _ = self._untrained(
+            folder, engine, observe, found.seed, net=net, weights=folder.pruned
+        )
+        return found.model_copy(update={"before": begun.final_test})
 
     @property
     def _fingerprint(self) -> str:

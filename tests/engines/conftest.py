@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.digits import build_digits
 from pycaffe_prune.engines.base import Engine
 from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.job import TrainRequest
@@ -43,14 +42,6 @@ net: "net.prototxt"
 lr_policy: "inv" gamma: 0.001 power: 0.75 weight_decay: 0.0005
 max_iter: 200 display: 20 snapshot: 50 test_iter: 3 test_interval: 100
 """
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LMDBs of 1,500 and 297 real digits."""
-    folder = tmp_path_factory.mktemp("digits")
-    build_digits(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.digits import build_digits
 from pycaffe_prune.experiments.result import DataSet
 
 TOML = """
@@ -75,14 +74,6 @@ def toml(tmp_path: Path) -> Path:
 def net_text() -> str:
     """The experiment's net."""
     return NET
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LMDBs of 1,500 and 297 real digits."""
-    folder = tmp_path_factory.mktemp("digits")
-    build_digits(folder)
-    return folder
 
 
 @pytest.fixture

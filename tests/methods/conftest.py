@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from data_prep.digits import build_digits
 from pycaffe_prune.cli import cli
 from tests.experiments.conftest import NET, SOLVER
 
@@ -46,14 +45,6 @@ def stage(run: Path, label: str) -> Path:
     """The folder of a run's stage."""
     (place,) = (run / "stages").glob(f"{label}-*")
     return place
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LMDBs of 1,500 and 297 real digits."""
-    folder = tmp_path_factory.mktemp("digits")
-    build_digits(folder)
-    return folder
 
 
 @pytest.fixture

@@ -40,14 +40,14 @@ class _Queue:
 
 
 class Gathering:
-    """Brings up to ``size`` runs together, and shares few of them out over all that could work.
+    """Brings up to ``size`` runs together.
 
     Args:
         size: How many runs a worker trains at once.
         start: Trains the runs in some folders; yields which of them an event belongs to, and the
             event, or the error that ended that run alone.
-        at_once: How many groups are trained at a time; runs that wait for them go together, and
-            one group in place of several only where no more can be trained at a time.
+        at_once: How many groups are trained at a time. Runs that wait for room go together; fewer
+            than fill all of it are shared out over it.
     """
 
     def __init__(
@@ -122,11 +122,10 @@ class Gathering:
     def _parts(self, queue: _Queue, room: float) -> int:
         """How many groups of these runs begin, where there is room for so many."""
         full, rest = divmod(len(queue.seats), self._size)
-        if not queue.nobody_comes:
-            # Of fewer than fill all the room the parts are not known yet.
-            return int(min(full, room)) if math.isinf(room) or full >= room else 0
         if math.isinf(room):
-            return full + bool(rest)
+            return full + bool(rest and queue.nobody_comes)
+        if full < room and not queue.nobody_comes:
+            return 0  # how many there are to share out is not known yet
         return int(min(len(queue.seats), room))
 
     def _begin(self, seats: Sequence[_Seat]) -> None:

@@ -1,13 +1,13 @@
 """Caffe's SGD with momentum, and the same in one pass over memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from pycaffe_prune.engines.torch.update import ALL_BITS, ParamGroup, Part, Update
-from pycaffe_prune.formats.caffe_pb2 import SolverParameter
+from pycaffe_prune.engines.torch.update import ALL_BITS, Part, Update
 
 __all__ = ["SGD", "FusedSGD"]
 
@@ -51,30 +51,21 @@ class FusedSGD(SGD):
     goes piece by piece, so that masked gradients are still in the cache when they are used.
     """
 
-    def __init__(
-        self,
-        solver: SolverParameter,
-        groups: Sequence[ParamGroup],
-        data: Tensor,
-        diff: Tensor,
-    ) -> None:
-        super().__init__(solver, groups, data, diff)
-        self._cut()
-
     def keep(self, bits: Tensor) -> None:
         """See `Update.keep`."""
         super().keep(bits)
-        self._cut()
+        self.__dict__.pop("_pieces", None)
 
-    def _cut(self) -> None:
-        """Make all views once: making them takes as long as updating a small net."""
-        self._pieces = {part: list(self._pieces_of(part)) for part in self._parts}
+    @cached_property
+    def _pieces(self) -> dict[Part, list[_Piece]]:
+        """All views, made once: making them takes as long as updating a small net."""
+        return {part: list(self._pieces_of(part)) for part in self._parts}
 
     def _pieces_of(self, part: Part) -> Iterator[_Piece]:
         flats = [part.data, part.diff, *part.history]
         if self._kept is not None and self._masks_later:
             flats.append(self._kept[..., part.place])
-        for data, diff, history, *kept in zip(*map(_pieces, flats), strict=True):
+        for data, diff, history, *kept in zip(*map(_cut, flats), strict=True):
             masks = [bits for bits in kept if not bool((bits == ALL_BITS).all())]
             yield _Piece([data], [diff], [history], diff.view(torch.int32), masks)
 
@@ -115,7 +106,7 @@ class FusedSGD(SGD):
             yield piece
 
 
-def _pieces(flat: Tensor) -> list[Tensor]:
+def _cut(flat: Tensor) -> list[Tensor]:
     """Cut each run's values into contiguous pieces."""
     size = _PIECE * torch.get_num_threads()
     runs = flat.unbind() if flat.dim() > 1 else (flat,)

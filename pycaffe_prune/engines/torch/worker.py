@@ -28,7 +28,6 @@ from pydantic import TypeAdapter
 from pycaffe_prune.engines.caffe.caffe_worker import loop
 from pycaffe_prune.engines.caffe.caffe_worker.snapshots import (
     SNAPSHOT,
-    STATE,
     drop_snapshots,
     snapshots_in,
     write_sums,
@@ -254,7 +253,7 @@ class _Run:
         snapshots.mkdir(exist_ok=True)
         found = [n for n in snapshots_in(snapshots) if n <= job["max_iter"]]
         if found:
-            snapshot = snapshots / (SNAPSHOT % found[-1] + STATE)
+            snapshot = self._folder.state_at(found[-1])
             self.solver.restore(snapshot)
             # Before the solver is masked: it would hide what is wrong with the snapshot.
             if revived := Masks(self.net, masks).revived():
