@@ -34,7 +34,7 @@ _ROWS = 64  # what is made of so many fits a processor's cache
 _PARTS = 4
 _AT_LEAST = 128
 _AHEAD = 128
-_TOGETHER = 64
+_TOGETHER = 96
 _MOST_EXACT = 1024
 """Of more units the choice is made in float32, which takes half the time."""
 _MOST_AMISS = 1e-2
@@ -55,11 +55,11 @@ def expected_products(incoming: Blob, bias: Blob) -> _Matrix:
     """
     mean = float(squared_lengths(incoming, np.float64).sum()) / max(incoming.size, 1)
     size = mean**0.5 or 1.0
-    weights = np.empty(incoming.shape, _precision(len(incoming)))
-    np.divide(incoming, size, out=weights, dtype=np.float64, casting="same_kind")
+    precision = _precision(len(incoming))
+    weights = np.divide(_without_blank(incoming), precision(size), dtype=precision)
     together = weights @ weights.T
     # Covariance of the inputs: weights^T weights, scaled to a mean variance of 1.
-    scale = weights.shape[1] / max(float(np.trace(together)), 1e-300)
+    scale = incoming.shape[1] / max(float(np.trace(together)), 1e-300)
     sums = together @ together.T  # symmetric: BLAS does half of it
     offset = (bias / np.float64(size)).astype(weights.dtype)
     squares = scale * np.diag(sums) + np.square(offset)
@@ -72,6 +72,15 @@ def expected_products(incoming: Blob, bias: Blob) -> _Matrix:
         _arc_cosine(part, np.outer(lengths[rows], lengths))
         part *= size * size
     return np.asarray(sums)
+
+
+def _without_blank(incoming: Blob) -> Blob:
+    """Leave out inputs that no unit reads: such are left of units that were spread before."""
+    blank = np.flatnonzero((incoming[:1] == 0).all(axis=0))
+    blank = blank[~incoming.take(blank, axis=1).any(axis=0)]
+    if not blank.size:
+        return incoming
+    return incoming.take(np.setdiff1d(np.arange(incoming.shape[1]), blank), axis=1)
 
 
 def _precision(units: int) -> type[np.floating[Any]]:
@@ -105,17 +114,30 @@ def spread_order(
     Returns:
         Which units are kept, shape (units,), and by what the outgoing weights of those that go are
         to be multiplied from the right to be added to the others', shape (units that go, units that
-        are kept): solved in float64, told in the precision of ``products``.
+        are kept).
 
     Raises:
         SurgeryError: The products cannot be inverted.
     """
     ridge = _RIDGE * max(float(np.trace(products)) / len(products), 1e-300)
-    kept = _chosen(_inverse_with(products, ridge), outgoing, count)
-    within = products[np.ix_(kept, kept)].astype(np.float64)
-    np.einsum("ii->i", within)[:] += ridge
-    across = products[np.ix_(kept, ~kept)].astype(np.float64)
-    return kept, np.linalg.solve(within, across).T.astype(products.dtype, copy=False)
+    order, shares = _chosen(_inverse_with(products, ridge), outgoing, count)
+    kept = np.ones(len(products), np.bool_)
+    kept[order] = False
+    takes = shares.take(np.flatnonzero(kept), axis=1)
+    _solve(shares.take(order, axis=1), takes)
+    takes *= -1
+    return kept, takes[np.argsort(order)].astype(products.dtype, copy=False)
+
+
+def _solve(upper: _Matrix, right: _Matrix) -> None:
+    """Solve, in place, for a triangular matrix; what is below its diagonal is not read."""
+    if len(upper) <= _AT_LEAST:
+        right[...] = np.linalg.solve(np.triu(upper), right)
+        return
+    half = len(upper) // 2
+    _solve(upper[half:, half:], right[half:])
+    right[:half] -= upper[:half, half:] @ right[half:]
+    _solve(upper[:half, :half], right[:half])
 
 
 def _inverse_with(products: _Matrix, ridge: float) -> _Matrix:
@@ -157,14 +179,20 @@ class _Gone:
     def change(self, steps: slice, places: Any, rows: _Matrix, columns: _Matrix) -> None:
         """Let some rows of both matrices, in place, follow these steps."""
         shares, behind = self.shares[steps], self.columns[steps]
-        at = shares[:, places].T
-        rows -= (at * self.heights[steps]) @ shares
-        columns += (at * self.values[steps] - behind[:, places].T) @ shares
+        at = shares.take(places, axis=1).T
+        less = at * self.values[steps] - behind.take(places, axis=1).T
+        # One product of both: BLAS is faster the more rows a matrix has.
+        change = np.concatenate([at * self.heights[steps], less]) @ shares
+        rows -= change[: len(at)]
+        columns += change[len(at) :]
         columns -= at @ behind
 
 
-def _chosen(inverse: _Matrix, outgoing: Blob, count: int) -> NDArray[np.bool_]:
-    """Return which units are kept.
+def _chosen(inverse: _Matrix, outgoing: Blob, count: int) -> tuple[NDArray[np.int64], _Matrix]:
+    """Return the units that go, in their order, and which share of each the others take over.
+
+    Shares are told as if those that went before stayed, and those that go later too: a row for
+    each unit, 1 at its own place and 0 at those of the former.
 
     Of the two matrices that each unit that goes changes, what is needed to choose the next are
     diagonals and its own rows. So the diagonals follow each step, and rows are made of the units
@@ -172,43 +200,46 @@ def _chosen(inverse: _Matrix, outgoing: Blob, count: int) -> NDArray[np.bool_]:
     never near to going nothing is done.
     """
     units = len(inverse)
-    leaving = outgoing.astype(inverse.dtype, copy=False)
+    # A copy: what is mapped from a file is not aligned, and BLAS takes twice the time for it.
+    leaving = outgoing.astype(inverse.dtype)
     worth = leaving.T @ leaving
     # In float64, for they follow every step: so many roundings would change the choice.
     height, value = np.diag(inverse).astype(np.float64), np.diag(worth).astype(np.float64)
-    kept, cost = np.ones(units, np.bool_), np.full(units, np.inf)
-    np.divide(value, height, out=cost)
-    gone, done = _Gone.none(count, units, inverse.dtype), 0
-    ahead = np.zeros(0, np.int64)
+    kept, cost = np.ones(units, np.bool_), value / height
+    gone, order, done = _Gone.none(count, units, inverse.dtype), np.empty(count, np.int64), 0
+    start, ahead = 0, np.zeros(0, np.int64)
     rows, columns = inverse[ahead], worth[ahead]
     while done < count:
+        still = kept[ahead]
+        ahead, rows, columns = ahead[still], rows[still], columns[still]
+        gone.change(slice(start, done), ahead, rows, columns)
+        start = done
         left = np.flatnonzero(kept)
         cheapest = left[np.argsort(cost[left], kind="stable")[:_AHEAD]]
         new = cheapest[~np.isin(cheapest, ahead)]
         new_rows, new_columns = inverse[new], worth[new]
         gone.change(slice(done), new, new_rows, new_columns)
-        still = kept[ahead]
-        ahead = np.concatenate([ahead[still], new])
-        rows = np.concatenate([rows[still], new_rows])
-        columns = np.concatenate([columns[still], new_columns])
+        ahead = np.concatenate([ahead, new])
+        rows, columns = np.concatenate([rows, new_rows]), np.concatenate([columns, new_columns])
         place = {unit: index for index, unit in enumerate(ahead.tolist())}
-        start, unit = done, int(cheapest[0])
+        unit = int(cheapest[0])
         while done < count and unit in place:
-            row, column = rows[place[unit]], columns[place[unit]]
-            gone.change(slice(start, done), unit, row, column)
-            share = row / row[unit]
-            gone.shares[done], gone.columns[done] = share, column
-            gone.heights[done], gone.values[done] = row[unit], column[unit]
-            height -= share * row
-            value += share * (column[unit] * share - 2 * column)
-            kept[unit], cost[unit] = False, np.inf
-            np.divide(value, height, out=cost, where=kept)
-            unit = int(np.argmin(cost))
-            done += 1
-            if done - start == _TOGETHER or unit not in place:
+            if done - start == _TOGETHER:
                 gone.change(slice(start, done), ahead, rows, columns)
                 start = done
-    return kept
+            at = slice(place[unit], place[unit] + 1)
+            row, column = rows[at], columns[at]
+            gone.change(slice(start, done), [unit], row, column)
+            row, column = row[0], column[0]
+            share = np.divide(row, row[unit], out=gone.shares[done])
+            gone.columns[done] = column
+            gone.heights[done], gone.values[done], order[done] = row[unit], column[unit], unit
+            height -= share * row
+            value += share * (column[unit] * share - 2 * column)
+            kept[unit], height[unit], value[unit] = False, 1, np.inf  # it costs inf from now on
+            unit = int(np.argmin(np.divide(value, height, out=cost)))
+            done += 1
+    return order, gone.shares
 
 
 def _inverse(matrix: _Matrix) -> _Matrix:
@@ -217,51 +248,57 @@ def _inverse(matrix: _Matrix) -> _Matrix:
     Raises:
         SurgeryError: It is none in its precision.
     """
+    root, inverse = np.zeros_like(matrix), np.empty_like(matrix)
     try:
-        root = _inverse_root(matrix)
+        _put_inverse_root(matrix, root)
     except np.linalg.LinAlgError as error:
         raise SurgeryError(
             "what the units put out cannot be told apart: their incoming weights are too large, or "
             "too many are alike; delete or merge them instead"
         ) from error
-    inverse = np.empty_like(matrix)
-    _fill_with_square(root, inverse)
+    _put_square(root, inverse)
     return inverse
 
 
-def _inverse_root(matrix: _Matrix) -> _Matrix:
-    """Return the inverse of Cholesky's factor, by halves: nearly all of it is matrix products."""
+def _put_inverse_root(matrix: _Matrix, root: _Matrix) -> None:
+    """Put in the inverse of Cholesky's factor, by halves: nearly all of it is matrix products.
+
+    Args:
+        matrix: Positive definite.
+        root: Zeros of its shape.
+    """
     if len(matrix) <= _AT_LEAST:
-        return np.tril(np.linalg.inv(np.linalg.cholesky(matrix)))
+        root[...] = np.tril(np.linalg.inv(np.linalg.cholesky(matrix)))
+        return
     half = len(matrix) // 2
-    first = _inverse_root(matrix[:half, :half])
-    across = np.empty_like(matrix[half:, :half])
+    first, last, between = root[:half, :half], root[half:, half:], root[half:, :half]
+    _put_inverse_root(matrix[:half, :half], first)
+    across = np.empty_like(between)
     for part in _parts(half):
-        across[:, part] = matrix[half:, : part.stop] @ first[part, : part.stop].T
-    last = _inverse_root(matrix[half:, half:] - across @ across.T)
-    whole = np.zeros_like(matrix)
-    whole[:half, :half], whole[half:, half:] = first, last
-    between = np.empty_like(across)
+        np.matmul(matrix[half:, : part.stop], first[part, : part.stop].T, out=across[:, part])
+    rest = across @ across.T
+    _put_inverse_root(np.subtract(matrix[half:, half:], rest, out=rest), last)
     for part in _parts(half):
-        between[:, part] = across[:, part.start :] @ first[part.start :, part]
+        # What is to its left is not read again.
+        across[:, part] = across[:, part.start :] @ first[part.start :, part]
+    np.negative(across, out=across)
     for part in _parts(len(last)):
-        whole[half:, :half][part] = -last[part, : part.stop] @ between[: part.stop]
-    return whole
+        np.matmul(last[part, : part.stop], across[: part.stop], out=between[part])
 
 
-def _fill_with_square(lower: _Matrix, whole: _Matrix) -> None:
-    """Put the transpose of a lower triangular matrix times itself into a matrix, by halves."""
+def _put_square(lower: _Matrix, square: _Matrix) -> None:
+    """Put in the transpose of a lower triangular matrix times itself, by halves."""
     if len(lower) <= _AT_LEAST:
-        whole[...] = lower.T @ lower
+        square[...] = lower.T @ lower
         return
     half = len(lower) // 2
     across, last = lower[half:, :half], lower[half:, half:]
-    _fill_with_square(lower[:half, :half], whole[:half, :half])
-    whole[:half, :half] += across.T @ across
+    _put_square(lower[:half, :half], square[:half, :half])
+    square[:half, :half] += across.T @ across
     for part in _parts(len(last)):
-        whole[half:, :half][part] = last[part.start :, part].T @ across[part.start :]
-    whole[:half, half:] = whole[half:, :half].T
-    _fill_with_square(last, whole[half:, half:])
+        np.matmul(last[part.start :, part].T, across[part.start :], out=square[half:, :half][part])
+    square[:half, half:] = square[half:, :half].T
+    _put_square(last, square[half:, half:])
 
 
 def _parts(size: int) -> list[slice]:
@@ -285,7 +322,7 @@ def left_out_of_spreading(net: NetParameter, model: Caffemodel) -> dict[str, str
             continue
         if not _is_rectified(net, name):
             reasons[name] = "has no ReLU behind it, for which alone it is known what units put out"
-        elif any(len(set(_repeats(read, ids))) > 1 for _, _, read in _reading(channels, ids)):
+        elif any(_places(read, ids) is None for _, _, read in _reading(channels, ids)):
             reasons[name] = "is read in parts, and units of one part cannot make up for another's"
     return reasons
 
@@ -298,9 +335,15 @@ def _reading(channels: Channels, ids: Ids) -> Iterator[tuple[BlobKey, int, Ids]]
             yield key, blob.reads, read
 
 
-def _repeats(read: Ids, ids: Ids) -> list[int]:
-    """How often each channel is read."""
-    return [int((read == channel).sum()) for channel in ids.tolist()]
+def _places(read: Ids, ids: Ids) -> Ids | None:
+    """Where each of the channels is read, a row each, the lowest first; None: not equally often."""
+    read = read.reshape(-1)
+    order = np.argsort(read, kind="stable")
+    places = order[np.isin(read[order], ids)]
+    found, times = np.unique(read[places], return_counts=True)
+    if len(found) < len(ids) or (times != times[0]).any():
+        return None
+    return places.reshape(len(ids), -1)
 
 
 def _is_rectified(net: NetParameter, name: str) -> bool:
@@ -354,10 +397,19 @@ def _with_spread(
     for key, axis, read in _reading(channels, ids):
         moved = np.moveaxis(model.layer(key[0]).blobs[key[1]], axis, -1)
         before = moved.reshape(-1, moved.shape[-1])
-        after = before.copy()
-        places = np.stack([np.flatnonzero(read == channel) for channel in ids.tolist()])
+        places = _places(read, ids)
+        assert places is not None  # noqa: S101  (`left_out_of_spreading` has seen to it)
+        # Columns are taken out of matrices and put together again: to index them takes five times
+        # as long.
+        columns = [np.flatnonzero(~np.isin(read, ids))]
+        parts = [before.take(columns[0], axis=1)]
         for stay, gone in zip(places[kept].T, places[~kept].T, strict=True):
-            after[:, stay] += before[:, gone].astype(takes.dtype, copy=False) @ takes
-            after[:, gone] = 0
-        changed[key] = np.ascontiguousarray(np.moveaxis(after.reshape(moved.shape), -1, axis))
+            more = before.take(gone, axis=1).astype(takes.dtype, copy=False) @ takes
+            columns.append(stay)
+            parts.append((before.take(stay, axis=1) + more).astype(before.dtype, copy=False))
+        source = np.full(before.shape[1], -1)  # the last one, zeros
+        source[np.concatenate(columns)] = np.arange(sum(map(len, columns)))
+        parts.append(np.zeros((len(before), 1), before.dtype))
+        after = np.concatenate(parts, axis=1).take(source, axis=1).reshape(moved.shape)
+        changed[key] = np.ascontiguousarray(np.moveaxis(after, -1, axis))
     return model.with_blobs(changed)

@@ -19,9 +19,11 @@ from tests.pruning.test_merging import IMAGES, NET, net_of, with_twins
 RECTIFIED = NET.replace('name: "tanh" type: "TanH"', 'name: "relu2" type: "ReLU"')
 
 
-def test_products_are_means_over_normal_inputs() -> None:
+@pytest.mark.parametrize("blank", [[], [1]], ids=["all-read", "one-not-read"])
+def test_products_are_means_over_normal_inputs(blank: list[int]) -> None:
     random = np.random.default_rng(0)
     incoming = random.normal(size=(4, 3)).astype(np.float32)
+    incoming[:, blank] = 0
     covariance = incoming.T @ incoming
     covariance *= 3 / np.trace(covariance)
     inputs = random.multivariate_normal(np.zeros(3), covariance, 200_000)
