@@ -6,7 +6,7 @@ import click
 
 from pycaffe_prune.collector import without_collector
 from pycaffe_prune.errors import PruneError
-from pycaffe_prune.experiments.result import read_result
+from pycaffe_prune.experiments.result import read_result, result_path
 from pycaffe_prune.reports.outputs.tensorboard import write_all_events
 from pycaffe_prune.reports.outputs.write import print_summary, write_reports
 from pycaffe_prune.reports.transfer.study import study
@@ -14,8 +14,6 @@ from pycaffe_prune.reports.transfer.write import write_study
 from pycaffe_prune.screen import Screen, echo
 
 __all__ = ["report"]
-
-_NAME = "result.json"
 
 
 @click.command()
@@ -58,7 +56,7 @@ def report(
       caffe-prune report runs/transfer_flowers20-pretrained \\
           --control runs/transfer_flowers20-random --out transfer
     """
-    sources = [run / _NAME if run.is_dir() else run for run in runs]
+    sources = [result_path(run) for run in runs]
     if len({source.resolve() for source in sources}) < len(sources):
         raise PruneError("a run is named twice; name each once")
     if control is not None and len(sources) > 1:

@@ -1,7 +1,7 @@
 """A whole experiment: its stages planned, run, and put together as a result."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,6 +41,7 @@ __all__ = [
     "assemble",
     "final_stages",
     "foresee",
+    "known_points",
     "make_plan",
     "pretraining_solver_path",
     "require_engine",
@@ -68,17 +69,36 @@ class Plan:
     benches: tuple[Bench, ...]
     """One for all of them, of which the best is pruned, or one for each, which all are."""
     methods: tuple[Method, ...]
+    known: Mapping[str, Point] = field(default_factory=dict)
+    """Points of earlier results, by the key of their last stage: what they have is not run."""
 
     @property
     def stages(self) -> list[Stage]:
-        """All stages, each after its inputs, in the order in which they had best be run."""
-        planned = (chain for method in self.methods for chain in self.chains(method.called))
+        """All stages to be run, each after its inputs, in the order in which they had best be."""
+        chains = (chain for method in self.methods for chain in self.chains(method.called))
         stages = [
             *self.pretrainings,
             *self.baselines,
-            *(stage for chain in planned for stage in chain.stages),
+            *(stage for chain in chains if self.found(chain) is None for stage in chain.stages),
         ]
-        return list({stage.key: stage for stage in stages}.values())
+        found: dict[str, Stage] = {}
+        for stage in stages:
+            _add_with_inputs(stage, found)
+        return list(found.values())
+
+    @property
+    def taken(self) -> list[Point]:
+        """The points that are taken from earlier results."""
+        chains = (chain for method in self.methods for chain in self.chains(method.called))
+        return [point for chain in chains if (point := self.found(chain)) is not None]
+
+    def found(self, chain: Chain) -> Point | None:
+        """Return the point of an earlier result that went through the same stages, if any."""
+        point = self.known.get(chain.stages[-1].key)
+        if point is None or len(point.rounds) != len(chain.stages):
+            return None
+        counted = tuple(row.layer for row in point.rounds[-1].layers)
+        return point if counted == chain.stages[-1].context.layers else None
 
     @property
     def pretrainings(self) -> tuple[Pretraining, ...]:
@@ -92,6 +112,27 @@ class Plan:
         """
         found = (chain for bench in self.benches for chain in bench.planned.get(method, ()))
         return tuple({chain.stages[-1].key: chain for chain in found}.values())
+
+
+def _add_with_inputs(stage: Stage, found: dict[str, Stage]) -> None:
+    if stage.key not in found:
+        for before in stage.inputs:
+            _add_with_inputs(before, found)
+        found[stage.key] = stage
+
+
+def known_points(results: Iterable[ExperimentResult]) -> Mapping[str, Point]:
+    """Return the points of results by the key of their last stage; each says whose it was.
+
+    Those that were written before keys were told are left out. Of equal ones the first counts.
+    """
+    found: dict[str, Point] = {}
+    for result in results:
+        for point in result.points:
+            if point.key is not None and point.key not in found:
+                whose = point.taken_from or result.preset
+                found[point.key] = point.model_copy(update={"taken_from": whose})
+    return found
 
 
 def solver_path(spec: ExperimentSpec, toml: Path) -> Path:
@@ -255,6 +296,7 @@ def assemble(
             seed=found[0].seed,
             rounds=tuple(_round(number, out, total) for number, out in enumerate(found, 1)),
             selected=selected,
+            key=stages[-1].key,
         )
 
     each = len(plan.benches) > 1
@@ -265,13 +307,21 @@ def assemble(
     ]
     for method in plan.methods:
         chains = plan.chains(method.called)
-        winners = {} if each else _winners(chains, outputs)
+        known = {chain.stages[-1].key: plan.found(chain) for chain in chains}
+        right = {key: output.after.correct for key, output in outputs.items()}
+        right |= {key: one.rounds[-1].after.correct for key, one in known.items() if one}
+        winners = {} if each else _winners(chains, right)
         for chain in chains:
-            setting = method.tell(chain.value, outputs[chain.stages[-1].key].units).noted(
-                chain.note
-            )
+            last = chain.stages[-1].key
             selected = winners.get(chain.rivals, chain) is chain
-            points.append(point(method.called, chain.stages, setting, selected=selected))
+            earlier = known[last]
+            units = outputs[last].units if earlier is None else earlier.units
+            setting = method.tell(chain.value, units).noted(chain.note)
+            if earlier is None:
+                points.append(point(method.called, chain.stages, setting, selected=selected))
+            else:
+                told = {"method": method.called, "setting": setting, "selected": selected}
+                points.append(earlier.model_copy(update=told))
     versions = {"pycaffe-prune": __version__, **next(iter(outputs.values())).versions}
     return ExperimentResult(
         experiment=spec.name,
@@ -300,18 +350,15 @@ def final_stages(plan: Plan) -> list[Stage]:
     return [*plan.baselines, *(chain.stages[-1] for chain in chains)]
 
 
-def _winners(chains: Sequence[Chain], outputs: Mapping[str, StageOutput]) -> Mapping[str, Chain]:
+def _winners(chains: Sequence[Chain], right: Mapping[str, int]) -> Mapping[str, Chain]:
     """Of each group of rivals the one with the most right answers; of equal ones the first."""
     found: dict[str, Chain] = {}
     for chain in chains:
         other = found.get(chain.rivals)
-        if chain.rivals and (other is None or _right(chain, outputs) > _right(other, outputs)):
+        right_here = right[chain.stages[-1].key]
+        if chain.rivals and (other is None or right_here > right[other.stages[-1].key]):
             found[chain.rivals] = chain
     return found
-
-
-def _right(chain: Chain, outputs: Mapping[str, StageOutput]) -> int:
-    return outputs[chain.stages[-1].key].after.correct
 
 
 def as_told_before(result: ExperimentResult, *earlier: Path) -> ExperimentResult:

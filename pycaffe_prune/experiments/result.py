@@ -36,6 +36,7 @@ __all__ = [
     "Setting",
     "Speed",
     "read_result",
+    "result_path",
     "write_result",
 ]
 
@@ -43,6 +44,7 @@ _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 _Some = Annotated[int, Field(gt=0, lt=1 << 63)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Seconds = Annotated[float, Field(ge=0, lt=1e12)]
+_Key = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _MOST_BYTES = 1 << 28
 
 
@@ -194,6 +196,12 @@ class Point(_Model):
     selected: bool = True
     """False for runs of which a better one with another seed is reported (baseline, small), which
     experiments that prune each initial training have not."""
+    key: _Key | None = None
+    """Content key of the stage that the net came from: over data, nets, solvers and all settings
+    of this stage and those before it. None: written before it was told."""
+    taken_from: str | None = None
+    """The preset of the result that already had the point (`--known`); None: trained for this
+    one."""
 
     @property
     def alpha(self) -> float | None:
@@ -364,6 +372,11 @@ def read_result(path: Path) -> ExperimentResult:
         raise FormatError(
             f"{path}: {where}: {problem['msg']}; an experiment's result.json is needed"
         ) from error
+
+
+def result_path(run: Path) -> Path:
+    """Return the result.json that is meant: the file itself, or the one in a folder."""
+    return run / "result.json" if run.is_dir() else run
 
 
 def write_result(path: Path, result: ExperimentResult) -> None:

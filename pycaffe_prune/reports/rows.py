@@ -1,5 +1,6 @@
 """One row per point of a result, in percent: what every table and figure is made from."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +21,7 @@ __all__ = [
     "reduction",
     "rows",
     "sample_warning",
+    "taken_over",
 ]
 
 
@@ -32,6 +34,12 @@ def sample_warning(result: ExperimentResult) -> str | None:
         f"and tested on {result.data.test_images:,} images of '{result.data.name}'. "
         "These numbers say nothing about the paper's."
     )
+
+
+def taken_over(result: ExperimentResult) -> str:
+    """Return how many points come from which preset's result; empty where all were trained."""
+    whose = Counter(point.taken_from for point in result.points if point.taken_from is not None)
+    return ", ".join(f"{count} from the preset {preset}" for preset, count in whose.items())
 
 
 def accuracy(score: Score) -> Fraction:

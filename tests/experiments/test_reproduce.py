@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,17 @@ from pycaffe_prune.errors import FormatError, SurgeryError
 from pycaffe_prune.experiments.baselines import best
 from pycaffe_prune.experiments.pretrained import Pretrained
 from pycaffe_prune.experiments.reproduce import Plan, assemble, make_plan, solver_path
-from pycaffe_prune.experiments.result import Execution, ExperimentResult, read_result, write_result
+from pycaffe_prune.experiments.result import (
+    Execution,
+    ExperimentResult,
+    LayerRate,
+    Point,
+    Round,
+    Score,
+    Setting,
+    read_result,
+    write_result,
+)
 from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import read_experiment
 from pycaffe_prune.formats.caffe_pb2 import Datum
@@ -182,6 +193,49 @@ def test_without_small_models_the_other_stages_are_the_same(toml, tmp_path, data
         for chain in _plan(toml, tmp_path, tmp_path, data_set).chains("units")
     ]
     assert ratios == [(("ip1", 0.5), ("ip2", 0.5)), (("ip1", 0.9), ("ip2", 0.9))]
+
+
+def test_what_an_earlier_result_has_is_run_all_the_same_where_another_stage_needs_it(
+    toml, tmp_path, data_set
+):
+    table = '[[methods]]\nkind = "small-dense"\nof = "units"\nseeds = [1]\niterations = 1\n'
+    toml.write_text(toml.read_text() + table)
+    spec = read_experiment(toml)
+    solver = solver_path(spec, toml)
+    plan = make_plan(spec, solver, tmp_path, tmp_path, data_set, "torch")
+    score = Score(accuracy=1, correct=1, images=1, loss=0, finite=True)
+    layers = tuple(
+        LayerRate(layer=name, weights=1, kept=1, reduction=0)
+        for name in plan.baselines[0].context.layers
+    )
+    part = {"layers": layers, "reduction": 0, "before": score, "after": score}
+
+    def known(*methods: str) -> Plan:
+        points = {
+            chain.stages[-1].key: Point(
+                method=method,
+                setting=Setting(name="s"),
+                seed=1,
+                rounds=tuple(
+                    Round(round=number, iterations=1, seconds=0, **part)
+                    for number, _ in enumerate(chain.stages, 1)
+                ),
+            )
+            for method in methods
+            for chain in plan.chains(method)
+        }
+        return replace(plan, known=points)
+
+    whole = [stage.key for stage in plan.stages]
+    units = {stage.key for chain in plan.chains("units") for stage in chain.stages}
+    dense = {stage.key for chain in plan.chains("small-dense") for stage in chain.stages}
+    assert {stage.key for stage in known("units").stages} == set(whole)
+    left = [stage.key for stage in known("units", "small-dense").stages]
+    assert left == [key for key in whole if key not in units | dense]
+    for stages in (plan.stages, known("units").stages, known("small").stages):
+        place = {stage.key: at for at, stage in enumerate(stages)}
+        for stage in stages:
+            assert all(place[before.key] < place[stage.key] for before in stage.inputs)
 
 
 def test_of_what_the_engine_is_told_only_tf32_makes_other_stages(toml, tmp_path, data_set):

@@ -48,11 +48,18 @@ from pycaffe_prune.experiments.reproduce import (
     Plan,
     as_told_before,
     assemble,
+    known_points,
     make_plan,
     retraining_solver_path,
     solver_path,
 )
-from pycaffe_prune.experiments.result import DataSet, Execution, write_result
+from pycaffe_prune.experiments.result import (
+    DataSet,
+    Execution,
+    read_result,
+    result_path,
+    write_result,
+)
 from pycaffe_prune.experiments.spec import ExperimentSpec, find_experiment, read_experiment
 from pycaffe_prune.methods.base import Method
 from pycaffe_prune.reports.outputs.write import print_summary, write_report
@@ -96,6 +103,14 @@ _PRESET = "quick"
     help="Time the nets that the report holds against each other at equal accuracy in the real "
     "Caffe, and keep it in the result.",
 )
+@click.option(
+    "--known",
+    metavar="RUN",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="An earlier result.json, or its folder; may be given several times. Points whose stages "
+    "are all the same are taken from it, not trained.",
+)
 @click.option("--dry-run", is_flag=True, help="List the stages and an estimate, and do nothing.")
 @caffe_python_option
 def reproduce(
@@ -117,6 +132,7 @@ def reproduce(
     trust: bool,
     checksum_of: ChecksumOf,
     measure: bool,
+    known: tuple[Path, ...],
     dry_run: bool,
     caffe_python: Path | None,
 ) -> None:
@@ -138,6 +154,8 @@ def reproduce(
       caffe-prune reproduce caffenet-oxford102 --preset paper --device cuda \\
           --weights bvlc_reference_caffenet.caffemodel
       caffe-prune reproduce lenet-5 --scheduler tcp://HOST:8786
+      caffe-prune reproduce lenet-5 --preset paper-10k-sigma-all \\
+          --known runs/lenet-5-paper-10k
     """
     wish = EngineWish(engine, caffe_python, device, tf32=tf32, pack=pack or 1, trust=trust)
     require_sense(wish)
@@ -162,7 +180,7 @@ def reproduce(
         pretrained: Pretrained | None,
         pretraining: PretrainingFiles | None,
     ) -> Plan:
-        return make_plan(
+        plan = make_plan(
             spec,
             solver,
             stages_folder,
@@ -175,11 +193,11 @@ def reproduce(
             pretraining=pretraining,
             checksum_of=checksum_of,
         )
+        return _with_known(plan, known)
 
-    if measure and dry_run:
-        raise click.UsageError("--measure times nets and --dry-run does nothing; give one of them")
     timing = None
     if measure:  # before hours of training: it may not be here
+        _require_nets(dry_run, known)
         timing = CaffeEngine(find_caffe_python(caffe_python).executable, trust=trust)
     workers = jobs or max(pack or 1, len(os.sched_getaffinity(0)))
     if dry_run:
@@ -216,6 +234,35 @@ def reproduce(
         console.print(prediction_table(spec.name, result.prediction, result))
     echo(f"result {path}")
     echo(f"report {page}")
+
+
+def _require_nets(dry_run: bool, known: Sequence[Path]) -> None:
+    """Refuse what --measure cannot do."""
+    if dry_run:
+        raise click.UsageError("--measure times nets and --dry-run does nothing; give one of them")
+    if known:
+        raise click.UsageError("--measure needs the nets of all points; give no --known")
+
+
+def _with_known(plan: Plan, known: Sequence[Path]) -> Plan:
+    """Take what earlier results have, and say how many points that is.
+
+    Raises:
+        FormatError: One is not there or damaged, or none has a point for this plan.
+    """
+    if not known:
+        return plan
+    paths = [result_path(run) for run in known]
+    plan = replace(plan, known=known_points(map(read_result, paths)))
+    taken = len(plan.taken)
+    if not taken:
+        raise FormatError(
+            f"{', '.join(map(str, paths))}: no point went through the stages of this preset: data, "
+            "net, solver, engine or settings are others, or it is from a version that did not tell "
+            "stages; leave --known out"
+        )
+    say_remark(f"{taken} points are taken from {', '.join(map(str, paths))}")
+    return plan
 
 
 def _torch_only(methods: Sequence[Method]) -> str:

@@ -34,7 +34,7 @@ from pycaffe_prune.reports.plot import own_plot, plot_of, preset_plots
 from pycaffe_prune.reports.readings.fit import RULE
 from pycaffe_prune.reports.readings.signs import SIGNS
 from pycaffe_prune.reports.readings.tables import READINGS_NOTE
-from pycaffe_prune.reports.rows import accuracy_name, percent, sample_warning
+from pycaffe_prune.reports.rows import accuracy_name, percent, sample_warning, taken_over
 from pycaffe_prune.reports.sizes import size_rows
 from pycaffe_prune.reports.tables import (
     PRESETS_NOTE,
@@ -151,6 +151,7 @@ def _facts(result: ExperimentResult) -> dict[str, list[tuple[str, str]]]:
             ("stages side by side", str(result.jobs)),
             ("stages in one process", str(result.execution.pack)),
             ("time of all stages, one after the other", _duration(result.wall_seconds)),
+            *([("points not trained here", taken)] if (taken := taken_over(result)) else []),
         ],
         "Versions": [("engine", result.engine), *result.versions.items()],
         "Settings": list(flatten(result.settings)),

@@ -25,7 +25,7 @@ from pycaffe_prune.reports.readings.tables import (
     sets_grid,
     signs_grid,
 )
-from pycaffe_prune.reports.rows import accuracy_name, sample_warning
+from pycaffe_prune.reports.rows import accuracy_name, sample_warning, taken_over
 from pycaffe_prune.reports.tables import (
     PRESETS_NOTE,
     Grid,
@@ -143,6 +143,8 @@ def _result(result: ExperimentResult) -> list[str]:
         f"{result.data.test_images:,} test images{_judge(result)}. Rates count FC weights only. "
         '"Before" and "after": the last round\'s training. Differences in points.'
     )
+    if taken := taken_over(result):
+        parts.append(f"Points that were not trained for this result: {_escape(taken)}.")
     return parts
 
 

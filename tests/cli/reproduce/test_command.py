@@ -205,6 +205,71 @@ def test_a_result_tells_how_it_was_trained_and_not_who_reported_it_last(tmp_path
     assert all(stage["machine"] == more["machine"] for stage in stages)
 
 
+def test_points_that_an_earlier_result_has_are_taken_from_it_and_not_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build_digits(tmp_path / "digits")
+    more = TINY.replace('preset = "test"', 'preset = "more"').replace("[1.0]", "[1.0, 2.0]")
+    Path("tiny.test.toml").write_text(TINY)
+    Path("tiny.more.toml").write_text(more)
+
+    def run(toml: str, out: str, *options: str) -> str:
+        command = [toml, "--data", "digits", "--engine", "torch", "--out", out, *options]
+        done = CliRunner().invoke(reproduce, command)
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    def points(out: str) -> list[dict]:
+        return json.loads(Path(out, "result.json").read_text())["points"]
+
+    run("tiny.test.toml", "first")
+    run("tiny.more.toml", "whole")
+    said = run("tiny.more.toml", "rest", "--known", "first", "--dry-run")
+    assert "2 stages, 2 to do: 40 iterations" in said
+    run("tiny.more.toml", "rest", "--known", "first/result.json")
+    trained = {path.parent.name.rsplit("-", 1)[0] for path in Path("rest").rglob("stage.json")}
+    assert trained == {"baseline-seed1", "alpha2-round1"}
+    assert "3 from the preset test" in Path("rest/report.md").read_text()
+    assert "3 from the preset test" in Path("rest/report.html").read_text()
+    told = [point.pop("taken_from") for point in points("rest")]
+    assert told == [None, "test", None, "test", "test"]
+    for one, other in zip(points("rest"), points("whole"), strict=True):
+        assert one["key"] == other["key"]
+        assert one["setting"] == other["setting"]
+        assert one["selected"] == other["selected"]
+        assert one["sizes"] == other["sizes"]
+        assert [part["after"] for part in one["rounds"]] == [
+            part["after"] for part in other["rounds"]
+        ]
+    # Whose a point was at first is still told when it is taken again.
+    run("tiny.more.toml", "again", "--known", "rest")
+    assert [point["taken_from"] for point in points("again")] == [
+        *(None, "test", "more", "test", "test")
+    ]
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["other-settings", "without-keys"])
+def test_an_earlier_result_of_other_stages_is_refused(tmp_path, monkeypatch, older):
+    monkeypatch.chdir(tmp_path)
+    build_digits(tmp_path / "digits")
+    toml = Path("tiny.toml")
+    toml.write_text(TINY)
+    command = ["tiny.toml", "--data", "digits", "--engine", "torch", "--out"]
+    assert CliRunner().invoke(reproduce, [*command, "first"]).exit_code == 0
+    if older:
+        result = json.loads(Path("first/result.json").read_text())
+        for point in result["points"]:
+            point["key"] = None
+        Path("first/result.json").write_text(json.dumps(result))
+    else:
+        toml.write_text(TINY.replace("= 10\n", "= 20\n"))
+    done = CliRunner().invoke(reproduce, [*command, "second", "--known", "first"])
+    assert isinstance(done.exception, FormatError)
+    assert "no point went through the stages of this preset" in str(done.exception)
+    assert not Path("second").exists()
+    refused = CliRunner().invoke(reproduce, [*command, "x", "--known", "first", "--measure"])
+    assert "--measure needs the nets of all points" in refused.output
+
+
 def test_packed_stages_give_the_report_of_stages_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     build_digits(tmp_path / "digits")
