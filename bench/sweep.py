@@ -23,7 +23,7 @@ from data_prep.mnist import build_mnist
 from pycaffe_prune.cli.reproduce.experiment_data import data_set_of
 from pycaffe_prune.engines.choice import EngineWish, choose_engine
 from pycaffe_prune.experiments.cluster.dask_crew import connected, run_stages_on_cluster
-from pycaffe_prune.experiments.reproduce import make_plan
+from pycaffe_prune.experiments.plan import make_plan
 from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import ExperimentSpec
 from pycaffe_prune.experiments.stages import Stage

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from pycaffe_prune.experiments.plan import Plan, make_plan, solver_path
 from pycaffe_prune.experiments.result import DataSet
+from pycaffe_prune.experiments.spec import read_experiment
 
 TOML = """
 name = "small"
@@ -87,3 +89,9 @@ def data_set() -> DataSet:
         train_sha256="1" * 64,
         test_sha256="2" * 64,
     )
+
+
+def plan_of(toml: Path, out: Path, data: Path, data_set: DataSet) -> Plan:
+    """Plan an experiment for the real Caffe."""
+    spec = read_experiment(toml)
+    return make_plan(spec, solver_path(spec, toml), out, data, data_set, "caffe")

@@ -10,8 +10,9 @@ from data_prep.dataset import Content, Recipe, build_data_set, in_batches
 from data_prep.flowers102 import LMDB_NAMES
 from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.torch.engine import TorchEngine
+from pycaffe_prune.experiments.plan import make_plan, solver_path
 from pycaffe_prune.experiments.pretrained import find_weights
-from pycaffe_prune.experiments.reproduce import assemble, make_plan, solver_path
+from pycaffe_prune.experiments.reproduce import assemble
 from pycaffe_prune.experiments.result import DataSet, read_result, write_result
 from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import read_experiment

@@ -6,7 +6,7 @@ import pytest
 
 from pycaffe_prune.errors import FormatError
 from pycaffe_prune.experiments.headline import require_headline
-from pycaffe_prune.experiments.reproduce import make_plan
+from pycaffe_prune.experiments.plan import make_plan
 from pycaffe_prune.experiments.result import DataSet, Execution
 from pycaffe_prune.experiments.spec import read_experiment
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pycaffe_prune.experiments.plan import solver_path
 from pycaffe_prune.experiments.prediction import predict, shrink
-from pycaffe_prune.experiments.reproduce import solver_path
 from pycaffe_prune.experiments.spec import find_experiment, read_experiment
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer

@@ -11,9 +11,9 @@ from rich.console import Console
 from data_prep.subset import Subset, build_subset
 from pycaffe_prune.cli.reproduce.command import reproduce
 from pycaffe_prune.errors import DataError, FormatError
+from pycaffe_prune.experiments.plan import Plan, make_plan
 from pycaffe_prune.experiments.pretrained import Pretrained
 from pycaffe_prune.experiments.pretraining import PretrainingFiles
-from pycaffe_prune.experiments.reproduce import Plan, make_plan
 from pycaffe_prune.experiments.result import DataSet, read_result
 from pycaffe_prune.experiments.spec import read_experiment
 from pycaffe_prune.experiments.store.moving import Kept, moved

@@ -7,11 +7,7 @@ from pycaffe_prune.engines.caffe.caffe_worker.loop import learning_rate
 from pycaffe_prune.engines.resolved_solver import solver_settings
 from pycaffe_prune.engines.solver_nets import net_of_solver
 from pycaffe_prune.errors import FormatError
-from pycaffe_prune.experiments.reproduce import (
-    make_plan,
-    retraining_solver_path,
-    solver_path,
-)
+from pycaffe_prune.experiments.plan import make_plan, retraining_solver_path, solver_path
 from pycaffe_prune.experiments.spec import find_experiment, list_presets, read_experiment
 from pycaffe_prune.formats.prototxt import read_net, read_solver
 from pycaffe_prune.reports.paper.figures_and_tables import TABLE_5

@@ -42,17 +42,16 @@ from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.run_state import ChecksumOf
 from pycaffe_prune.errors import EngineError, FormatError
 from pycaffe_prune.experiments.paths import ExperimentFolder
-from pycaffe_prune.experiments.pretrained import Pretrained, find_weights
-from pycaffe_prune.experiments.pretraining import PretrainingFiles
-from pycaffe_prune.experiments.reproduce import (
+from pycaffe_prune.experiments.plan import (
     Plan,
-    as_told_before,
-    assemble,
     known_points,
     make_plan,
     retraining_solver_path,
     solver_path,
 )
+from pycaffe_prune.experiments.pretrained import Pretrained, find_weights
+from pycaffe_prune.experiments.pretraining import PretrainingFiles
+from pycaffe_prune.experiments.reproduce import as_told_before, assemble
 from pycaffe_prune.experiments.result import (
     DataSet,
     Execution,

@@ -15,8 +15,8 @@ from pycaffe_prune.cli.options import say_remark
 from pycaffe_prune.cli.progress import console
 from pycaffe_prune.engines.contents import Content, lmdb_content
 from pycaffe_prune.errors import DataError, DownloadError, FormatError
+from pycaffe_prune.experiments.plan import pretraining_solver_path
 from pycaffe_prune.experiments.pretraining import PretrainingFiles
-from pycaffe_prune.experiments.reproduce import pretraining_solver_path
 from pycaffe_prune.experiments.result import DataSet
 from pycaffe_prune.experiments.spec import ExperimentSpec
 

@@ -7,7 +7,7 @@ from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.data_shapes import data_shapes
 from pycaffe_prune.errors import PruneError
 from pycaffe_prune.experiments.machine import this_machine
-from pycaffe_prune.experiments.reproduce import Plan, final_stages
+from pycaffe_prune.experiments.plan import Plan, final_stages
 from pycaffe_prune.experiments.result import ExperimentResult, Point, Speed
 from pycaffe_prune.experiments.stages import Stage
 from pycaffe_prune.formats.caffe_pb2 import TEST, NetParameter

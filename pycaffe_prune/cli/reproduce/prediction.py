@@ -9,7 +9,8 @@ from rich.table import Table
 from pycaffe_prune.cli.options import say_remark
 from pycaffe_prune.engines.base import Event
 from pycaffe_prune.errors import PruneError
-from pycaffe_prune.experiments.reproduce import Plan, foresee
+from pycaffe_prune.experiments.plan import Plan
+from pycaffe_prune.experiments.reproduce import foresee
 from pycaffe_prune.experiments.result import ExperimentResult, LayerRate, Prediction
 from pycaffe_prune.experiments.scheduler import StageObserver
 from pycaffe_prune.experiments.spec import ExperimentSpec

@@ -31,8 +31,8 @@ from pycaffe_prune.experiments.compression.result import (
     write_compression,
 )
 from pycaffe_prune.experiments.compression.search import strongest
+from pycaffe_prune.experiments.plan import make_plan
 from pycaffe_prune.experiments.pretrained import Pretrained
-from pycaffe_prune.experiments.reproduce import make_plan
 from pycaffe_prune.experiments.result import DataSet, Execution
 from pycaffe_prune.experiments.spec import BaselineSpec, ExperimentSpec
 from pycaffe_prune.experiments.stages import Context, Stage, StageOutput

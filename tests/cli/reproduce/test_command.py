@@ -14,7 +14,7 @@ from pycaffe_prune.cli.reproduce.command import reproduce
 from pycaffe_prune.cli.reproduce.experiment_data import known_data_set
 from pycaffe_prune.engines.base import TestScore
 from pycaffe_prune.errors import FormatError
-from pycaffe_prune.experiments.reproduce import make_plan, solver_path
+from pycaffe_prune.experiments.plan import make_plan, solver_path
 from pycaffe_prune.experiments.spec import read_experiment
 from pycaffe_prune.experiments.stages import StageOutput
 
@@ -206,6 +206,7 @@ def test_a_result_tells_how_it_was_trained_and_not_who_reported_it_last(tmp_path
 
 
 def test_points_that_an_earlier_result_has_are_taken_from_it_and_not_trained(tmp_path, monkeypatch):
+    """As docs/reproduce.md shows it."""
     monkeypatch.chdir(tmp_path)
     build_digits(tmp_path / "digits")
     more = TINY.replace('preset = "test"', 'preset = "more"').replace("[1.0]", "[1.0, 2.0]")

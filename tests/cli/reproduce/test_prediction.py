@@ -9,7 +9,7 @@ from rich.console import Console
 from pycaffe_prune.cli.reproduce.experiment_data import known_data_set
 from pycaffe_prune.cli.reproduce.prediction import prediction_table, telling_prediction
 from pycaffe_prune.engines.base import Event, TestScore
-from pycaffe_prune.experiments.reproduce import make_plan
+from pycaffe_prune.experiments.plan import make_plan
 from pycaffe_prune.experiments.result import LayerRate, PredictedRates, Prediction
 from pycaffe_prune.experiments.spec import find_experiment, read_experiment
 from pycaffe_prune.experiments.stages import Stage, StageOutput

@@ -18,7 +18,7 @@ from pycaffe_prune.engines.torch.engine import TorchEngine
 from pycaffe_prune.errors import EngineError, InterruptedRunError
 from pycaffe_prune.experiments.cluster import dask_crew as cluster_module
 from pycaffe_prune.experiments.cluster.dask_crew import Cluster, connected, run_stages_on_cluster
-from pycaffe_prune.experiments.reproduce import Plan, make_plan
+from pycaffe_prune.experiments.plan import Plan, make_plan
 from pycaffe_prune.experiments.result import DataSet
 from pycaffe_prune.experiments.scheduler import run_stages
 from pycaffe_prune.experiments.spec import read_experiment

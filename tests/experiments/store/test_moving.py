@@ -4,8 +4,8 @@ from dataclasses import fields
 
 import pytest
 
+from pycaffe_prune.experiments.plan import make_plan
 from pycaffe_prune.experiments.pretrained import Pretrained
-from pycaffe_prune.experiments.reproduce import make_plan
 from pycaffe_prune.experiments.spec import read_experiment
 from pycaffe_prune.experiments.stages import Context, Stage
 from pycaffe_prune.experiments.store.moving import Kept, moved
