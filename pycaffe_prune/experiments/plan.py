@@ -44,11 +44,15 @@ class Plan:
     @property
     def stages(self) -> list[Stage]:
         """All stages to be run, each after its inputs, in the order in which they had best be."""
-        chains = (chain for method in self.methods for chain in self.chains(method.called))
         stages = [
             *self.pretrainings,
             *self.baselines,
-            *(stage for chain in chains if self.found(chain) is None for stage in chain.stages),
+            *(
+                stage
+                for chain in self.all_chains
+                if self.found(chain) is None
+                for stage in chain.stages
+            ),
         ]
         found: dict[str, Stage] = {}
         for stage in stages:
@@ -56,10 +60,14 @@ class Plan:
         return list(found.values())
 
     @property
+    def all_chains(self) -> list[Chain]:
+        """The chains of all methods, each method's as `chains` gives them."""
+        return [chain for method in self.methods for chain in self.chains(method.called)]
+
+    @property
     def taken(self) -> list[Point]:
         """The points that are taken from earlier results."""
-        chains = (chain for method in self.methods for chain in self.chains(method.called))
-        return [point for chain in chains if (point := self.found(chain)) is not None]
+        return [point for chain in self.all_chains if (point := self.found(chain)) is not None]
 
     def found(self, chain: Chain) -> Point | None:
         """Return the point of an earlier result that went through the same stages, if any."""
@@ -220,5 +228,4 @@ def require_engine(methods: Sequence[Method], engine_name: str) -> None:
 
 def final_stages(plan: Plan) -> list[Stage]:
     """Return the last stage of each point, in the order of `assemble`'s points."""
-    chains = (chain for method in plan.methods for chain in plan.chains(method.called))
-    return [*plan.baselines, *(chain.stages[-1] for chain in chains)]
+    return [*plan.baselines, *(chain.stages[-1] for chain in plan.all_chains)]

@@ -98,11 +98,11 @@ def assemble(
         point(BASELINE.name, [stage], bare, selected=each or stage is chosen)
         for stage in plan.baselines
     ]
+    known = {chain.stages[-1].key: plan.found(chain) for chain in plan.all_chains}
+    right = {key: output.after.correct for key, output in outputs.items()}
+    right |= {key: one.rounds[-1].after.correct for key, one in known.items() if one}
     for method in plan.methods:
         chains = plan.chains(method.called)
-        known = {chain.stages[-1].key: plan.found(chain) for chain in chains}
-        right = {key: output.after.correct for key, output in outputs.items()}
-        right |= {key: one.rounds[-1].after.correct for key, one in known.items() if one}
         winners = {} if each else _winners(chains, right)
         for chain in chains:
             last = chain.stages[-1].key

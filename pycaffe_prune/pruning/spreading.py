@@ -9,6 +9,7 @@ as in Optimal Brain Surgeon (Hassibi and Stork 1993), for units instead of weigh
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from pycaffe_prune.net.channels import Channels, Ids
 from pycaffe_prune.net.on_states import on_states
 from pycaffe_prune.pruning.criteria.units import squared_lengths, units_to_delete
 from pycaffe_prune.pruning.merging import left_out_of_merging
+from pycaffe_prune.pruning.triangular import inverse_of, solve_upper
 from pycaffe_prune.pruning.unit_weights import weights_around
 
 __all__ = ["expected_products", "left_out_of_spreading", "spread_order", "spread_units"]
@@ -31,8 +33,6 @@ __all__ = ["expected_products", "left_out_of_spreading", "spread_order", "spread
 _Matrix = NDArray[np.floating[Any]]
 
 _ROWS = 64  # what is made of so many fits a processor's cache
-_PARTS = 4
-_AT_LEAST = 128
 _AHEAD = 128
 _TOGETHER = 96
 _MOST_EXACT = 1024
@@ -124,36 +124,29 @@ def spread_order(
     kept = np.ones(len(products), np.bool_)
     kept[order] = False
     takes = shares.take(np.flatnonzero(kept), axis=1)
-    _solve(shares.take(order, axis=1), takes)
+    # Shares are rows of the unit triangular factor of the inverse, whose blocks tell the solution.
+    solve_upper(shares.take(order, axis=1), takes)
     takes *= -1
     return kept, takes[np.argsort(order)].astype(products.dtype, copy=False)
-
-
-def _solve(upper: _Matrix, right: _Matrix) -> None:
-    """Solve, in place, for a triangular matrix; what is below its diagonal is not read."""
-    if len(upper) <= _AT_LEAST:
-        right[...] = np.linalg.solve(np.triu(upper), right)
-        return
-    half = len(upper) // 2
-    _solve(upper[half:, half:], right[half:])
-    right[:half] -= upper[:half, half:] @ right[half:]
-    _solve(upper[:half, :half], right[:half])
 
 
 def _inverse_with(products: _Matrix, ridge: float) -> _Matrix:
     """Invert with the ridge: in the matrix's precision, or in float64 where that is too coarse."""
     matrix = products.copy()
     np.einsum("ii->i", matrix)[:] += ridge
-    if matrix.dtype == np.float64:
-        return _inverse(matrix)
-    probe = np.random.default_rng(0).choice([-1, 1], len(matrix)).astype(matrix.dtype)
+    if matrix.dtype != np.float64:
+        probe = np.random.default_rng(0).choice([-1, 1], len(matrix)).astype(matrix.dtype)
+        with suppress(np.linalg.LinAlgError):  # float64 may do
+            inverse = inverse_of(matrix)
+            if np.abs(matrix @ (inverse @ probe) - probe).max() <= _MOST_AMISS:
+                return inverse
     try:
-        inverse = _inverse(matrix)
-        if np.abs(matrix @ (inverse @ probe) - probe).max() <= _MOST_AMISS:
-            return inverse
-    except SurgeryError:
-        pass  # float64 may do
-    return _inverse(matrix.astype(np.float64))
+        return inverse_of(matrix.astype(np.float64, copy=False))
+    except np.linalg.LinAlgError as error:
+        raise SurgeryError(
+            "what the units put out cannot be told apart: their incoming weights are too large, or "
+            "too many are alike; delete or merge them instead"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -189,10 +182,10 @@ class _Gone:
 
 
 def _chosen(inverse: _Matrix, outgoing: Blob, count: int) -> tuple[NDArray[np.int64], _Matrix]:
-    """Return the units that go, in their order, and which share of each the others take over.
+    """Return the units that go, in their order, and a row of shares for each.
 
-    Shares are told as if those that went before stayed, and those that go later too: a row for
-    each unit, 1 at its own place and 0 at those of the former.
+    A row is the inverse's at that step over its diagonal: 1 at the unit's own place, and 0, but for
+    rounding, at those that went before.
 
     Of the two matrices that each unit that goes changes, what is needed to choose the next are
     diagonals and its own rows. So the diagonals follow each step, and rows are made of the units
@@ -240,71 +233,6 @@ def _chosen(inverse: _Matrix, outgoing: Blob, count: int) -> tuple[NDArray[np.in
             unit = int(np.argmin(np.divide(value, height, out=cost)))
             done += 1
     return order, gone.shares
-
-
-def _inverse(matrix: _Matrix) -> _Matrix:
-    """Invert a positive definite matrix.
-
-    Raises:
-        SurgeryError: It is none in its precision.
-    """
-    root, inverse = np.zeros_like(matrix), np.empty_like(matrix)
-    try:
-        _put_inverse_root(matrix, root)
-    except np.linalg.LinAlgError as error:
-        raise SurgeryError(
-            "what the units put out cannot be told apart: their incoming weights are too large, or "
-            "too many are alike; delete or merge them instead"
-        ) from error
-    _put_square(root, inverse)
-    return inverse
-
-
-def _put_inverse_root(matrix: _Matrix, root: _Matrix) -> None:
-    """Put in the inverse of Cholesky's factor, by halves: nearly all of it is matrix products.
-
-    Args:
-        matrix: Positive definite.
-        root: Zeros of its shape.
-    """
-    if len(matrix) <= _AT_LEAST:
-        root[...] = np.tril(np.linalg.inv(np.linalg.cholesky(matrix)))
-        return
-    half = len(matrix) // 2
-    first, last, between = root[:half, :half], root[half:, half:], root[half:, :half]
-    _put_inverse_root(matrix[:half, :half], first)
-    across = np.empty_like(between)
-    for part in _parts(half):
-        np.matmul(matrix[half:, : part.stop], first[part, : part.stop].T, out=across[:, part])
-    rest = across @ across.T
-    _put_inverse_root(np.subtract(matrix[half:, half:], rest, out=rest), last)
-    for part in _parts(half):
-        # What is to its left is not read again.
-        across[:, part] = across[:, part.start :] @ first[part.start :, part]
-    np.negative(across, out=across)
-    for part in _parts(len(last)):
-        np.matmul(last[part, : part.stop], across[: part.stop], out=between[part])
-
-
-def _put_square(lower: _Matrix, square: _Matrix) -> None:
-    """Put in the transpose of a lower triangular matrix times itself, by halves."""
-    if len(lower) <= _AT_LEAST:
-        square[...] = lower.T @ lower
-        return
-    half = len(lower) // 2
-    across, last = lower[half:, :half], lower[half:, half:]
-    _put_square(lower[:half, :half], square[:half, :half])
-    square[:half, :half] += across.T @ across
-    for part in _parts(len(last)):
-        np.matmul(last[part.start :, part].T, across[part.start :], out=square[half:, :half][part])
-    square[:half, half:] = square[half:, :half].T
-    _put_square(last, square[half:, half:])
-
-
-def _parts(size: int) -> list[slice]:
-    """A few parts of a triangular matrix: what is 0 beside each is left out of a product."""
-    length = max(-(-size // _PARTS), _AT_LEAST)
-    return [slice(start, min(start + length, size)) for start in range(0, size, length)]
 
 
 def left_out_of_spreading(net: NetParameter, model: Caffemodel) -> dict[str, str]:
