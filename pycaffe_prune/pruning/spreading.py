@@ -25,7 +25,12 @@ from pycaffe_prune.net.channels import Channels, Ids
 from pycaffe_prune.net.on_states import on_states
 from pycaffe_prune.pruning.criteria.units import squared_lengths, units_to_delete
 from pycaffe_prune.pruning.merging import left_out_of_merging
-from pycaffe_prune.pruning.triangular import inverse_of, solve_upper
+from pycaffe_prune.pruning.triangular import (
+    inverse_of,
+    mirror,
+    put_lower_of_square,
+    solve_upper,
+)
 from pycaffe_prune.pruning.unit_weights import weights_around
 
 __all__ = ["expected_products", "left_out_of_spreading", "spread_order", "spread_units"]
@@ -35,12 +40,16 @@ _Matrix = NDArray[np.floating[Any]]
 _ROWS = 64  # what is made of so many fits a processor's cache
 _AHEAD = 128
 _TOGETHER = 96
+_STILL = 7 / 8
+_TURNED = 256
 _MOST_EXACT = 1024
 """Of more units the choice is made in float32, which takes half the time."""
 _MOST_AMISS = 1e-2
 """How far a matrix times its inverse may be from 1 for a choice to rest on it."""
 _RIDGE = 1e-4
 """Added to the diagonal, as a share of its mean: units may be copies of each other."""
+_NOTHING = 1e-20
+"""The mean where no unit puts out anything."""
 
 
 def expected_products(incoming: Blob, bias: Blob) -> _Matrix:
@@ -51,33 +60,40 @@ def expected_products(incoming: Blob, bias: Blob) -> _Matrix:
         bias: Shape (units,); it stands for a weight of an input of variance 1.
 
     Returns:
-        Shape (units, units), symmetric: float64, of many units float32.
+        Shape (units, units), symmetric: float64, of many units float32. In units of the largest
+        incoming weight's square, so that squares of squares stay in float32's range.
     """
-    mean = float(squared_lengths(incoming, np.float64).sum()) / max(incoming.size, 1)
-    size = mean**0.5 or 1.0
+    size = max(float(incoming.max(initial=0)), -float(incoming.min(initial=0))) or 1.0
     precision = _precision(len(incoming))
     weights = np.divide(_without_blank(incoming), precision(size), dtype=precision)
-    together = weights @ weights.T
+    together = np.empty((len(weights), len(weights)), weights.dtype)
+    put_lower_of_square(weights, together)
+    mirror(together)
     # Covariance of the inputs: weights^T weights, scaled to a mean variance of 1.
-    scale = incoming.shape[1] / max(float(np.trace(together)), 1e-300)
-    sums = together @ together.T  # symmetric: BLAS does half of it
+    scale = incoming.shape[1] / max(float(np.trace(together)), 1)
     offset = (bias / np.float64(size)).astype(weights.dtype)
-    squares = scale * np.diag(sums) + np.square(offset)
-    lengths = np.sqrt(np.maximum(squares, np.finfo(sums.dtype).tiny))
+    squares = scale * squared_lengths(together, precision) + np.square(offset)
+    lengths = np.sqrt(np.maximum(squares, np.finfo(precision).tiny))
+    together *= (precision(scale**0.5) / lengths)[:, np.newaxis]
+    offset /= lengths
+    lengths /= (2 * np.pi) ** 0.5
+    sums = np.empty_like(together)
+    put_lower_of_square(together, sums)
     for start in range(0, len(sums), _ROWS):
-        rows = slice(start, start + _ROWS)
-        part = sums[rows]
-        part *= scale
-        part += np.outer(offset[rows], offset)
-        _arc_cosine(part, np.outer(lengths[rows], lengths))
-        part *= size * size
+        rows, columns = slice(start, start + _ROWS), slice(start + _ROWS)
+        part = sums[rows, columns]
+        part += np.outer(offset[rows], offset[columns])
+        _arc_cosine(part)
+        part *= np.outer(lengths[rows], lengths[columns])
+    mirror(sums)
     return np.asarray(sums)
 
 
 def _without_blank(incoming: Blob) -> Blob:
     """Leave out inputs that no unit reads: such are left of units that were spread before."""
     blank = np.flatnonzero((incoming[:1] == 0).all(axis=0))
-    blank = blank[~incoming.take(blank, axis=1).any(axis=0)]
+    if blank.size:  # to take columns of what is mapped from a file copies all of it
+        blank = blank[~incoming.take(blank, axis=1).any(axis=0)]
     if not blank.size:
         return incoming
     return incoming.take(np.setdiff1d(np.arange(incoming.shape[1]), blank), axis=1)
@@ -87,17 +103,14 @@ def _precision(units: int) -> type[np.floating[Any]]:
     return np.float64 if units <= _MOST_EXACT else np.float32
 
 
-def _arc_cosine(sums: _Matrix, sizes: _Matrix) -> None:
-    """Put what two units put out in place of their covariances; ``sizes`` is used up."""
-    sums /= sizes
-    cosines = np.clip(sums, -1, 1, out=sums)
+def _arc_cosine(cosines: _Matrix) -> None:
+    """Put the kernel, for vectors of length (2π)^½, in place of the cosines between them."""
+    np.clip(cosines, -1, 1, out=cosines)
     angles = np.arccos(cosines)
     sines = np.sin(angles)
     np.subtract(np.pi, angles, out=angles)
     cosines *= angles
-    sums += sines
-    sizes /= 2 * np.pi
-    sums *= sizes
+    cosines += sines
 
 
 def spread_order(
@@ -119,7 +132,7 @@ def spread_order(
     Raises:
         SurgeryError: The products cannot be inverted.
     """
-    ridge = _RIDGE * max(float(np.trace(products)) / len(products), 1e-300)
+    ridge = _RIDGE * max(float(np.trace(products)) / len(products), _NOTHING)
     order, shares = _chosen(_inverse_with(products, ridge), outgoing, count)
     kept = np.ones(len(products), np.bool_)
     kept[order] = False
@@ -132,24 +145,25 @@ def spread_order(
 
 def _inverse_with(products: _Matrix, ridge: float) -> _Matrix:
     """Invert with the ridge: in the matrix's precision, or in float64 where that is too coarse."""
-    matrix = products.copy()
-    np.einsum("ii->i", matrix)[:] += ridge
-    if matrix.dtype != np.float64:
-        probe = np.random.default_rng(0).choice([-1, 1], len(matrix)).astype(matrix.dtype)
-        with suppress(np.linalg.LinAlgError):  # float64 may do
-            inverse = inverse_of(matrix)
-            if np.abs(matrix @ (inverse @ probe) - probe).max() <= _MOST_AMISS:
+    if products.dtype != np.float64:
+        probe = np.random.default_rng(0).choice([-1, 1], len(products)).astype(products.dtype)
+        # Where it overflows, too, float64 may do.
+        with suppress(np.linalg.LinAlgError), np.errstate(over="ignore", invalid="ignore"):
+            inverse = inverse_of(products, ridge)
+            solved = inverse @ probe
+            if np.abs(products @ solved + ridge * solved - probe).max() <= _MOST_AMISS:
                 return inverse
-    try:
-        return inverse_of(matrix.astype(np.float64, copy=False))
-    except np.linalg.LinAlgError as error:
-        raise SurgeryError(
-            "what the units put out cannot be told apart: their incoming weights are too large, or "
-            "too many are alike; delete or merge them instead"
-        ) from error
+    with suppress(np.linalg.LinAlgError), np.errstate(over="ignore", invalid="ignore"):
+        inverse = inverse_of(products.astype(np.float64, copy=False), ridge)
+        if np.isfinite(inverse).all():
+            return inverse
+    raise SurgeryError(
+        "what the units put out cannot be told apart: their incoming weights are too large, or too "
+        "many are alike; delete or merge them instead"
+    )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Gone:
     """What the units that are gone have done to two matrices, one a row, in their order.
 
@@ -180,6 +194,19 @@ class _Gone:
         columns += change[len(at) :]
         columns -= at @ behind
 
+    def narrow(self, units: NDArray[np.int64], done: int) -> None:
+        """Forget all units but these; so many steps are done."""
+        self.shares = _narrow(self.shares, units, done)
+        self.columns = _narrow(self.columns, units, done)
+
+
+def _narrow(matrix: _Matrix, columns: NDArray[np.int64], rows: int) -> _Matrix:
+    """Keep some columns of the first rows, in the same memory."""
+    taken = matrix[:rows].take(columns, axis=1)
+    narrow = matrix.reshape(-1)[: len(matrix) * len(columns)].reshape(len(matrix), -1)
+    narrow[:rows] = taken
+    return narrow
+
 
 def _chosen(inverse: _Matrix, outgoing: Blob, count: int) -> tuple[NDArray[np.int64], _Matrix]:
     """Return the units that go, in their order, and a row of shares for each.
@@ -190,17 +217,20 @@ def _chosen(inverse: _Matrix, outgoing: Blob, count: int) -> tuple[NDArray[np.in
     Of the two matrices that each unit that goes changes, what is needed to choose the next are
     diagonals and its own rows. So the diagonals follow each step, and rows are made of the units
     that are cheapest at a time and follow from then on, a few steps at once: for a unit that is
-    never near to going nothing is done.
+    never near to going nothing is done. From time to time those that are gone are left out of
+    ``units``, by whose places all but the result counts.
     """
-    units = len(inverse)
     # A copy: what is mapped from a file is not aligned, and BLAS takes twice the time for it.
-    leaving = outgoing.astype(inverse.dtype)
-    worth = leaving.T @ leaving
+    worth = np.empty_like(inverse)
+    put_lower_of_square(outgoing.astype(inverse.dtype).T, worth)
+    mirror(worth)
+    units = np.arange(len(inverse))
+    order, all_shares = np.empty(count, np.int64), np.zeros((count, len(units)), inverse.dtype)
     # In float64, for they follow every step: so many roundings would change the choice.
     height, value = np.diag(inverse).astype(np.float64), np.diag(worth).astype(np.float64)
-    kept, cost = np.ones(units, np.bool_), value / height
-    gone, order, done = _Gone.none(count, units, inverse.dtype), np.empty(count, np.int64), 0
-    start, ahead = 0, np.zeros(0, np.int64)
+    kept, cost = np.ones(len(units), np.bool_), value / height
+    gone, start, done = _Gone.none(count, len(units), inverse.dtype), 0, 0
+    ahead = np.zeros(0, np.int64)
     rows, columns = inverse[ahead], worth[ahead]
     while done < count:
         still = kept[ahead]
@@ -208,9 +238,15 @@ def _chosen(inverse: _Matrix, outgoing: Blob, count: int) -> tuple[NDArray[np.in
         gone.change(slice(start, done), ahead, rows, columns)
         start = done
         left = np.flatnonzero(kept)
+        if len(left) < _STILL * len(units):
+            gone.narrow(left, done)
+            rows, columns = rows.take(left, axis=1), columns.take(left, axis=1)
+            units, height, value, cost = units[left], height[left], value[left], cost[left]
+            ahead, kept = np.searchsorted(left, ahead), kept[left]
+            left = np.arange(len(units))
         cheapest = left[np.argsort(cost[left], kind="stable")[:_AHEAD]]
         new = cheapest[~np.isin(cheapest, ahead)]
-        new_rows, new_columns = inverse[new], worth[new]
+        new_rows, new_columns = (each[units[new]].take(units, axis=1) for each in (inverse, worth))
         gone.change(slice(done), new, new_rows, new_columns)
         ahead = np.concatenate([ahead, new])
         rows, columns = np.concatenate([rows, new_rows]), np.concatenate([columns, new_columns])
@@ -226,13 +262,14 @@ def _chosen(inverse: _Matrix, outgoing: Blob, count: int) -> tuple[NDArray[np.in
             row, column = row[0], column[0]
             share = np.divide(row, row[unit], out=gone.shares[done])
             gone.columns[done] = column
-            gone.heights[done], gone.values[done], order[done] = row[unit], column[unit], unit
+            gone.heights[done], gone.values[done] = row[unit], column[unit]
+            order[done], all_shares[done, units] = units[unit], share
             height -= share * row
             value += share * (column[unit] * share - 2 * column)
             kept[unit], height[unit], value[unit] = False, 1, np.inf  # it costs inf from now on
             unit = int(np.argmin(np.divide(value, height, out=cost)))
             done += 1
-    return order, gone.shares
+    return order, all_shares
 
 
 def left_out_of_spreading(net: NetParameter, model: Caffemodel) -> dict[str, str]:
@@ -327,17 +364,25 @@ def _with_spread(
         before = moved.reshape(-1, moved.shape[-1])
         places = _places(read, ids)
         assert places is not None  # noqa: S101  (`left_out_of_spreading` has seen to it)
-        # Columns are taken out of matrices and put together again: to index them takes five times
-        # as long.
-        columns = [np.flatnonzero(~np.isin(read, ids))]
-        parts = [before.take(columns[0], axis=1)]
-        for stay, gone in zip(places[kept].T, places[~kept].T, strict=True):
-            more = before.take(gone, axis=1).astype(takes.dtype, copy=False) @ takes
-            columns.append(stay)
-            parts.append((before.take(stay, axis=1) + more).astype(before.dtype, copy=False))
-        source = np.full(before.shape[1], -1)  # the last one, zeros
-        source[np.concatenate(columns)] = np.arange(sum(map(len, columns)))
-        parts.append(np.zeros((len(before), 1), before.dtype))
-        after = np.concatenate(parts, axis=1).take(source, axis=1).reshape(moved.shape)
-        changed[key] = np.ascontiguousarray(np.moveaxis(after, -1, axis))
+        others = np.flatnonzero(~np.isin(read, ids))
+        stay, gone = places[kept].T, places[~kept].T
+        columns = np.concatenate([others, *stay, *gone])
+        source = np.empty_like(columns)
+        source[columns] = np.arange(len(columns))
+        after = np.empty_like(before)
+        for start in range(0, len(before), _TURNED):
+            rows = slice(start, start + _TURNED)
+            after[rows] = _taken_over(before[rows], others, stay, gone, takes).take(source, axis=1)
+        restored = np.moveaxis(after.reshape(moved.shape), -1, axis)
+        changed[key] = np.ascontiguousarray(restored)
     return model.with_blobs(changed)
+
+
+def _taken_over(rows: Blob, others: Ids, stay: Ids, gone: Ids, takes: _Matrix) -> Blob:
+    """Return the columns of what is no channel, of the channels that stay, and zeros, in turn."""
+    # Taken out and put together again: to index columns takes five times as long.
+    parts = [rows.take(others, axis=1)]
+    for kept, left in zip(stay, gone, strict=True):
+        more = rows.take(left, axis=1).astype(takes.dtype, copy=False) @ takes
+        parts.append((rows.take(kept, axis=1) + more).astype(rows.dtype, copy=False))
+    return np.concatenate([*parts, np.zeros((len(rows), gone.size), rows.dtype)], axis=1)

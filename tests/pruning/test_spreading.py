@@ -30,7 +30,7 @@ def test_products_are_means_over_normal_inputs(blank: list[int]) -> None:
     bias = random.normal(size=4).astype(np.float32)
     ones = random.normal(size=(200_000, 1))  # as if the bias had an input of its own
     units = np.maximum(inputs @ incoming.T + ones * bias, 0)
-    found = expected_products(incoming, bias)
+    found = expected_products(incoming, bias) * np.square(np.abs(incoming).max())
     np.testing.assert_allclose(found, units.T @ units / 200_000, rtol=0.03, atol=0.03)
 
 
@@ -165,3 +165,18 @@ def test_of_twins_one_goes_though_half_the_precision_cannot_invert(
 def test_what_no_precision_can_invert_is_refused() -> None:
     with pytest.raises(SurgeryError, match="cannot be told apart"):
         spread_order(-np.eye(3), np.ones((2, 3), np.float32), 1)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("units", [40, 1200])  # in float64, in float32
+@pytest.mark.parametrize("weight", [0, 1e-30, 1e-5, 1e30])
+def test_takes_are_finite_whatever_the_size_of_weights(units: int, weight: float) -> None:
+    random = np.random.default_rng(0)
+    incoming = (random.normal(size=(units, 30)) * weight).astype(np.float32)
+    outgoing = random.normal(size=(10, units)).astype(np.float32)
+    products = expected_products(incoming, np.zeros(units, np.float32))
+    kept, takes = spread_order(products, outgoing, units // 2)
+    assert kept.sum() == units - units // 2
+    assert np.isfinite(takes).all()
+    if weight == 0:
+        np.testing.assert_array_less(np.abs(takes), 1e-9)

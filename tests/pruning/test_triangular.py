@@ -3,15 +3,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pycaffe_prune.pruning.triangular import inverse_of, solve_upper
+from pycaffe_prune.pruning.triangular import (
+    inverse_of,
+    mirror,
+    put_lower_of_square,
+    solve_upper,
+)
 
 
 @settings(max_examples=20)
 @given(st.integers(1, 600), st.integers(0, 99), st.sampled_from(["float32", "float64"]))
 def test_an_inverse_times_its_matrix_is_1_in_its_precision(size: int, seed: int, kind: str) -> None:
     factor = np.random.default_rng(seed).normal(size=(size, size)) / size**0.5
-    matrix = (factor @ factor.T + np.eye(size)).astype(kind)
-    inverse = inverse_of(matrix)
+    without_ridge = (factor @ factor.T + np.eye(size) / 2).astype(kind)
+    matrix = without_ridge + np.eye(size, dtype=kind) / 2
+    # What is above the diagonal is not read.
+    inverse = inverse_of(np.tril(without_ridge) + np.triu(np.full_like(matrix, np.nan), 1), 0.5)
     assert inverse.dtype == matrix.dtype
     np.testing.assert_array_equal(inverse, inverse.T)
     tolerance = 1e-4 if kind == "float32" else 1e-12
@@ -32,4 +39,15 @@ def test_what_is_below_the_diagonal_has_no_part_in_a_solution(size: int, seed: i
 @pytest.mark.parametrize("size", [3, 300])
 def test_what_is_not_positive_definite_is_refused(size: int) -> None:
     with pytest.raises(np.linalg.LinAlgError):
-        inverse_of(-np.eye(size))
+        inverse_of(-np.eye(size), 0.5)
+
+
+@settings(max_examples=20)
+@given(st.sampled_from([1, 63, 64, 65, 200, 1024, 1025, 2100]), st.integers(1, 20))
+def test_a_lower_square_mirrored_is_the_product_with_the_transpose(size: int, inputs: int) -> None:
+    rows = np.random.default_rng(size).normal(size=(size, inputs))
+    square = np.full((size, size), np.nan)
+    put_lower_of_square(rows, square)
+    mirror(square)
+    np.testing.assert_array_equal(square, square.T)
+    np.testing.assert_allclose(square, rows @ rows.T, atol=1e-12)
