@@ -39,9 +39,13 @@ _Matrix = NDArray[np.floating[Any]]
 
 _ROWS = 64  # what is made of so many fits a processor's cache
 _AHEAD = 128
+"""The rows of so many units, the cheapest, follow what the others do."""
 _TOGETHER = 96
+"""After so many steps at the latest."""
 _STILL = 7 / 8
-_TURNED = 256
+"""When no more than this share of the units is left, those that are gone are forgotten."""
+_CONNECTIONS = 256
+"""Outgoing weights are changed so many connections at a time, within a processor's cache."""
 _MOST_EXACT = 1024
 """Of more units the choice is made in float32, which takes half the time."""
 _MOST_AMISS = 1e-2
@@ -86,7 +90,7 @@ def expected_products(incoming: Blob, bias: Blob) -> _Matrix:
         _arc_cosine(part)
         part *= np.outer(lengths[rows], lengths[columns])
     mirror(sums)
-    return np.asarray(sums)
+    return sums
 
 
 def _without_blank(incoming: Blob) -> Blob:
@@ -370,8 +374,8 @@ def _with_spread(
         source = np.empty_like(columns)
         source[columns] = np.arange(len(columns))
         after = np.empty_like(before)
-        for start in range(0, len(before), _TURNED):
-            rows = slice(start, start + _TURNED)
+        for start in range(0, len(before), _CONNECTIONS):
+            rows = slice(start, start + _CONNECTIONS)
             after[rows] = _taken_over(before[rows], others, stay, gone, takes).take(source, axis=1)
         restored = np.moveaxis(after.reshape(moved.shape), -1, axis)
         changed[key] = np.ascontiguousarray(restored)
