@@ -1,6 +1,6 @@
 """The stages of a whole experiment."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from pycaffe_prune.experiments.baselines import Baseline
 from pycaffe_prune.experiments.contexts import make_context, make_pretrainings
 from pycaffe_prune.experiments.pretrained import Pretrained
 from pycaffe_prune.experiments.pretraining import Pretraining, PretrainingFiles
-from pycaffe_prune.experiments.result import DataSet, Execution, ExperimentResult, Point
+from pycaffe_prune.experiments.result import DataSet, Execution, Point
 from pycaffe_prune.experiments.spec import ExperimentSpec
 from pycaffe_prune.experiments.stages import Stage
 from pycaffe_prune.methods.base import Bench, Chain, Method
@@ -20,7 +20,6 @@ from pycaffe_prune.share import share_root
 __all__ = [
     "Plan",
     "final_stages",
-    "known_points",
     "make_plan",
     "pretraining_solver_path",
     "require_engine",
@@ -96,20 +95,6 @@ def _add_with_inputs(stage: Stage, found: dict[str, Stage]) -> None:
         for before in stage.inputs:
             _add_with_inputs(before, found)
         found[stage.key] = stage
-
-
-def known_points(results: Iterable[ExperimentResult]) -> Mapping[str, Point]:
-    """Return the points of results by the key of their last stage; each says whose it was.
-
-    Those that were written before keys were told are left out. Of equal ones the first counts.
-    """
-    found: dict[str, Point] = {}
-    for result in results:
-        for point in result.points:
-            if point.key is not None and point.key not in found:
-                whose = point.taken_from or result.preset
-                found[point.key] = point.model_copy(update={"taken_from": whose})
-    return found
 
 
 def solver_path(spec: ExperimentSpec, toml: Path) -> Path:

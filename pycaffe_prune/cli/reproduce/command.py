@@ -1,7 +1,8 @@
 """``caffe-prune reproduce``: a whole experiment, from its TOML file to its report."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,10 +42,10 @@ from pycaffe_prune.engines.choice import EngineName, EngineWish, decide
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.run_state import ChecksumOf
 from pycaffe_prune.errors import EngineError, FormatError
+from pycaffe_prune.experiments.known import known_points, points_of_the_best
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.plan import (
     Plan,
-    known_points,
     make_plan,
     retraining_solver_path,
     solver_path,
@@ -170,7 +171,7 @@ def reproduce(
     wish = replace(wish, torch_only=_torch_only(spec.methods))
     folder = out or Path("runs") / f"{spec.name}-{spec.preset}"
     stages_folder = out or Path("runs") / f"{spec.name}-{spec.variant_of or spec.preset}"
-    solver, retraining = solver_path(spec, toml), retraining_solver_path(spec, toml)
+    solver = solver_path(spec, toml)
 
     def plan_for(
         place: Path,
@@ -179,20 +180,22 @@ def reproduce(
         pretrained: Pretrained | None,
         pretraining: PretrainingFiles | None,
     ) -> Plan:
-        plan = make_plan(
-            spec,
-            solver,
-            stages_folder,
-            place,
-            data_set,
-            engine_name,
-            execution,
-            retraining_solver=retraining,
-            pretrained=pretrained,
-            pretraining=pretraining,
-            checksum_of=checksum_of,
-        )
-        return _with_known(plan, known)
+        def plan_of(one: ExperimentSpec) -> Plan:
+            return make_plan(
+                one,
+                solver_path(one, toml),
+                stages_folder,
+                place,
+                data_set,
+                engine_name,
+                execution,
+                retraining_solver=retraining_solver_path(one, toml),
+                pretrained=pretrained,
+                pretraining=pretraining,
+                checksum_of=checksum_of,
+            )
+
+        return _with_known(plan_of(spec), known, plan_of)
 
     timing = None
     if measure:  # before hours of training: it may not be here
@@ -243,7 +246,9 @@ def _require_nets(dry_run: bool, known: Sequence[Path]) -> None:
         raise click.UsageError("--measure needs the nets of all points; give no --known")
 
 
-def _with_known(plan: Plan, known: Sequence[Path]) -> Plan:
+def _with_known(
+    plan: Plan, known: Sequence[Path], plan_of: Callable[[ExperimentSpec], Plan]
+) -> Plan:
     """Take what earlier results have, and say how many points that is.
 
     Raises:
@@ -252,7 +257,12 @@ def _with_known(plan: Plan, known: Sequence[Path]) -> Plan:
     if not known:
         return plan
     paths = [result_path(run) for run in known]
-    plan = replace(plan, known=known_points(map(read_result, paths)))
+    results = [read_result(path) for path in paths]
+    points = dict(known_points(results))
+    for result in results:
+        with suppress(FormatError):  # what is not here cannot have gone through the same stages
+            points = {**points_of_the_best(result, plan_of), **points}
+    plan = replace(plan, known=points)
     taken = len(plan.taken)
     if not taken:
         raise FormatError(

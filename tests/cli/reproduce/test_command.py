@@ -248,6 +248,40 @@ def test_points_that_an_earlier_result_has_are_taken_from_it_and_not_trained(tmp
     ]
 
 
+def test_what_the_best_of_several_led_to_is_not_trained_again_where_each_is_pruned(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    build_digits(tmp_path / "digits")
+    Path("best.toml").write_text(
+        TINY.replace("seeds = [1]\niterations = 30", "seeds = [1, 2]\niterations = 30")
+    )
+    each = (
+        Path("best.toml").read_text().replace("iterations = 30", 'iterations = 30\nprune = "each"')
+    )
+    Path("each.toml").write_text(each.replace('preset = "test"', 'preset = "each"'))
+
+    def points(toml: str, out: str, *options: str) -> list[dict]:
+        command = [toml, "--data", "digits", "--engine", "torch", "--out", out, *options]
+        done = CliRunner().invoke(reproduce, command)
+        assert done.exit_code == 0, done.output
+        return json.loads(Path(out, "result.json").read_text())["points"]
+
+    points("best.toml", "best")
+    whole = points("each.toml", "whole")
+    rest = points("each.toml", "rest", "--known", "best")
+    taken = [point for point in rest if point["taken_from"]]
+    assert [point["method"] for point in taken] == ["connections", "units", "small"]
+    assert len({point["seed"] for point in taken[:2]}) == 1
+    for one, other in zip(rest, whole, strict=True):
+        assert one["seed"] == other["seed"]
+        assert one["setting"] == other["setting"]
+        assert one["sizes"] == other["sizes"]
+        assert [part["after"] for part in one["rounds"]] == [
+            part["after"] for part in other["rounds"]
+        ]
+
+
 @pytest.mark.parametrize("older", [False, True], ids=["other-settings", "without-keys"])
 def test_an_earlier_result_of_other_stages_is_refused(tmp_path, monkeypatch, older):
     monkeypatch.chdir(tmp_path)
