@@ -239,10 +239,10 @@ def test_images_are_those_of_the_layer_that_brings_the_labels(ask, folder, digit
 
 
 def test_the_labels_layer_is_found_through_layers_between(ask, folder):
-    _edit(ask.solver, 'bottom: "ip2" bottom: "label"', 'bottom: "ip2" bottom: "flat"')
+    _edit(ask.solver, 'bottom: "ip2" bottom: "label"', 'bottom: "ip2" bottom: "same"')
     net = ask.solver.parent / "net.prototxt"
     text = net.read_text()
-    between = 'layer { name: "flat" type: "Flatten" bottom: "label" top: "flat" }\n'
+    between = 'layer { name: "same" type: "Power" bottom: "label" top: "same" }\n'
     net.write_text(text.replace('layer { name: "ip1"', between + 'layer { name: "ip1"'))
     assert prepare(ask, folder).tests[0].images == 297
 
