@@ -106,6 +106,7 @@ VARIANTS = [
     # What each variant changes, and nothing beside.
     *((name, preset, OF_BOTH_LENETS[preset]) for name in LENETS for preset in OF_BOTH_LENETS),
     ("lenet-300-100", "paper-10k-fixed0", {"units.fixed"}),
+    ("lenet-300-100", "paper-small200k", {"small.iterations"}),
     ("lenet-300-100", "paper-100k-subset", {"connections.alphas", "units.ratios", "small.seeds"}),
     ("caffenet-oxford102", "dropout", {"solver"}),
 ]
@@ -144,9 +145,12 @@ def test_all_variants_are_looked_at():
     assert found == {(name, preset) for name, preset, _ in VARIANTS}
 
 
-@pytest.mark.parametrize("name", LENETS)
-def test_small_models_may_have_as_many_iterations_as_unit_pruning_has_in_all(name):
-    spec = read_experiment(find_experiment(name, "paper-10k-small20k"))
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [*((name, "paper-10k-small20k") for name in LENETS), ("lenet-300-100", "paper-small200k")],
+)
+def test_small_models_may_have_as_many_iterations_as_unit_pruning_has_in_all(name, preset):
+    spec = read_experiment(find_experiment(name, preset))
     methods = tables(spec)
     assert methods["small"].iterations == spec.baseline.iterations + methods["units"].iterations
 
