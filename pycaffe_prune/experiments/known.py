@@ -42,7 +42,7 @@ def points_of_the_best(
             result has it are returned.
 
     Raises:
-        FormatError: A solver or net of the result's experiment is not here.
+        PruneError: The result's experiment cannot be laid out on what is here.
     """
     try:
         spec = ExperimentSpec.model_validate(result.settings)

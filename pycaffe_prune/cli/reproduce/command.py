@@ -41,7 +41,7 @@ from pycaffe_prune.engines.caffe.python import find_caffe_python
 from pycaffe_prune.engines.choice import EngineName, EngineWish, decide
 from pycaffe_prune.engines.interrupt import stop_on_signal
 from pycaffe_prune.engines.run_state import ChecksumOf
-from pycaffe_prune.errors import EngineError, FormatError
+from pycaffe_prune.errors import EngineError, FormatError, PruneError
 from pycaffe_prune.experiments.known import known_points, points_of_the_best
 from pycaffe_prune.experiments.paths import ExperimentFolder
 from pycaffe_prune.experiments.plan import (
@@ -260,7 +260,7 @@ def _with_known(
     results = [read_result(path) for path in paths]
     points = dict(known_points(results))
     for result in results:
-        with suppress(FormatError):  # what is not here cannot have gone through the same stages
+        with suppress(PruneError):  # what is not here cannot have gone through the same stages
             points = {**points_of_the_best(result, plan_of), **points}
     plan = replace(plan, known=points)
     taken = len(plan.taken)
