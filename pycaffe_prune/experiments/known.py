@@ -28,7 +28,7 @@ def known_points(results: Iterable[ExperimentResult]) -> Mapping[str, Point]:
 
 
 def points_of_the_best(
-    result: ExperimentResult, plan_of: Callable[[ExperimentSpec], Plan]
+    result: ExperimentResult, spec: ExperimentSpec, plan_of: Callable[[ExperimentSpec], Plan]
 ) -> Mapping[str, Point]:
     """Return a result's points by the keys that they have where the best was trained alone.
 
@@ -38,6 +38,8 @@ def points_of_the_best(
 
     Args:
         result: The points that it has from stages of such a plan stay as they are.
+        spec: The experiment that they are wanted for. No solver is read that the result names and
+            this does not: the result may be a stranger's.
         plan_of: Lays out an experiment on what is there now. Only points whose key comes out as the
             result has it are returned.
 
@@ -45,17 +47,18 @@ def points_of_the_best(
         PruneError: The result's experiment cannot be laid out on what is here.
     """
     try:
-        spec = ExperimentSpec.model_validate(result.settings)
+        earlier = ExperimentSpec.model_validate(result.settings)
     except ValidationError:  # of a version whose stages had other keys
         return {}
     best = [
         point.seed for point in result.points if point.method == BASELINE.name and point.selected
     ]
-    if spec.baseline.prune != "best" or len(best) != 1:
+    others = {earlier.solver, earlier.retraining_solver} - {spec.solver, spec.retraining_solver}
+    if earlier.baseline.prune != "best" or len(best) != 1 or others - {None}:
         return {}
-    alone = spec.baseline.model_copy(update={"seeds": tuple(best)})
-    theirs = replace(plan_of(spec), known=known_points([result]))
-    mine = plan_of(spec.model_copy(update={"baseline": alone}))
+    alone = earlier.baseline.model_copy(update={"seeds": tuple(best)})
+    theirs = replace(plan_of(earlier), known=known_points([result]))
+    mine = plan_of(earlier.model_copy(update={"baseline": alone}))
     return {
         one.stages[-1].key: point
         for other, one in zip(theirs.all_chains, mine.all_chains, strict=True)

@@ -100,7 +100,7 @@ def test_points_are_found_by_key_and_say_whose_they_were(spec, plan_of, data_set
 @pytest.mark.parametrize("best", [1, 2])
 def test_what_the_best_led_to_is_known_where_each_is_pruned(spec, plan_of, data_set, best):
     result = _result(plan_of(spec), spec, data_set, best)
-    found = points_of_the_best(result, plan_of)
+    found = points_of_the_best(result, spec, plan_of)
     each = plan_of(_with_baseline(spec, prune="each"))
     benches = [bench for bench in each.benches if bench.baselines[0].seed == best]
     mine = {
@@ -117,11 +117,11 @@ def test_what_the_best_led_to_is_known_where_each_is_pruned(spec, plan_of, data_
     assert [point.model_copy(update=told) for point in pruned] == list(found.values())
 
 
-def test_no_point_is_of_the_best_alone_where_that_cannot_be_told(spec, plan_of, data_set):
+def test_no_point_is_of_the_best_alone_where_that_cannot_be_told(spec, toml, plan_of, data_set):
     result = _result(plan_of(spec), spec, data_set, best=1)
 
     def found(**changed: object) -> Mapping[str, Point]:
-        return points_of_the_best(result.model_copy(update=changed), plan_of)
+        return points_of_the_best(result.model_copy(update=changed), spec, plan_of)
 
     assert found()
     each = _with_baseline(spec, prune="each")
@@ -129,6 +129,10 @@ def test_no_point_is_of_the_best_alone_where_that_cannot_be_told(spec, plan_of, 
     assert found(settings={**result.settings, "of_another_version": 1}) == {}
     unselected = [point.model_copy(update={"selected": False}) for point in result.points]
     assert found(points=tuple(unselected)) == {}
+    # No file is opened that only the result names: it may be a stranger's.
+    named = str(toml.parent / "solver.prototxt")
+    assert found(settings={**result.settings, "solver": named}) == {}
+    assert found(settings={**result.settings, "retraining_solver": named}) == {}
     # A result with other settings than its stages had: only small models, which hang on no initial
     # training, have the keys that these settings give.
     longer = _with_baseline(spec, iterations=spec.baseline.iterations + 1)

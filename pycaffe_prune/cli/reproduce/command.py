@@ -195,7 +195,7 @@ def reproduce(
                 checksum_of=checksum_of,
             )
 
-        return _with_known(plan_of(spec), known, plan_of)
+        return _with_known(spec, plan_of, known)
 
     timing = None
     if measure:  # before hours of training: it may not be here
@@ -247,13 +247,14 @@ def _require_nets(dry_run: bool, known: Sequence[Path]) -> None:
 
 
 def _with_known(
-    plan: Plan, known: Sequence[Path], plan_of: Callable[[ExperimentSpec], Plan]
+    spec: ExperimentSpec, plan_of: Callable[[ExperimentSpec], Plan], known: Sequence[Path]
 ) -> Plan:
-    """Take what earlier results have, and say how many points that is.
+    """Lay out the experiment, take what earlier results have, and say how many points that is.
 
     Raises:
         FormatError: One is not there or damaged, or none has a point for this plan.
     """
+    plan = plan_of(spec)
     if not known:
         return plan
     paths = [result_path(run) for run in known]
@@ -261,7 +262,7 @@ def _with_known(
     points = dict(known_points(results))
     for result in results:
         with suppress(PruneError):  # what is not here cannot have gone through the same stages
-            points = {**points_of_the_best(result, plan_of), **points}
+            points = {**points_of_the_best(result, spec, plan_of), **points}
     plan = replace(plan, known=points)
     taken = len(plan.taken)
     if not taken:
