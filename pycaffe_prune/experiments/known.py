@@ -60,7 +60,7 @@ def points_of_the_best(
     theirs = replace(plan_of(earlier), known=known_points([result]))
     mine = plan_of(earlier.model_copy(update={"baseline": alone}))
     return {
-        one.stages[-1].key: point
+        (key := one.stages[-1].key): point.model_copy(update={"key": key})
         for other, one in zip(theirs.all_chains, mine.all_chains, strict=True)
         if (point := theirs.found(other)) is not None
     }

@@ -113,8 +113,10 @@ def test_what_the_best_led_to_is_known_where_each_is_pruned(spec, plan_of, data_
     other = {chain.stages[-1].key for chain in each.all_chains} - mine
     assert other, "the other initial training's points are still to be trained"
     pruned = [point for point in result.points if point.method != BASELINE.name]
-    told = {"taken_from": "earlier"}
-    assert [point.model_copy(update=told) for point in pruned] == list(found.values())
+    assert list(found.values()) == [
+        point.model_copy(update={"key": key, "taken_from": "earlier"})
+        for key, point in zip(found, pruned, strict=True)
+    ]
 
 
 def test_no_point_is_of_the_best_alone_where_that_cannot_be_told(spec, toml, plan_of, data_set):

@@ -274,6 +274,7 @@ def test_what_the_best_of_several_led_to_is_not_trained_again_where_each_is_prun
     assert [point["method"] for point in taken] == ["connections", "units", "small"]
     assert len({point["seed"] for point in taken[:2]}) == 1
     for one, other in zip(rest, whole, strict=True):
+        assert one["key"] == other["key"]
         assert one["seed"] == other["seed"]
         assert one["setting"] == other["setting"]
         assert one["sizes"] == other["sizes"]
