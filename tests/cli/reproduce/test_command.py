@@ -205,6 +205,28 @@ def test_a_result_tells_how_it_was_trained_and_not_who_reported_it_last(tmp_path
     assert all(stage["machine"] == more["machine"] for stage in stages)
 
 
+def _run(toml: str, out: str, *options: str) -> str:
+    """Reproduce a preset of the digits, and return what was said, in one line."""
+    command = [toml, "--data", "digits", "--engine", "torch", "--out", out, *options]
+    done = CliRunner().invoke(reproduce, command)
+    assert done.exit_code == 0, done.output
+    return " ".join(done.output.split())
+
+
+def _points(out: str) -> list[dict]:
+    return json.loads(Path(out, "result.json").read_text())["points"]
+
+
+def _require_the_same(points: list[dict], others: list[dict]) -> None:
+    """The points are of the same stages and as good, whoever trained them."""
+    for one, other in zip(points, others, strict=True):
+        for field in ("key", "seed", "setting", "selected", "sizes"):
+            assert one[field] == other[field]
+        assert [part["after"] for part in one["rounds"]] == [
+            part["after"] for part in other["rounds"]
+        ]
+
+
 def test_points_that_an_earlier_result_has_are_taken_from_it_and_not_trained(tmp_path, monkeypatch):
     """As docs/reproduce.md shows it."""
     monkeypatch.chdir(tmp_path)
@@ -213,37 +235,21 @@ def test_points_that_an_earlier_result_has_are_taken_from_it_and_not_trained(tmp
     Path("tiny.test.toml").write_text(TINY)
     Path("tiny.more.toml").write_text(more)
 
-    def run(toml: str, out: str, *options: str) -> str:
-        command = [toml, "--data", "digits", "--engine", "torch", "--out", out, *options]
-        done = CliRunner().invoke(reproduce, command)
-        assert done.exit_code == 0, done.output
-        return " ".join(done.output.split())
-
-    def points(out: str) -> list[dict]:
-        return json.loads(Path(out, "result.json").read_text())["points"]
-
-    run("tiny.test.toml", "first")
-    run("tiny.more.toml", "whole")
-    said = run("tiny.more.toml", "rest", "--known", "first", "--dry-run")
+    _run("tiny.test.toml", "first")
+    _run("tiny.more.toml", "whole")
+    said = _run("tiny.more.toml", "rest", "--known", "first", "--dry-run")
     assert "2 stages, 2 to do: 40 iterations" in said
-    run("tiny.more.toml", "rest", "--known", "first/result.json")
+    _run("tiny.more.toml", "rest", "--known", "first/result.json")
     trained = {path.parent.name.rsplit("-", 1)[0] for path in Path("rest").rglob("stage.json")}
     assert trained == {"baseline-seed1", "alpha2-round1"}
     assert "3 from the preset test" in Path("rest/report.md").read_text()
     assert "3 from the preset test" in Path("rest/report.html").read_text()
-    told = [point.pop("taken_from") for point in points("rest")]
+    told = [point.pop("taken_from") for point in _points("rest")]
     assert told == [None, "test", None, "test", "test"]
-    for one, other in zip(points("rest"), points("whole"), strict=True):
-        assert one["key"] == other["key"]
-        assert one["setting"] == other["setting"]
-        assert one["selected"] == other["selected"]
-        assert one["sizes"] == other["sizes"]
-        assert [part["after"] for part in one["rounds"]] == [
-            part["after"] for part in other["rounds"]
-        ]
+    _require_the_same(_points("rest"), _points("whole"))
     # Whose a point was at first is still told when it is taken again.
-    run("tiny.more.toml", "again", "--known", "rest")
-    assert [point["taken_from"] for point in points("again")] == [
+    _run("tiny.more.toml", "again", "--known", "rest")
+    assert [point["taken_from"] for point in _points("again")] == [
         *(None, "test", "more", "test", "test")
     ]
 
@@ -261,26 +267,14 @@ def test_what_the_best_of_several_led_to_is_not_trained_again_where_each_is_prun
     )
     Path("each.toml").write_text(each.replace('preset = "test"', 'preset = "each"'))
 
-    def points(toml: str, out: str, *options: str) -> list[dict]:
-        command = [toml, "--data", "digits", "--engine", "torch", "--out", out, *options]
-        done = CliRunner().invoke(reproduce, command)
-        assert done.exit_code == 0, done.output
-        return json.loads(Path(out, "result.json").read_text())["points"]
-
-    points("best.toml", "best")
-    whole = points("each.toml", "whole")
-    rest = points("each.toml", "rest", "--known", "best")
+    _run("best.toml", "best")
+    _run("each.toml", "whole")
+    _run("each.toml", "rest", "--known", "best")
+    rest = _points("rest")
     taken = [point for point in rest if point["taken_from"]]
     assert [point["method"] for point in taken] == ["connections", "units", "small"]
     assert len({point["seed"] for point in taken[:2]}) == 1
-    for one, other in zip(rest, whole, strict=True):
-        assert one["key"] == other["key"]
-        assert one["seed"] == other["seed"]
-        assert one["setting"] == other["setting"]
-        assert one["sizes"] == other["sizes"]
-        assert [part["after"] for part in one["rounds"]] == [
-            part["after"] for part in other["rounds"]
-        ]
+    _require_the_same(rest, _points("whole"))
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["other-settings", "without-keys"])
