@@ -14,6 +14,8 @@ ENGINE ?= auto
 REPRODUCE_ARGS ?=
 EXTRAS ?= dev,sample,flowers,convert,torch,cluster
 PYTEST_ARGS ?= -n auto
+# Each of pytest's processes has a core: more threads would wait for one another.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .PHONY: help environment setup test check docs reproduce bench gpu-check images schema fields pycaffe-names constraints clean
 
@@ -72,7 +74,7 @@ docs: $(INSTALLED)
 	@echo "build/docs/index.html"
 
 test: setup check
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(ONE_THREAD) $(BIN)/pytest $(PYTEST_ARGS)
 
 bench: setup
 	$(BIN)/python bench/model_io.py

@@ -182,7 +182,11 @@ def caffenet() -> NetParameter:
 
 
 def test_caffenet_without_corners_trains_as_in_caffe(train_caffenet) -> None:
-    found = compare_trajectories(*train_caffenet(without_corners(caffenet())))
+    net = without_corners(caffenet())
+    for layer in net.layer:  # CI has a quarter of the units: 200 MB are written again and again
+        if "CI" in os.environ and layer.name in ("fc6", "fc7"):
+            layer.inner_product_param.num_output //= 4
+    found = compare_trajectories(*train_caffenet(net))
     assert found.difference is None
 
 
