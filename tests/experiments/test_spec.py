@@ -105,6 +105,7 @@ OF_BOTH_LENETS = {
 VARIANTS = [
     # What each variant changes, and nothing beside.
     *((name, preset, OF_BOTH_LENETS[preset]) for name in LENETS for preset in OF_BOTH_LENETS),
+    ("lenet-5", "paper-10k-sets3-each3", {"connections.rounds", *EACH}),
     ("lenet-300-100", "paper-10k-fixed0", {"units.fixed"}),
     ("lenet-300-100", "paper-small200k", {"small.iterations"}),
     ("lenet-300-100", "paper-100k-subset", {"connections.alphas", "units.ratios", "small.seeds"}),
@@ -155,8 +156,9 @@ def test_small_models_may_have_as_many_iterations_as_unit_pruning_has_in_all(nam
     assert methods["small"].iterations == spec.baseline.iterations + methods["units"].iterations
 
 
-@pytest.mark.parametrize("name", LENETS)
-def test_presets_of_one_family_share_what_they_have_in_common(name, tmp_path, data_set):
+def stage_keys(name, tmp_path, data_set):
+    """Return what tells the keys of a preset's stages by their kind."""
+
     def keys(preset):
         toml = find_experiment(name, preset)
         spec = read_experiment(toml)
@@ -166,11 +168,24 @@ def test_presets_of_one_family_share_what_they_have_in_common(name, tmp_path, da
         )
         return {kind: {s.key for s in plan.stages if s.kind == kind} for kind in KINDS}
 
+    return keys
+
+
+@pytest.mark.parametrize("name", LENETS)
+def test_presets_of_one_family_share_what_they_have_in_common(name, tmp_path, data_set):
+    keys = stage_keys(name, tmp_path, data_set)
     basis, sets3, each3 = map(keys, ("paper-10k", "paper-10k-sets3", "paper-10k-each3"))
     assert all(sets3[kind] <= basis[kind] for kind in KINDS)
     assert each3["baseline"] < basis["baseline"]
     assert each3["small"] == basis["small"]
     assert not each3["units"] & basis["units"]
+
+
+def test_three_sets_of_each_of_three_nets_are_the_first_of_five(tmp_path, data_set):
+    keys = stage_keys("lenet-5", tmp_path, data_set)
+    sets3, each3 = map(keys, ("paper-10k-sets3-each3", "paper-10k-each3"))
+    assert sets3["connections"] < each3["connections"]
+    assert all(sets3[kind] == each3[kind] for kind in KINDS if kind != "connections")
 
 
 @pytest.mark.parametrize("name", LENETS)
