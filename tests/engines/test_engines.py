@@ -83,7 +83,7 @@ def test_training_in_two_parts_is_training_in_one(
     assert parts.iterations == 200
 
 
-# CI kills three times, of four or five.
+# A long run is killed four times, CI's twice or three times.
 _KILLED_ITERATIONS, _EACH_KILL = (1400, 450) if "CI" in os.environ else (4000, 900)
 _TRAIN = f"""
 import sys
