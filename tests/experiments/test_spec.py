@@ -108,6 +108,7 @@ VARIANTS = [
     ("lenet-5", "paper-10k-sets3-each3", {"connections.rounds", *EACH}),
     ("lenet-300-100", "paper-10k-fixed0", {"units.fixed"}),
     ("lenet-300-100", "paper-small200k", {"small.iterations"}),
+    ("lenet-300-100", "paper-each3", EACH),
     ("lenet-300-100", "paper-100k-subset", {"connections.alphas", "units.ratios", "small.seeds"}),
     ("caffenet-oxford102", "dropout", {"solver"}),
 ]
