@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -227,15 +228,31 @@ def _require_the_same(points: list[dict], others: list[dict]) -> None:
         ]
 
 
-def test_points_that_an_earlier_result_has_are_taken_from_it_and_not_trained(tmp_path, monkeypatch):
-    """As docs/reproduce.md shows it."""
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    """A folder with digits, tiny.test.toml and, in `first`, what was reproduced by it."""
+    folder = tmp_path_factory.mktemp("reproduced")
+    build_digits(folder / "digits")
+    (folder / "tiny.test.toml").write_text(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        _run("tiny.test.toml", "first")
+    return folder
+
+
+@pytest.fixture
+def in_its_copy(reproduced, tmp_path, monkeypatch):
+    """The working directory is a copy of `reproduced`, to be changed at will."""
+    shutil.copytree(reproduced, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    build_digits(tmp_path / "digits")
+
+
+@pytest.mark.usefixtures("in_its_copy")
+def test_points_that_an_earlier_result_has_are_taken_from_it_and_not_trained():
+    """As docs/reproduce.md shows it."""
     more = TINY.replace('preset = "test"', 'preset = "more"').replace("[1.0]", "[1.0, 2.0]")
-    Path("tiny.test.toml").write_text(TINY)
     Path("tiny.more.toml").write_text(more)
 
-    _run("tiny.test.toml", "first")
     _run("tiny.more.toml", "whole")
     said = _run("tiny.more.toml", "rest", "--known", "first", "--dry-run")
     assert "2 stages, 2 to do: 40 iterations" in said
@@ -277,14 +294,11 @@ def test_what_the_best_of_several_led_to_is_not_trained_again_where_each_is_prun
     _require_the_same(rest, _points("whole"))
 
 
+@pytest.mark.usefixtures("in_its_copy")
 @pytest.mark.parametrize("older", [False, True], ids=["other-settings", "without-keys"])
-def test_an_earlier_result_of_other_stages_is_refused(tmp_path, monkeypatch, older):
-    monkeypatch.chdir(tmp_path)
-    build_digits(tmp_path / "digits")
-    toml = Path("tiny.toml")
-    toml.write_text(TINY)
-    command = ["tiny.toml", "--data", "digits", "--engine", "torch", "--out"]
-    _run("tiny.toml", "first")
+def test_an_earlier_result_of_other_stages_is_refused(older):
+    toml = Path("tiny.test.toml")
+    command = [str(toml), "--data", "digits", "--engine", "torch", "--out"]
     if older:
         result = json.loads(Path("first/result.json").read_text())
         for point in result["points"]:
