@@ -131,7 +131,7 @@ class Round(_Model):
     """Training images that these were, each counted as often as it came; None: written before they
     were counted."""
     seconds: _Seconds
-    """Wall time of the training."""
+    """Wall time of the training; one of a pack takes as long as its pack."""
 
 
 class Setting(_Model):
@@ -307,7 +307,7 @@ class ExperimentResult(_Model):
     jobs: _Count
     """Stages that ran side by side."""
     wall_seconds: _Seconds
-    """Of all stages together, as if they had run one after the other."""
+    """The times of all stages added up. Each stage of a pack has the time of its whole pack."""
     data: DataSet
     settings: dict[str, Any]
     """The experiment's TOML file with its preset, all defaults filled in."""

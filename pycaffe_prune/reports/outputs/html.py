@@ -132,6 +132,11 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def _time_of_stages(pack: int) -> str:
+    added = "times of all stages, added up"
+    return f"{added} (each stage of a pack has its whole pack's)" if pack > 1 else added
+
+
 def _facts(result: ExperimentResult) -> dict[str, list[tuple[str, str]]]:
     data, machine = result.data, result.machine
     return {
@@ -150,7 +155,7 @@ def _facts(result: ExperimentResult) -> dict[str, list[tuple[str, str]]]:
             ("threads of a stage", str(result.execution.threads)),
             ("stages side by side", str(result.jobs)),
             ("stages in one process", str(result.execution.pack)),
-            ("time of all stages, one after the other", _duration(result.wall_seconds)),
+            (_time_of_stages(result.execution.pack), _duration(result.wall_seconds)),
             *([("points not trained here", taken)] if (taken := taken_over(result)) else []),
         ],
         "Versions": [("engine", result.engine), *result.versions.items()],

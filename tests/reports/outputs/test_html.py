@@ -196,6 +196,18 @@ def test_the_command_can_be_pasted(result_of: MakeResult, preset: str) -> None:
     assert words[-4:] == ["--engine", "caffe", "--jobs", "2"]
 
 
+def test_added_up_times_of_packed_stages_are_not_told_as_time_that_was_spent(
+    result_of: MakeResult,
+) -> None:
+    said = {
+        pack: "".join(_Page(render_html([result_of([], execution=Execution(pack=pack))])).text)
+        for pack in (1, 6)
+    }
+    assert all("times of all stages, added up" in text for text in said.values())
+    whole = "each stage of a pack has its whole pack's"
+    assert [whole in text for text in said.values()] == [False, True]
+
+
 def test_the_command_tells_the_engine_what_it_was_told(result_of: MakeResult) -> None:
     execution = Execution(device="cuda:1", threads=2, tf32=True, pack=8)
     said = command(result_of([], engine="torch", execution=execution))
