@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pycaffe_prune.engines.torch.layers.base import LayerSetup, Saved
 from pycaffe_prune.engines.torch.layers.inner_product import InnerProduct
@@ -40,6 +39,7 @@ class KeptProduct(InnerProduct):
         self.units_first = False
         """Whether the top's values lie unit by unit, for another such layer to read."""
         self._inputs_first = False  # so are those of the bottom
+        self._ones = torch.ones(self._products[0])
 
     @property
     @abstractmethod
@@ -96,7 +96,7 @@ class KeptProduct(InnerProduct):
         if weight_diff is not None:
             self._add_weight_diff(weight_diff, diff, inputs)
         if bias_diff is not None:
-            bias_diff.add_(diff.sum(1))
+            bias_diff.addmv_(diff, self._ones)  # in half of the time of a sum
         if not propagate[0]:
             return [None]
         bottom_diff = self._input_diff(weight, diff)
@@ -190,18 +190,20 @@ class _Rows:
     def of(cls, mask: Mask) -> "_Rows":
         begins = np.concatenate([[0], np.count_nonzero(mask, 1).cumsum()])
         units, inputs = mask.shape
-        columns = mask.nonzero()[1]
+        columns = np.ascontiguousarray(mask.nonzero()[1])  # or each product copies them
         return cls(torch.from_numpy(begins), torch.from_numpy(columns), (units, inputs))
 
     def product(self, values: Tensor, factor: Tensor) -> Tensor:
         """Return the product with a dense matrix.
 
         PyTorch's sum of embeddings is one, and on small matrices as fast as MKL's, which is not in
-        every build.
+        every build. Called is what `torch.nn.functional.embedding_bag` calls, without what it
+        checks, which takes a quarter to a half as long again.
         """
-        return functional.embedding_bag(
-            self.columns, factor, self.begins[:-1], mode="sum", per_sample_weights=values
-        )
+        product: Tensor = torch.embedding_bag(
+            factor, self.columns, self.begins, per_sample_weights=values, include_last_offset=True
+        )[0]  # a sum
+        return product
 
     def matrix(self, values: Tensor) -> Tensor:
         """Return the matrix of these values, which share its memory."""
