@@ -33,6 +33,8 @@ __all__ = ["CaffeEngine"]
 
 _FATAL = re.compile(r"^F\d{4} [^\]]*\] (.*)", re.MULTILINE)
 _STACK = "*** Check failure stack trace"
+# What Boost.Python raises when Caffe has printed the error of a Python layer, and cleared it.
+_TOLD_BEFORE = "returned NULL without setting an error"
 # cudaErrorInsufficientDriver, which is also what no driver at all gives, and cudaErrorNoDevice.
 _WITHOUT_GPU = re.compile(r"error == cudaSuccess \((35|100) vs")
 
@@ -181,6 +183,8 @@ def _explain(task: str, folder: RunFolder, code: int) -> str:
         if _WITHOUT_GPU.search(sentence):
             sentence += f": {NO_DRIVER}"
         return f"Caffe refused to {task}: {sentence} ({folder.engine_log})"
+    if text.rstrip().endswith(_TOLD_BEFORE):
+        text = text.rpartition("Traceback (most recent call last)")[0]
     last = text.strip().splitlines()[-1:] or ["it left no message"]
     if code < 0:
         name = signal.Signals(-code).name

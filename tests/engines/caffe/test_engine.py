@@ -75,6 +75,23 @@ def test_an_unknown_layer_type_is_caffes_error_not_a_crash(
         train(request_for(solver, trust=True), tmp_path / "run", caffe_engine, ignore)
 
 
+def test_what_a_python_layer_raised_is_the_error(tmp_path, request_for, make_solver, caffe_engine):
+    solver = make_solver()
+    (solver.parent / "failing.py").write_text(
+        "import caffe\n"
+        "class Failing(caffe.Layer):\n"
+        "    def setup(self, bottom, top):\n"
+        "        raise ValueError('no labels for this image')\n"
+    )
+    net = solver.parent / "net.prototxt"
+    net.write_text(
+        net.read_text() + 'layer { name: "f" type: "Python" bottom: "ip2" top: "f" '
+        'python_param { module: "failing" layer: "Failing" } }'
+    )
+    with pytest.raises(EngineError, match="failed: ValueError: no labels for this image"):
+        train(request_for(solver, trust=True), tmp_path / "run", caffe_engine, ignore)
+
+
 def test_a_gpu_that_this_caffe_cannot_use_is_an_error_in_its_words(
     tmp_path, request_for, caffe_engine
 ):

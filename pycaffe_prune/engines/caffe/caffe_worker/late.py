@@ -1,0 +1,40 @@
+"""Modules that are loaded when something of theirs is asked for."""
+
+import sys
+from importlib.machinery import PathFinder
+
+
+def import_late(name):
+    """Let ``import name`` cost nothing until an attribute of the module is read.
+
+    Python 3.6 has no ``__getattr__`` of modules: there the import is as it always was.
+    """
+    if sys.version_info >= (3, 7):
+        sys.meta_path.insert(0, _Finder(name))
+
+
+class _Finder:
+    def __init__(self, name):
+        self._name = name
+
+    def find_spec(self, name, path, target=None):  # noqa: ARG002 (importlib's signature)
+        spec = PathFinder.find_spec(name, path) if name == self._name else None
+        if spec and spec.loader:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader:
+    def __init__(self, loader):
+        self._loader = loader
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module):
+        def load(name):
+            del module.__getattr__
+            self._loader.exec_module(module)
+            return getattr(module, name)
+
+        module.__getattr__ = load
