@@ -48,6 +48,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 		  $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
+	@# pip compiles what it copies, not what stays here; where PYTHONDONTWRITEBYTECODE is set nothing else does.
+	@$(BIN)/python -m compileall -q pycaffe_prune data_prep
 	@touch $@
 
 reproduce: environment

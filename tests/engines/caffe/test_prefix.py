@@ -228,6 +228,18 @@ def test_import_that_fails_leaves_no_prefix_and_keeps_the_downloads(debian: Fake
 
 
 @needs_dpkg
+def test_modules_are_compiled_once_where_the_environment_forbids_it(
+    debian: FakeDebian, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    debian.loader = '#!/bin/sh\necho "no: $PYTHONDONTWRITEBYTECODE" >&2\n'
+    debian.loader += 'exec [ -z "$PYTHONDONTWRITEBYTECODE" ]\n'
+    debian.build()
+    install_caffe(default_prefix(), mirror=MIRROR, on_progress=ignore)
+    assert read_marker(default_prefix()) is not None
+
+
+@needs_dpkg
 def test_two_installations_at_once_download_once(debian: FakeDebian) -> None:
     debian.build(delay=0.5)
     steps: list[str] = []
@@ -308,6 +320,7 @@ def test_real_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
     moved = tmp_path / "moved"
     launcher.parent.parent.rename(moved)
+    assert list((moved / "usr/lib/python3/dist-packages/caffe/__pycache__").glob("io.*.pyc"))
     mapped = "import caffe; print(open('/proc/self/maps').read())"
     libraries = {word for line in run(launcher_of(moved), "-c", mapped) for word in line.split()}
     shared = {Path(word) for word in libraries if word.startswith("/") and ".so" in word}
