@@ -1,7 +1,9 @@
 """Small real runs: nets and solvers on scikit-learn's digits."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from shutil import copy2
 
 import numpy as np
 import pytest
@@ -73,31 +75,31 @@ def stoppable(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Engine
     made.close()
 
 
+def _write_solver(
+    folder: Path,
+    *,
+    settings: str = "base_lr: 0.01 momentum: 0.9",
+    random: bool = False,
+    batch: int = 64,
+) -> Path:
+    folder.mkdir(exist_ok=True)
+    net = NET.format(
+        batch=batch,
+        transform="mirror: true crop_size: 24" if random else "",
+        test_transform="crop_size: 24" if random else "",
+        dropout='layer { name: "drop1" type: "Dropout" bottom: "ip1" top: "ip1" }'
+        if random
+        else "",
+    )
+    (folder / "net.prototxt").write_text(net)
+    (folder / "solver.prototxt").write_text(SOLVER + settings)
+    return folder / "solver.prototxt"
+
+
 @pytest.fixture
 def make_solver(tmp_path: Path) -> Callable[..., Path]:
     """Write a net and its solver; return the solver's path."""
-
-    def make(
-        *,
-        settings: str = "base_lr: 0.01 momentum: 0.9",
-        random: bool = False,
-        batch: int = 64,
-    ) -> Path:
-        folder = tmp_path / "net"
-        folder.mkdir(exist_ok=True)
-        net = NET.format(
-            batch=batch,
-            transform="mirror: true crop_size: 24" if random else "",
-            test_transform="crop_size: 24" if random else "",
-            dropout='layer { name: "drop1" type: "Dropout" bottom: "ip1" top: "ip1" }'
-            if random
-            else "",
-        )
-        (folder / "net.prototxt").write_text(net)
-        (folder / "solver.prototxt").write_text(SOLVER + settings)
-        return folder / "solver.prototxt"
-
-    return make
+    return partial(_write_solver, tmp_path / "net")
 
 
 @pytest.fixture
@@ -110,15 +112,39 @@ def request_for(digits, make_solver):
     return make
 
 
+@pytest.fixture(scope="session")
+def pruned_by(
+    digits: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Engine], tuple[Path, dict]]:
+    """Train the small net with an engine and prune it, once: folder of the files, and masks."""
+    found: dict[str, tuple[Path, dict]] = {}
+
+    def prune(engine: Engine) -> tuple[Path, dict]:
+        folder = tmp_path_factory.mktemp("pruned")
+        request = TrainRequest(solver=_write_solver(folder), data=digits, seed=3, max_iter=60)
+        train(request, folder / "base", engine, _ignore)
+        base = read_caffemodel(folder / "base" / "final.caffemodel")
+        model, masks = prune_connections(base, thresholds(base, base, 1.0, ["ip1", "ip2"]))
+        write_caffemodel(folder / "pruned.caffemodel", model)
+        write_mask(folder / "kept.mask.h5", MaskFile(masks, "0" * 64, "threshold"))
+        return folder, masks
+
+    def pruned_by(engine: Engine) -> tuple[Path, dict]:
+        if engine.name not in found:
+            found[engine.name] = prune(engine)
+        return found[engine.name]
+
+    return pruned_by
+
+
 @pytest.fixture
-def pruned(tmp_path, request_for, engine) -> tuple[Path, Path, dict]:
+def pruned(tmp_path, pruned_by, engine) -> tuple[Path, Path, dict]:
     """A trained and pruned model of the small net: weights, mask file, masks."""
-    train(request_for(max_iter=60), tmp_path / "base", engine, _ignore)
-    base = read_caffemodel(tmp_path / "base" / "final.caffemodel")
-    model, masks = prune_connections(base, thresholds(base, base, 1.0, ["ip1", "ip2"]))
-    write_caffemodel(tmp_path / "pruned.caffemodel", model)
-    write_mask(tmp_path / "kept.mask.h5", MaskFile(masks, "0" * 64, "threshold"))
-    return tmp_path / "pruned.caffemodel", tmp_path / "kept.mask.h5", masks
+    folder, masks = pruned_by(engine)
+    weights, mask = (
+        Path(copy2(folder / name, tmp_path)) for name in ("pruned.caffemodel", "kept.mask.h5")
+    )
+    return weights, mask, {key: kept.copy() for key, kept in masks.items()}
 
 
 @pytest.fixture
