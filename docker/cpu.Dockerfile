@@ -12,14 +12,15 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && python3 -m venv /opt/pycaffe-prune
 WORKDIR /src
+# Modules are compiled here: where nothing can be written each start would do it again, in seconds.
 # First what the toolkit needs: this layer stays when only its own files change.
 COPY pyproject.toml constraints.txt docker/requirements.py ./
 RUN python3 requirements.py sample flowers convert cluster < pyproject.toml > requirements.txt \
- && /opt/pycaffe-prune/bin/pip install --no-cache-dir --no-compile \
+ && /opt/pycaffe-prune/bin/pip install --no-cache-dir \
         --constraint constraints.txt --requirement requirements.txt \
  && find /opt/pycaffe-prune -depth -name tests -exec rm -r {} +
 COPY . .
-RUN /opt/pycaffe-prune/bin/pip install --no-cache-dir --no-compile --no-deps .
+RUN /opt/pycaffe-prune/bin/pip install --no-cache-dir --no-deps .
 
 # Debian 11's Caffe as `doctor --install-caffe` unpacks it, less what `import caffe` never opens.
 FROM toolkit AS caffe
@@ -31,7 +32,6 @@ RUN rm -r usr/bin/perl* usr/share/fonts usr/share/gdcm-3.0 usr/share/perl usr/sh
         rm -r "usr/lib/python3/dist-packages/$unused"; done \
  && find . -depth -name tests -exec rm -r {} + \
  && bin/caffe-python -c 'import caffe' \
- && find . -depth -name __pycache__ -exec rm -r {} + \
  && /opt/pycaffe-prune/bin/pip uninstall --yes pip setuptools
 
 FROM ${DEBIAN}

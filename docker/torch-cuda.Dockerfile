@@ -14,12 +14,13 @@ FROM ${TORCH_IMAGE} AS toolkit
 WORKDIR /src
 COPY pyproject.toml constraints.txt docker/requirements.py ./
 # An environment on top of the base's packages: its PyTorch is used, and none of them replaced.
+# Modules are compiled here: where nothing can be written each start would do it again, in seconds.
 RUN python3 -m venv --without-pip --system-site-packages /opt/pycaffe-prune \
  && python3 requirements.py sample flowers convert cluster < pyproject.toml > requirements.txt \
- && python3 -m pip --python /opt/pycaffe-prune/bin/python install --no-cache-dir --no-compile \
+ && python3 -m pip --python /opt/pycaffe-prune/bin/python install --no-cache-dir \
         --constraint constraints.txt --requirement requirements.txt
 COPY . .
-RUN python3 -m pip --python /opt/pycaffe-prune/bin/python install --no-cache-dir --no-compile \
+RUN python3 -m pip --python /opt/pycaffe-prune/bin/python install --no-cache-dir \
         --no-deps . \
  && /opt/pycaffe-prune/bin/caffe-prune python --install
 
