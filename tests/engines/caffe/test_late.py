@@ -44,6 +44,15 @@ def test_a_module_is_run_when_something_of_it_is_read_and_once(package: Path) ->
         _ = one.y
 
 
+def test_what_keeps_a_module_from_loading_is_told_each_time(package: Path) -> None:
+    import_late("late_package.bad")
+    (package / "bad.py").write_text("import late_package.bad\nimport no_such_module_here\n")
+    bad = import_module("late_package.bad")
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError, match="no_such_module_here"):
+            _ = bad.x
+
+
 def test_a_module_that_is_not_there_is_missed_at_once(package: Path) -> None:
     import_late("late_package.three")
     with pytest.raises(ModuleNotFoundError, match=r"late_package\.three"):

@@ -33,8 +33,12 @@ class _Loader:
 
     def exec_module(self, module):
         def load(name):
-            del module.__getattr__
-            self._loader.exec_module(module)
+            del module.__getattr__  # what asks for itself meanwhile finds what there is by then
+            try:
+                self._loader.exec_module(module)
+            except BaseException:
+                module.__getattr__ = load
+                raise
             return getattr(module, name)
 
         module.__getattr__ = load
