@@ -41,6 +41,8 @@ setup: environment
 	@$(BIN)/caffe-prune doctor --install-caffe
 
 # Debian's python3 has no ensurepip unless python3-venv is installed: pip then comes from the host's.
+# pip compiles what it copies, not what stays here; where PYTHONDONTWRITEBYTECODE is set nothing else
+# would.
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(IS_NEW_ENOUGH)' || \
 		{ echo "Python 3.11 or later is needed; name one with PYTHON=…" >&2; exit 1; }
@@ -48,7 +50,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 		  $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
-	@# pip compiles what it copies, not what stays here; where PYTHONDONTWRITEBYTECODE is set nothing else does.
 	@$(BIN)/python -m compileall -q pycaffe_prune data_prep
 	@touch $@
 
@@ -120,3 +121,4 @@ constraints: $(INSTALLED)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -r {} +

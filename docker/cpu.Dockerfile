@@ -12,7 +12,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* \
  && python3 -m venv /opt/pycaffe-prune
 WORKDIR /src
-# Modules are compiled here: where nothing can be written each start would do it again, in seconds.
+# pip compiles modules: where nothing can be written each start would do it again, in seconds.
 # First what the toolkit needs: this layer stays when only its own files change.
 COPY pyproject.toml constraints.txt docker/requirements.py ./
 RUN python3 requirements.py sample flowers convert cluster < pyproject.toml > requirements.txt \

@@ -1,7 +1,7 @@
 """Small real runs: nets and solvers on scikit-learn's digits."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from shutil import copy2
 
@@ -117,8 +117,8 @@ def pruned_by(
     digits: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Engine], tuple[Path, dict]]:
     """Train the small net with an engine and prune it, once: folder of the files, and masks."""
-    found: dict[str, tuple[Path, dict]] = {}
 
+    @cache
     def prune(engine: Engine) -> tuple[Path, dict]:
         folder = tmp_path_factory.mktemp("pruned")
         request = TrainRequest(solver=_write_solver(folder), data=digits, seed=3, max_iter=60)
@@ -129,12 +129,7 @@ def pruned_by(
         write_mask(folder / "kept.mask.h5", MaskFile(masks, "0" * 64, "threshold"))
         return folder, masks
 
-    def pruned_by(engine: Engine) -> tuple[Path, dict]:
-        if engine.name not in found:
-            found[engine.name] = prune(engine)
-        return found[engine.name]
-
-    return pruned_by
+    return prune
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from pycaffe_prune.engines.torch.layers.activations import ReLU, Sigmoid, TanH
 from pycaffe_prune.engines.torch.layers.base import Layer
+from pycaffe_prune.engines.torch.layers.kept_products import sparse_product
 from pycaffe_prune.engines.torch.layers.normalizer import Normalizer
 from pycaffe_prune.formats.caffe_pb2 import LossParameter
 from pycaffe_prune.formats.mask import Mask
@@ -240,7 +240,7 @@ class SparseProducts(_Products):
         """See `Inner`."""
         self._seen = inputs
         pattern = self._pattern
-        return self._add_bias(_sums(self._weight, pattern.begins, pattern.columns, inputs))
+        return self._add_bias(sparse_product(self._weight, pattern.begins, pattern.columns, inputs))
 
     def backward(self, diff: Tensor, *, wanted: bool) -> Tensor | None:
         """See `Inner`."""
@@ -250,19 +250,7 @@ class SparseProducts(_Products):
         if not wanted:
             return None
         weight = self._weight.index_select(0, self._places)
-        return _sums(weight, self._begins, self._columns, diff)
-
-
-def _sums(weight: Tensor, begins: Tensor, columns: Tensor, inputs: Tensor) -> Tensor:
-    """Return the product of a sparse matrix with a dense one: for each row a weighted sum."""
-    return functional.embedding_bag(
-        columns,
-        inputs,
-        begins,
-        mode="sum",
-        per_sample_weights=weight,
-        include_last_offset=True,
-    )
+        return sparse_product(weight, self._begins, self._columns, diff)
 
 
 class SoftmaxLosses:

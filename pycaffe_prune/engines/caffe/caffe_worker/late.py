@@ -7,6 +7,7 @@ from importlib.machinery import PathFinder
 def import_late(name):
     """Let ``import name`` cost nothing until an attribute of the module is read.
 
+    The standard library's ``LazyLoader`` reads the file when the module is imported a second time.
     Python 3.6 has no ``__getattr__`` of modules: there the import is as it always was.
     """
     if sys.version_info >= (3, 7):
