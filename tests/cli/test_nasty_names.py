@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from pycaffe_prune.cli import cli, progress
 from pycaffe_prune.cli.endings import exit_code
+from pycaffe_prune.cli.reproduce.progress import sweep_progress
 from pycaffe_prune.engines.base import Event
 from pycaffe_prune.formats.caffe_pb2 import LayerParameter, NetParameter
 from pycaffe_prune.formats.caffemodel import Caffemodel, Layer, write_caffemodel
@@ -95,7 +96,7 @@ class _Stage:
 
 def test_progress_shows_every_name(capsys: pytest.CaptureFixture[str]) -> None:
     stages = [_Stage(name) for name in NASTY]
-    with progress.sweep_progress(stages) as observe:  # type: ignore[arg-type]
+    with sweep_progress(stages) as observe:  # type: ignore[arg-type]
         for stage in stages:
             for event in (Event(event="start"), None):
                 observe(stage, event)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from pycaffe_prune.cli.options import (
     trust_option,
     verify_option,
 )
-from pycaffe_prune.cli.progress import console, sweep_progress
+from pycaffe_prune.cli.progress import console
 from pycaffe_prune.cli.reproduce.crew import crew_to_work_with
 from pycaffe_prune.cli.reproduce.experiment_data import (
     data_folder,
@@ -36,6 +36,7 @@ from pycaffe_prune.cli.reproduce.experiment_data import (
 from pycaffe_prune.cli.reproduce.measuring import measured
 from pycaffe_prune.cli.reproduce.packing import with_packs
 from pycaffe_prune.cli.reproduce.prediction import prediction_table, telling_prediction
+from pycaffe_prune.cli.reproduce.progress import sweep_progress
 from pycaffe_prune.engines.caffe.engine import CaffeEngine
 from pycaffe_prune.engines.caffe.python import find_caffe_python
 from pycaffe_prune.engines.choice import EngineName, EngineWish, decide
