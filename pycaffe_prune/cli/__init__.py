@@ -1,12 +1,15 @@
 """The command ``caffe-prune``: one thin module per command, imported only when it is called."""
 
+import gc
 import sys
 from importlib import import_module
+from types import ModuleType
 
 import click
 
 from pycaffe_prune import __version__
 from pycaffe_prune.cli.endings import exit_code
+from pycaffe_prune.collector import without_collector
 
 __all__ = ["main"]
 
@@ -39,6 +42,17 @@ _COMMANDS = {
 }
 
 
+def _import(module: str) -> ModuleType:
+    """Import a module, and let the collector of cycles pass over what is there then.
+
+    Modules stay, and walking through them again and again takes a tenth of a short command's time.
+    """
+    with without_collector():
+        found = import_module(module)
+        gc.freeze()
+    return found
+
+
 class _LazyGroup(click.Group):
     """Imports a command's module only when that command is called: ``--help`` stays instant."""
 
@@ -49,7 +63,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, attribute = _COMMANDS[cmd_name][0].split(":")
-        command = getattr(import_module(f"pycaffe_prune.cli.{module}"), attribute)
+        command = getattr(_import(f"pycaffe_prune.cli.{module}"), attribute)
         assert isinstance(command, click.Command)  # noqa: S101  (tells mypy what the table holds)
         return command
 
