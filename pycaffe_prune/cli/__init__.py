@@ -46,11 +46,13 @@ def _import(module: str) -> ModuleType:
     """Import a module, and let the collector of cycles pass over what is there then.
 
     Modules stay, and walking through them again and again takes a tenth of a short command's time.
+    Only the first import of one does so: what is passed over is never freed as part of a cycle.
     """
-    with without_collector():
-        found = import_module(module)
-        gc.freeze()
-    return found
+    if module not in sys.modules:
+        with without_collector():
+            import_module(module)
+            gc.freeze()
+    return sys.modules[module]
 
 
 class _LazyGroup(click.Group):
